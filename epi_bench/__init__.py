@@ -1,0 +1,65 @@
+"""epi-bench: which fine-tuning strategy keeps old abilities while it learns new ones?
+
+The names below are the public interface; plugins need nothing else. They are imported when they
+are first used, so that ``import epi_bench`` stays free of torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from epi_bench.chat import ChatEncoder, EncodedExample
+    from epi_bench.errors import UserError
+    from epi_bench.strategy import (
+        Experience,
+        Step,
+        Strategy,
+        StrategyContext,
+        register_strategy,
+    )
+    from epi_bench.task import (
+        DataSource,
+        Example,
+        Message,
+        Prediction,
+        Split,
+        Task,
+        TaskCard,
+        register_task,
+    )
+
+_HOME = {
+    "ChatEncoder": "chat",
+    "EncodedExample": "chat",
+    "UserError": "errors",
+    "Experience": "strategy",
+    "Step": "strategy",
+    "Strategy": "strategy",
+    "StrategyContext": "strategy",
+    "register_strategy": "strategy",
+    "DataSource": "task",
+    "Example": "task",
+    "Message": "task",
+    "Prediction": "task",
+    "Split": "task",
+    "Task": "task",
+    "TaskCard": "task",
+    "register_task": "task",
+}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"epi_bench.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

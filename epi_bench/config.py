@@ -1,0 +1,264 @@
+"""What determines a run: the specification, its defaults and its TOML form.
+
+A :class:`RunSpec` holds everything that can change a run's numbers and nothing that cannot: where
+files lie and how progress is shown is given beside it. Its canonical JSON, together with the
+fingerprints of model, data and plugins, is the run's identity.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from epi_bench.errors import UserError, unknown_name
+from epi_bench.stream import Order
+
+MINI_TASKS = ("mini_math", "mini_code", "mini_logic", "mini_instruct", "mini_chat")
+PAPER_TASKS = ("gsm8k", "code_alpaca", "logiqa", "alpaca", "ultrachat")
+SUITES: dict[str, tuple[str, ...]] = {"mini": MINI_TASKS, "paper": PAPER_TASKS}
+
+
+class Section(BaseModel):
+    """Base of all parts of a specification: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSpec(Section):
+    """Which model is fine-tuned.
+
+    Attributes:
+        name: ``tiny`` (shipped with the package), a hub id, a local folder, or a ``.gguf`` file.
+        revision: Hub branch, tag or commit.
+        dtype: Type of the weights that are trained.
+    """
+
+    name: str = "tiny"
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class StrategySpec(Section):
+    """Which strategy, with which hyperparameters (those left out keep their defaults)."""
+
+    name: str = "epi"
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class StreamSpec(Section):
+    """Which stream, in which task order, with which options."""
+
+    kind: str = "sequential"
+    order: Order = "given"
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class DataSpec(Section):
+    """Which data.
+
+    Attributes:
+        tasks: Task names, in the given order.
+        train_examples: Training examples of each task; ``None`` takes all.
+        test_examples: Test examples of each task; ``None`` takes all.
+        max_length: Longest conversation in tokens.
+    """
+
+    tasks: tuple[str, ...] = Field(default=MINI_TASKS, min_length=1)
+    train_examples: int | None = Field(default=None, ge=1)
+    test_examples: int | None = Field(default=None, ge=1)
+    max_length: int = Field(default=1024, ge=8)
+
+    @model_validator(mode="after")
+    def _tasks_differ(self) -> Self:
+        if len(set(self.tasks)) != len(self.tasks):
+            raise ValueError(f"a task is listed twice in {', '.join(self.tasks)}")
+        return self
+
+
+class TrainingSpec(Section):
+    """How each experience is trained.
+
+    Attributes:
+        steps: Optimizer steps for each task's share of the stream; exclusive with ``epochs``.
+        epochs: Passes over each experience's own examples; exclusive with ``steps``.
+        batch_size: Examples of one micro-batch, on each process.
+        accumulation: Micro-batches of one optimizer step.
+        optimizer: ``adamw``, ``sgd`` (momentum 0.9) or ``adafactor``.
+        learning_rate: Peak of the schedule.
+        warmup_share: Share of an experience's steps with linearly rising learning rate.
+        decay: Schedule after the warm-up, down to zero at the experience's end.
+        weight_decay: Decoupled weight decay.
+        max_gradient_norm: Gradients are clipped to this norm; 0 turns clipping off.
+        autocast: Mixed precision of the forward pass.
+        gradient_checkpointing: Trade time for memory.
+        fresh_optimizer: Whether each experience begins with a new optimizer state.
+    """
+
+    steps: int | None = Field(default=None, ge=1)
+    epochs: float | None = Field(default=None, gt=0)
+    batch_size: int = Field(default=8, ge=1)
+    accumulation: int = Field(default=1, ge=1)
+    optimizer: Literal["adamw", "sgd", "adafactor"] = "adamw"
+    learning_rate: float = Field(default=2e-5, gt=0)
+    warmup_share: float = Field(default=0.05, ge=0, le=1)
+    decay: Literal["linear", "cosine", "constant"] = "linear"
+    weight_decay: float = Field(default=0.01, ge=0)
+    max_gradient_norm: float = Field(default=1.0, ge=0)
+    autocast: Literal["none", "bf16"] = "none"
+    gradient_checkpointing: bool = False
+    fresh_optimizer: bool = True
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either steps or epochs")
+        return self
+
+
+class EvaluationSpec(Section):
+    """How the model is scored.
+
+    Attributes:
+        batch_size: Examples scored at once; does not change the scores.
+        probe_examples: Training examples of each task in its gradient-conflict probe; 0 turns the
+            probes off.
+    """
+
+    batch_size: int = Field(default=32, ge=1)
+    probe_examples: int = Field(default=16, ge=0)
+
+
+class RunSpec(Section):
+    """Everything that determines a run's numbers.
+
+    Attributes:
+        seed: Of every random draw, and of the task order if it is random.
+        threads: CPU threads of torch; ``None`` leaves torch's choice. Sums depend on it in their
+            last bits.
+    """
+
+    model: ModelSpec = ModelSpec()
+    strategy: StrategySpec = StrategySpec()
+    stream: StreamSpec = StreamSpec()
+    data: DataSpec = DataSpec()
+    training: TrainingSpec
+    evaluation: EvaluationSpec = EvaluationSpec()
+    seed: int = Field(default=0, ge=0)
+    threads: int | None = Field(default=None, ge=1)
+
+
+TINY_DEFAULTS: dict[str, Any] = {
+    "data": {"max_length": 128},
+    "training": {
+        "steps": 150,
+        "batch_size": 24,
+        "learning_rate": 1e-3,
+        "warmup_share": 0.05,
+        "decay": "linear",
+    },
+    "evaluation": {"batch_size": 200},
+    "threads": 1,
+}
+"""Budget of the embedded ``tiny`` model; one thread, because more are not faster at its size."""
+
+MODEL_DEFAULTS: dict[str, Any] = {"training": {"epochs": 1.0}}
+"""Budget of any other model."""
+
+
+def complete_spec(values: Mapping[str, Any]) -> RunSpec:
+    """A specification from what the user gave, the rest from the defaults for that model.
+
+    Args:
+        values: Nested as the sections of :class:`RunSpec`; a given budget (``steps`` or
+            ``epochs``) replaces the default one.
+
+    Raises:
+        UserError: For an unknown key or a value out of range; the key is named.
+    """
+    model = dict(values.get("model") or {})
+    tiny = model.get("name", "tiny") == "tiny"
+    merged = _merge(TINY_DEFAULTS if tiny else MODEL_DEFAULTS, values)
+    given = dict(values.get("training") or {})
+    for budget, other in (("steps", "epochs"), ("epochs", "steps")):
+        if given.get(budget) is not None and given.get(other) is None:
+            merged["training"].pop(other, None)
+    try:
+        return RunSpec.model_validate(merged)
+    except ValidationError as error:
+        raise UserError(explain_validation(error, RunSpec)) from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The contents of a TOML file.
+
+    Raises:
+        UserError: If the file is missing or is no TOML; the line is named.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a TOML file: {error}") from error
+
+
+def spec_to_toml(spec: RunSpec, extra: Mapping[str, Any] | None = None) -> str:
+    """The TOML text that ``epi-bench run --config`` turns into the same specification.
+
+    Args:
+        spec: The run.
+        extra: Further top-level tables, such as file locations.
+    """
+    content = spec.model_dump(mode="json", exclude_none=True)
+    return tomli_w.dumps({**content, **(extra or {})})
+
+
+def run_id(spec: RunSpec, fingerprints: Mapping[str, str]) -> str:
+    """The run's identity: 12 hexadecimal digits.
+
+    Args:
+        spec: The specification; settings that cannot change a result are left out.
+        fingerprints: Content hashes of what the specification only names: model, data, plugins.
+    """
+    content = spec.model_dump(mode="json")
+    del content["evaluation"]["batch_size"]
+    return short_hash({"spec": content, "fingerprints": dict(fingerprints)})
+
+
+def short_hash(value: JsonValue | Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits that identify a JSON value."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def explain_validation(error: ValidationError, root: type[BaseModel]) -> str:
+    """The first problem of a failed validation in one line, with the closest key if it is unknown."""
+    problem = error.errors()[0]
+    path = [str(part) for part in problem["loc"]]
+    where = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        model: Any = root
+        for part in path[:-1]:
+            model = model.model_fields[part].annotation
+        return str(unknown_name("setting", where, [".".join([*path[:-1], k]) for k in model.model_fields]))
+    reason = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return f"{where}: {reason}" if where else reason
+    return f"{where}={problem['input']!r}: {reason[0].lower()}{reason[1:]}"
+
+
+def _merge(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {k: dict(v) if isinstance(v, Mapping) else v for k, v in defaults.items()}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), dict):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged

@@ -1,0 +1,125 @@
+"""Keyword arguments of strategies and streams as user-settable options.
+
+A constructor's signature is the single place where an option is declared: its name, type and
+default are read from there, its meaning from the ``Args`` section of the docstring.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from epi_bench.errors import UserError, unknown_name
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One keyword argument that a user may set.
+
+    Attributes:
+        name: As written after ``--set``.
+        annotation: Its type.
+        default: Its default value.
+        description: From the docstring; empty if it says nothing.
+    """
+
+    name: str
+    annotation: Any
+    default: Any
+    description: str
+
+    @property
+    def type_name(self) -> str:
+        """The type as a reader would write it."""
+        return inspect.formatannotation(self.annotation).replace("typing.", "")
+
+
+def options_of(target: Callable[..., Any], skip: int = 0) -> dict[str, Option]:
+    """The options of a class or function, in the order of its signature.
+
+    Args:
+        target: A class, whose constructor is read, or a function.
+        skip: How many leading parameters are not the user's.
+    """
+    function = target.__init__ if inspect.isclass(target) else target
+    documentation = "\n".join(
+        inspect.getdoc(source) or "" for source in (target, function) if source is not None
+    )
+    parameters = [
+        parameter
+        for parameter in inspect.signature(target).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    ][skip:]
+    hints = get_type_hints(function) if parameters else {}
+    descriptions = argument_descriptions(documentation)
+    return {
+        parameter.name: Option(
+            parameter.name,
+            hints.get(parameter.name, Any),
+            parameter.default,
+            descriptions.get(parameter.name, ""),
+        )
+        for parameter in parameters
+    }
+
+
+def check_options(
+    owner: str, target: Callable[..., Any], values: Mapping[str, Any], skip: int = 0
+) -> dict[str, Any]:
+    """Values checked against the declared types and converted to them.
+
+    Args:
+        owner: Whose options they are, for messages, such as ``"strategy 'epi'"``.
+        target: The class or function that declares them.
+        values: As the user gave them; strings are parsed.
+        skip: How many leading parameters of ``target`` are not the user's.
+
+    Raises:
+        UserError: For an unknown option (with the closest known ones) or a value of a wrong type.
+    """
+    known = options_of(target, skip)
+    checked: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in known:
+            raise unknown_name(f"option of {owner}", name, known)
+        checked[name] = _convert(owner, known[name], value)
+    return checked
+
+
+def _convert(owner: str, option: Option, value: Any) -> Any:
+    if isinstance(value, str) and value.lower() in ("none", "null"):
+        value = None
+    adapter = TypeAdapter(option.annotation, config=ConfigDict(arbitrary_types_allowed=True))
+    try:
+        if isinstance(value, str) and "tuple" in option.type_name:
+            value = tuple(part.strip() for part in value.split(","))
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise UserError(
+            f"{owner}: {option.name}={value!r} is not a valid {option.type_name}: {reason}"
+        ) from error
+
+
+def argument_descriptions(documentation: str) -> dict[str, str]:
+    """The entries of the ``Args:`` sections of a Google-style docstring, one line each."""
+    descriptions: dict[str, str] = {}
+    inside, current = False, ""
+    for line in documentation.splitlines():
+        if line.strip() == "Args:":
+            inside = True
+        elif inside and line.strip() and not line.startswith(" "):
+            inside = False
+        elif inside:
+            entry = re.match(r"^ {4}(\w+)(?: \([^)]*\))?: (.*)$", line)
+            if entry:
+                current = entry.group(1)
+                descriptions[current] = entry.group(2).strip()
+            elif current and line.strip():
+                descriptions[current] += " " + line.strip()
+    return descriptions

@@ -1,0 +1,204 @@
+"""The contract for fine-tuning strategies.
+
+A strategy overrides the few hooks that it needs; the training loop owns everything else. The hooks
+are called in this order::
+
+    prepare_model                       once, before the optimizer exists
+    for every experience:
+        begin_experience
+        training_examples               what to draw batches from
+        for every optimizer step:
+            penalty                     each micro-step, added to the loss
+            gradients_ready             complete gradients, before clipping
+            parameters_updated          right after optimizer.step()
+        end_experience
+    finalize_model                      once, after the last experience
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+
+from epi_bench.registry import Registry
+
+if TYPE_CHECKING:
+    import random
+
+    import torch
+    from torch import Tensor, nn
+
+    from epi_bench.chat import EncodedExample
+
+
+@dataclass(frozen=True, slots=True)
+class Experience:
+    """What is trained between two looks at the whole stream.
+
+    Attributes:
+        index: Position in the stream, from 0.
+        name: As the stream calls it; a task's name in the sequential stream.
+        tasks: The tasks it trains.
+        examples: Its encoded training examples.
+        steps: Optimizer steps it lasts.
+    """
+
+    index: int
+    name: str
+    tasks: tuple[str, ...]
+    examples: Sequence[EncodedExample]
+    steps: int
+
+
+@dataclass(slots=True)
+class Step:
+    """One optimizer step, as the per-step hooks see it.
+
+    Attributes:
+        number: From 1, counted over the whole run.
+        number_in_experience: From 1, counted from the experience's beginning.
+        experience: The experience under way.
+        model: The model being trained, without any wrapper for several processes.
+        optimizer: The ``torch.optim`` optimizer.
+        loss: Mean loss of the step's supervised tokens, detached, a scalar tensor.
+    """
+
+    number: int
+    number_in_experience: int
+    experience: Experience
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    loss: Tensor
+
+
+class StrategyContext(Protocol):
+    """What the training loop offers to a strategy, as ``self.context``, from the first hook on."""
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The model being trained, as ``prepare_model`` returned it, without any wrapper."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+
+    @property
+    def experience_count(self) -> int:
+        """Experiences of the whole run."""
+
+    def generator(self, purpose: str) -> random.Random:
+        """A generator of its own for a purpose; the same seed and purpose give the same draws."""
+
+    def torch_generator(self, purpose: str) -> torch.Generator:
+        """The same for torch, on the CPU."""
+
+    def batches(
+        self, examples: Sequence[EncodedExample], batch_size: int
+    ) -> Iterator[dict[str, Tensor]]:
+        """Model inputs (``input_ids``, ``attention_mask``, ``labels``) on the device, in order."""
+
+    def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """Mean cross-entropy of the batch's supervised tokens, in nats, with its graph."""
+
+
+class Strategy:
+    """Plain fine-tuning; the base class of every strategy, each hook doing nothing.
+
+    The keyword arguments of a subclass's constructor are its hyperparameters: the command line
+    lists them, sets them and refuses unknown ones. Give each a type and a default.
+
+    Attributes:
+        name: As registered.
+        stores_examples: Whether training data of earlier experiences is kept.
+        learning_rate_factor: The run's learning rate is multiplied by it. For strategies whose
+            trained parameters need another scale than full fine-tuning's (adapters).
+        context: Set by the training loop before the first hook.
+    """
+
+    name: ClassVar[str] = ""
+    stores_examples: ClassVar[bool] = False
+    learning_rate_factor: float = 1.0
+    context: StrategyContext
+
+    def prepare_model(self, model: nn.Module) -> nn.Module:
+        """Called once, before the optimizer exists; returns the model to train."""
+        return model
+
+    def begin_experience(self, experience: Experience) -> None:
+        """Called before each experience."""
+
+    def training_examples(self, experience: Experience) -> Sequence[EncodedExample]:
+        """The examples to draw this experience's batches from; its number of steps is fixed."""
+        return experience.examples
+
+    def penalty(self, model: nn.Module) -> Tensor | None:
+        """A scalar added to each micro-step's loss, with its graph; ``None`` for none."""
+        return None
+
+    def gradients_ready(self, step: Step) -> None:
+        """Gradients are complete (accumulated, unscaled) and not clipped yet."""
+
+    def parameters_updated(self, step: Step) -> None:
+        """The optimizer has just stepped; gradients are still there."""
+
+    def end_experience(self, experience: Experience) -> None:
+        """Called after an experience's last step, before the model is scored."""
+
+    def finalize_model(self, model: nn.Module) -> nn.Module:
+        """Called after the stream; returns the model to save, for example with adapters merged."""
+        return model
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything needed to go on from here, as named tensors."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take up the state that :meth:`state_dict` returned."""
+
+    def state_bytes(self) -> int:
+        """Bytes the strategy keeps beside model and optimizer, now."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.state_dict().values())
+
+    def diagnostics(self) -> dict[str, float]:
+        """Numbers worth logging at this point, by name."""
+        return {}
+
+
+STRATEGIES: Registry[type[Strategy]] = Registry(
+    "strategy", "epi_bench.strategies", "epi_bench.strategies"
+)
+
+StrategyType = TypeVar("StrategyType", bound=type[Strategy])
+
+
+def register_strategy(name: str) -> Callable[[StrategyType], StrategyType]:
+    """Class decorator that makes a :class:`Strategy` known as ``name``."""
+
+    def decorate(cls: StrategyType) -> StrategyType:
+        cls.name = name
+        STRATEGIES.register(name)(cls)
+        return cls
+
+    return decorate
+
+
+def create_strategy(name: str, options: Mapping[str, Any]) -> Strategy:
+    """The strategy of that name with its hyperparameters set.
+
+    Raises:
+        UserError: If the name or an option is unknown, or a value is of a wrong type or out of
+            range.
+    """
+    from epi_bench.options import check_options
+
+    cls = STRATEGIES.get(name)
+    return cls(**check_options(f"strategy {name!r}", cls, options))

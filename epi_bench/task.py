@@ -1,0 +1,191 @@
+"""The contract for data sets: a task turns rows into examples and scores predictions.
+
+A task knows nothing about models or tokens. It hands out conversations; the chat module turns
+them into tokens, and the evaluation module hands back what the model predicted.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypedDict, TypeVar
+
+from epi_bench.registry import Registry
+
+Split = Literal["train", "test"]
+Scoring = Literal["generate", "choice", "teacher_forced"]
+
+
+class Message(TypedDict):
+    """One turn of a conversation, in the chat format of ``transformers``."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One conversation to learn from or to be tested on.
+
+    Attributes:
+        messages: The whole conversation; the last message is the assistant's, the answer to learn.
+            Earlier assistant turns are learned as well.
+        reference: The accepted answer in the form that the task scores.
+        options: The answers to choose from (scoring mode ``choice``); ``reference`` is one of them.
+        meta: Anything the scorer needs, and the row's origin.
+    """
+
+    messages: tuple[Message, ...]
+    reference: str
+    options: tuple[str, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """The conversation before the answer."""
+        return self.messages[:-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the model said to one example; which fields are filled depends on the scoring mode.
+
+    Attributes:
+        text: The generated answer without the end-of-turn token (``generate``).
+        option_log_likelihoods: Summed log-likelihood of each option, natural logarithm (``choice``).
+        correct_tokens: For each supervised token of the answer, whether it was the arg max given
+            the true tokens before it (``teacher_forced``); the end-of-turn token counts.
+        reference_negative_log_likelihood: Mean per supervised token, in nats, where it was asked for.
+    """
+
+    text: str = ""
+    option_log_likelihoods: tuple[float, ...] = ()
+    correct_tokens: tuple[bool, ...] = ()
+    reference_negative_log_likelihood: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DataSource:
+    """Where the rows of a published data set come from.
+
+    Attributes:
+        hub_id: Name on the Hugging Face hub.
+        config: Hub configuration, or ``None``.
+        revision: Branch, tag or commit on the hub that the adapter was written for.
+        splits: Our split -> the hub's split that feeds it. Where both name the same hub split, the
+            adapter divides it itself.
+        files: Our split -> local file names to look for, relative to ``--data-dir``, best first.
+    """
+
+    hub_id: str
+    config: str | None
+    revision: str
+    splits: Mapping[Split, str]
+    files: Mapping[Split, Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCard:
+    """What a reader of a leaderboard must know about a task.
+
+    Attributes:
+        summary: One line.
+        ability: What it stands for: ``mathematics``, ``code``, ``logic``, ``instructions``, ``chat``, ...
+        scoring: How the model is asked.
+        metric: Name of the primary metric among those that :meth:`Task.score` returns.
+        higher_is_better: Direction of the primary metric as :meth:`Task.score` returns it.
+        metric_range: Worst and best value of the primary metric; scores are scaled from it to 0..100.
+        chance: Score of a blind guess on the 0..100 scale, or ``None`` where it is next to nothing.
+        max_new_tokens: Longest answer to generate, in tokens.
+        licence: Licence of the rows.
+        source: Origin of the rows, or ``None`` for generated tasks.
+        needs_code_execution: Whether scoring runs code that the model wrote.
+    """
+
+    summary: str
+    ability: str
+    scoring: Scoring
+    metric: str
+    licence: str
+    max_new_tokens: int = 256
+    higher_is_better: bool = True
+    metric_range: tuple[float, float] = (0.0, 1.0)
+    chance: float | None = None
+    source: DataSource | None = None
+    needs_code_execution: bool = False
+
+
+class Task(ABC):
+    """A data set with its scorer.
+
+    Subclasses set :attr:`card` and implement :meth:`examples`; those that generate free text
+    implement :meth:`score` too. Register with :func:`register_task`.
+
+    Args:
+        data_dir: Folder with local files in the published layout; ``None`` loads from the hub.
+    """
+
+    name: ClassVar[str] = ""
+    card: ClassVar[TaskCard]
+
+    def __init__(self, data_dir: Path | None = None) -> None:
+        self.data_dir = data_dir
+
+    @abstractmethod
+    def examples(self, split: Split) -> Sequence[Example]:
+        """All examples of a split, in a fixed order.
+
+        Raises:
+            UserError: If the rows are missing or broken; file and line are named.
+        """
+
+    def score(self, example: Example, prediction: Prediction) -> dict[str, float]:
+        """Metrics of one prediction by name; the card's primary metric is among them.
+
+        The default covers the modes ``choice`` (``acc``: the likeliest option is the reference;
+        ``acc_norm``: the same after division by the option's length in characters, as in
+        lm-evaluation-harness) and ``teacher_forced`` (``exact_match``: every supervised token is
+        predicted; ``token_accuracy``: the share that is).
+        """
+        if self.card.scoring == "choice":
+            return _score_choice(example, prediction)
+        if self.card.scoring == "teacher_forced":
+            correct = prediction.correct_tokens
+            return {
+                "exact_match": float(bool(correct) and all(correct)),
+                "token_accuracy": sum(correct) / len(correct) if correct else 0.0,
+            }
+        raise TypeError(f"task {self.name!r} generates text and must define score()")
+
+
+def _score_choice(example: Example, prediction: Prediction) -> dict[str, float]:
+    answer = example.options.index(example.reference)
+    sums = prediction.option_log_likelihoods
+    means = [total / max(len(option), 1) for total, option in zip(sums, example.options, strict=True)]
+    return {
+        "acc": float(_arg_max(sums) == answer),
+        "acc_norm": float(_arg_max(means) == answer),
+    }
+
+
+def _arg_max(values: Sequence[float]) -> int:
+    """Position of the largest value; the first of equal ones."""
+    return max(range(len(values)), key=lambda position: values[position])
+
+
+TASKS: Registry[type[Task]] = Registry("task", "epi_bench.tasks", "epi_bench.tasks")
+
+TaskType = TypeVar("TaskType", bound=type[Task])
+
+
+def register_task(name: str) -> Callable[[TaskType], TaskType]:
+    """Class decorator that makes a :class:`Task` known as ``name``."""
+
+    def decorate(cls: TaskType) -> TaskType:
+        cls.name = name
+        TASKS.register(name)(cls)
+        return cls
+
+    return decorate
