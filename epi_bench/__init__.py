@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from epi_bench.chat import ChatEncoder, EncodedExample
+    from epi_bench.classification_task import ClassificationTask
+    from epi_bench.dataset_task import DatasetTask, Skipped, ask
     from epi_bench.errors import UserError
+    from epi_bench.instruction_task import InstructionTask
+    from epi_bench.isolation import Isolation, IsolationStrategy
+    from epi_bench.sources import Row
     from epi_bench.strategy import (
         Experience,
         Step,
@@ -29,11 +34,20 @@ if TYPE_CHECKING:
         TaskCard,
         register_task,
     )
+    from epi_bench.text_scores import score_text
 
 _HOME = {
     "ChatEncoder": "chat",
     "EncodedExample": "chat",
+    "ClassificationTask": "classification_task",
+    "DatasetTask": "dataset_task",
+    "Skipped": "dataset_task",
+    "ask": "dataset_task",
     "UserError": "errors",
+    "InstructionTask": "instruction_task",
+    "Isolation": "isolation",
+    "IsolationStrategy": "isolation",
+    "Row": "sources",
     "Experience": "strategy",
     "Step": "strategy",
     "Strategy": "strategy",
@@ -47,6 +61,7 @@ _HOME = {
     "Task": "task",
     "TaskCard": "task",
     "register_task": "task",
+    "score_text": "text_scores",
 }
 
 __all__ = sorted(_HOME)  # noqa: PLE0605

@@ -1,0 +1,175 @@
+"""Tasks over published data sets: from rows to examples, counted, and divided where needed."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from epi_bench.errors import UserError
+from epi_bench.sources import Location, Row, locate, read_rows
+from epi_bench.task import DataSource, Example, Message, Split, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Returned for a row that makes no example because of a known defect of its data set.
+
+    Attributes:
+        reason: What is wrong with it; rows are counted by reason.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SplitReport:
+    """What became of the rows of a split.
+
+    Attributes:
+        split: Train or test.
+        origin: File, folder or hub data set that was read.
+        rows_read: Rows that it holds.
+        rows: Rows among them that belong to this split; the others are on the other side of a
+            division, or beyond the task's row limit.
+        examples: Examples made of them.
+        skipped: Rows of this split that made no example, by reason.
+    """
+
+    split: Split
+    origin: str
+    rows_read: int
+    rows: int
+    examples: int
+    skipped: Mapping[str, int]
+
+
+class DatasetTask(Task):
+    """A task over a published data set.
+
+    Subclasses set :attr:`~epi_bench.Task.card` with its ``source`` and implement
+    :meth:`example_from_row`; those that generate text implement ``score`` too.
+
+    Where train and test come from the same published rows they are divided by
+    :func:`is_test_prompt`, the same way in every layout of the data.
+
+    Attributes:
+        test_every: One prompt in so many is for testing, where the task divides a split.
+        row_limit: Rows used of a longer split, spread evenly over it; ``None`` uses all.
+    """
+
+    test_every: ClassVar[int] = 10
+    row_limit: ClassVar[int | None] = None
+
+    def __init__(self, data_dir: Path | None = None) -> None:
+        super().__init__(data_dir)
+        self._loaded: dict[Split, tuple[list[Example], SplitReport]] = {}
+
+    @abstractmethod
+    def example_from_row(self, row: Row) -> Example | Skipped:
+        """The example that a row makes, or why it makes none.
+
+        Raises:
+            UserError: If a field is missing or of the wrong kind (``Row`` raises it).
+        """
+
+    def division_key(self, example: Example) -> str:
+        """The text by which a published split is divided; equal keys stay together.
+
+        The default is the first user message.
+        """
+        return next(m["content"] for m in example.messages if m["role"] == "user")
+
+    def examples(self, split: Split) -> Sequence[Example]:
+        """All examples of a split, in the published order; read once.
+
+        Raises:
+            UserError: If the rows are missing or broken; file and line are named.
+        """
+        return self._load(split)[0]
+
+    def report(self, split: Split) -> SplitReport:
+        """How many rows were read and what became of them."""
+        return self._load(split)[1]
+
+    @property
+    def source(self) -> DataSource:
+        """The card's source; every task of this kind has one."""
+        if self.card.source is None:
+            raise TypeError(f"the card of task {self.name!r} names no source")
+        return self.card.source
+
+    def _load(self, split: Split) -> tuple[list[Example], SplitReport]:
+        if split not in self._loaded:
+            self._loaded[split] = self._read(split)
+        return self._loaded[split]
+
+    def _read(self, split: Split) -> tuple[list[Example], SplitReport]:
+        location = locate(self.source, split, self.data_dir)
+        rows = list(read_rows(self.source, location, self.data_dir))
+        divided = self._is_divided(location)
+        examples: list[Example] = []
+        skipped: Counter[str] = Counter()
+        elsewhere = 0
+        chosen = list(_spread(rows, self.row_limit))
+        for row in chosen:
+            made = self.example_from_row(row)
+            if isinstance(made, Skipped) and divided and split == "test":
+                elsewhere += 1  # defective rows have no prompt to go by: counted under train
+            elif isinstance(made, Skipped):
+                skipped[made.reason] += 1
+            elif divided and self._side(made) != split:
+                elsewhere += 1
+            else:
+                examples.append(made)
+        if not examples:
+            raise UserError(f"{location} gives no {split} example for task {self.name!r}")
+        report = SplitReport(
+            split, str(location), len(rows), len(chosen) - elsewhere, len(examples), dict(skipped)
+        )
+        return examples, report
+
+    def _side(self, example: Example) -> Split:
+        return "test" if is_test_prompt(self.division_key(example), self.test_every) else "train"
+
+    def _is_divided(self, location: Location) -> bool:
+        """Whether train and test are the same published rows, as they lie here."""
+        splits: tuple[Split, ...] = ("train", "test")
+        found = []
+        for split in splits:
+            with suppress(UserError):  # a missing split shares no rows with the other
+                found.append(locate(self.source, split, self.data_dir))
+        return found.count(location) == 2
+
+
+def is_test_prompt(prompt: str, every: int) -> bool:
+    """Whether a prompt is on the test side of a split that the task divides itself.
+
+    The side depends on the prompt alone, not on its position or on other rows, so it is the same
+    in each copy, sample or order of a data set, and repeated prompts stay on one side: SHA-256 of
+    the prompt, case and blanks evened out, modulo ``every``.
+
+    Args:
+        prompt: What the user asks.
+        every: One prompt in so many is for testing.
+    """
+    digest = hashlib.sha256(" ".join(prompt.casefold().split()).encode()).digest()
+    return int.from_bytes(digest[:8], "big") % every == 0
+
+
+def ask(question: str, answer: str) -> tuple[Message, Message]:
+    """A conversation of one question and one answer."""
+    return {"role": "user", "content": question}, {"role": "assistant", "content": answer}
+
+
+def _spread(rows: Sequence[Row], limit: int | None) -> Iterator[Row]:
+    if limit is None or len(rows) <= limit:
+        yield from rows
+        return
+    for position in range(limit):
+        yield rows[position * len(rows) // limit]

@@ -1,0 +1,331 @@
+"""Where rows of published data sets come from: the hub, or local files in the published layout.
+
+Three layouts hold the same rows and give the same examples:
+
+- the hub, through ``datasets.load_dataset``; code of a data set is never run;
+- local JSON files (one object a line, or one array) as their authors publish them;
+- a local copy of a hub repository, as ``hf download`` makes it (Parquet shards).
+
+JSON files are read here and not by a library because an error must name the line.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from epi_bench.errors import UserError
+from epi_bench.task import DataSource, Split
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a data set.
+
+    Attributes:
+        fields: Its columns by name.
+        index: Its position in the published split, from 0; the same in every layout.
+        origin: File and line, or hub split and row; used in messages.
+    """
+
+    fields: Mapping[str, Any]
+    index: int
+    origin: str
+
+    def has(self, name: str) -> bool:
+        """Whether the row has a value in that column."""
+        return self.fields.get(name) is not None
+
+    def value(self, *names: str) -> Any:
+        """The value of the first of these columns that is not null; ``None`` if all are.
+
+        Args:
+            names: Names that the published layouts use for the same column, in any order.
+
+        Raises:
+            UserError: If the row has none of them.
+        """
+        for name in names:
+            if self.has(name):
+                return self.fields[name]
+        if any(name in self.fields for name in names):
+            return None
+        wanted = " or ".join(repr(name) for name in names)
+        raise self.error(f"has no field {wanted}; its fields are {', '.join(self.fields)}")
+
+    def text(self, *names: str) -> str:
+        """Like :meth:`value`, for strings: without surrounding blanks, empty for null."""
+        value = self.value(*names)
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            raise self.error(f"field {names[0]!r} is no text but {json.dumps(value)[:40]}")
+        return value.strip()
+
+    def error(self, problem: str) -> UserError:
+        """The error for a defect of this row; file and line are named."""
+        return UserError(f"{self.origin} {problem}")
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a split's rows lie.
+
+    Attributes:
+        kind: A JSON file, a local copy of a hub repository, or the hub.
+        place: Path or hub id.
+        split: The split's name there; empty for a file.
+    """
+
+    kind: Literal["file", "folder", "hub"]
+    place: str
+    split: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.place} ({self.split})" if self.split else self.place
+
+
+def locate(source: DataSource, split: Split, data_dir: Path | None) -> Location:
+    """Find the rows of a split without reading them.
+
+    Local JSON files come first, in the order in which the source names them, then a local copy of
+    the hub repository. ``data_dir/gsm8k/train.jsonl`` may also be called
+    ``data_dir/openai/gsm8k/train.jsonl``.
+
+    Args:
+        source: What to look for.
+        split: Ours.
+        data_dir: Folder of local files; ``None`` for the hub.
+
+    Raises:
+        UserError: If ``data_dir`` does not exist or has nothing for this split.
+    """
+    if data_dir is None:
+        return Location("hub", source.hub_id, source.splits[split])
+    data_dir = data_dir.expanduser()
+    if not data_dir.is_dir():
+        raise UserError(
+            f"data folder {data_dir} does not exist: give the folder of the local files"
+        )
+    for name in source.files.get(split, ()):
+        for path in _places(source, name, data_dir):
+            if path.is_file():
+                return Location("file", str(path))
+    for folder in _hub_folders(source, data_dir):
+        return Location("folder", str(folder), source.splits[split])
+    raise _nothing_found(source, split, data_dir)
+
+
+def read_rows(
+    source: DataSource, location: Location, data_dir: Path | None = None
+) -> Iterator[Row]:
+    """The rows at a location, in the published order.
+
+    Args:
+        source: The data set; says configuration and revision.
+        location: As :func:`locate` returned it.
+        data_dir: Paths in messages are written relative to it.
+
+    Raises:
+        UserError: If the rows are missing or broken; file and line are named.
+    """
+    if location.kind == "file":
+        yield from read_json_rows(Path(location.place), data_dir)
+        return
+    dataset = (
+        _load_hub(source, location) if location.kind == "hub" else _load_folder(source, location)
+    )
+    if len(dataset) == 0:
+        raise UserError(f"{location} has no rows")
+    for index, fields in enumerate(dataset):
+        yield Row(fields, index, f"{location} row {index}")
+
+
+def read_json_rows(path: Path, relative_to: Path | None = None) -> Iterator[Row]:
+    """The objects of a JSON file: one a line, or all in one array.
+
+    Args:
+        path: The file, UTF-8.
+        relative_to: Folder that messages leave out of the path.
+
+    Raises:
+        UserError: If the file is empty, or a row is no JSON object; file and line are named.
+    """
+    shown = str(path)
+    if relative_to is not None and path.is_relative_to(relative_to.expanduser()):
+        shown = str(path.relative_to(relative_to.expanduser()))
+    content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    parse = _array_elements if content.lstrip()[:1] == b"[" else _line_objects
+    index = 0
+    for line, value in parse(content, shown):
+        origin = f"{shown} line {line}"
+        if not isinstance(value, dict):
+            raise UserError(f"{origin}: not a JSON object but {json.dumps(value)[:40]}")
+        yield Row(value, index, origin)
+        index += 1
+    if index == 0:
+        raise UserError(f"{shown} has no rows")
+
+
+def _line_objects(content: bytes, shown: str) -> Iterator[tuple[int, Any]]:
+    # Split at line feeds only: str.splitlines would also split at U+2028, which JSON allows.
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield number, json.loads(line)
+        except UnicodeDecodeError as error:
+            raise UserError(f"{shown} line {number}: not UTF-8 text: {error.reason}") from error
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"{shown} line {number}: not JSON: {error.msg} (column {error.colno})"
+            ) from error
+        except RecursionError as error:
+            raise UserError(f"{shown} line {number}: JSON nested too deeply") from error
+
+
+def _array_elements(content: bytes, shown: str) -> Iterator[tuple[int, Any]]:
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{shown} line {line}: not UTF-8 text: {error.reason}") from error
+    decoder = json.JSONDecoder()
+    position = _skip_blanks(text, text.index("[") + 1)
+    line, counted = 1, 0
+    try:
+        while text[position : position + 1] != "]":
+            line, counted = line + text.count("\n", counted, position), position
+            value, position = decoder.raw_decode(text, position)
+            yield line, value
+            position = _skip_blanks(text, position)
+            if text[position : position + 1] == ",":
+                position = _skip_blanks(text, position + 1)
+            elif text[position : position + 1] != "]":
+                raise json.JSONDecodeError("expecting ',' or ']' after a row", text, position)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{shown} line {error.lineno}: not JSON: {error.msg} (column {error.colno})"
+        ) from error
+    except RecursionError as error:
+        raise UserError(f"{shown} line {line}: JSON nested too deeply") from error
+
+
+def _skip_blanks(text: str, position: int) -> int:
+    while text[position : position + 1] in (" ", "\n", "\r", "\t"):
+        position += 1
+    return position
+
+
+def _places(source: DataSource, name: str, data_dir: Path) -> list[Path]:
+    """Where a file may lie: in the folder the source names, or in one named after the hub id."""
+    file = Path(name)
+    inner = Path(*file.parts[1:])
+    own_name = source.hub_id.rpartition("/")[2]
+    return [data_dir / file, data_dir / source.hub_id / inner, data_dir / own_name / inner]
+
+
+def _hub_folders(source: DataSource, data_dir: Path) -> list[Path]:
+    """Folders below ``data_dir`` that hold a copy of the hub repository."""
+    named = [Path(name).parts[0] for names in source.files.values() for name in names]
+    names = dict.fromkeys([*named, source.hub_id, source.hub_id.rpartition("/")[2]])
+    return [data_dir / name for name in names if _has_shards(data_dir / name)]
+
+
+def _has_shards(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.rglob("*.parquet"))
+
+
+def _load_folder(source: DataSource, location: Location) -> Dataset:
+    """The split of a local copy of a hub repository.
+
+    The repository's README says which files belong to which configuration and split. A copy
+    without it is read by its file names, below the configuration's folder if there is one.
+    """
+    from datasets import load_dataset
+
+    folder = Path(location.place)
+    try:
+        if (folder / "README.md").is_file():
+            splits = load_dataset(str(folder), source.config)
+        else:
+            splits = load_dataset("parquet", data_files=_shards_by_split(folder, source.config))
+    except _load_errors() as error:
+        raise UserError(
+            f"{location.place} cannot be read as a copy of the hub data set {source.hub_id}: "
+            f"{_first_line(error)}"
+        ) from error
+    if location.split not in splits:
+        raise UserError(
+            f"{location.place} has no split {location.split!r}, only {', '.join(splits)}; "
+            f"get it with {_download_command(source, location.place)}"
+        )
+    return splits[location.split]
+
+
+def _shards_by_split(folder: Path, config: str | None) -> dict[str, list[str]]:
+    """Parquet files by split: ``train-00000-of-00001.parquet`` or ``train/0000.parquet``."""
+    if config is not None and (folder / config).is_dir():
+        folder = folder / config
+    shards: dict[str, list[str]] = {}
+    for path in sorted(folder.rglob("*.parquet")):
+        name = re.sub(r"-\d{5}-of-\d{5}(-\w+)?$", "", path.stem)
+        split = path.parent.name if name.isdigit() else name
+        shards.setdefault(split, []).append(str(path))
+    return shards
+
+
+def _load_hub(source: DataSource, location: Location) -> Dataset:
+    from datasets import load_dataset
+
+    try:
+        return load_dataset(
+            source.hub_id, source.config, split=location.split, revision=source.revision
+        )
+    except _load_errors() as error:
+        raise UserError(
+            f"data set {source.hub_id} (split {location.split}) cannot be loaded from the hub: "
+            f"give --data-dir a folder with local files, or go online ({_first_line(error)})"
+        ) from error
+
+
+def _load_errors() -> tuple[type[Exception], ...]:
+    """What ``load_dataset`` raises for missing, unreachable or broken data."""
+    from datasets.exceptions import DatasetsError
+
+    return (DatasetsError, OSError, ValueError, RuntimeError)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+def _nothing_found(source: DataSource, split: Split, data_dir: Path) -> UserError:
+    wanted = source.files.get(split, ())
+    folder = Path(next(iter(wanted), source.hub_id)).parts[0]
+    other = {
+        name
+        for names in source.files.values()
+        for name in names
+        if any(path.is_file() for path in _places(source, name, data_dir))
+    }
+    looked_for = [*wanted, f"{folder}/ with Parquet files"]
+    found = f" (found only {', '.join(sorted(other))})" if other else ""
+    return UserError(
+        f"no rows for the {split} split of {source.hub_id} in {data_dir}{found}: looked for "
+        f"{' or '.join(looked_for)}; get them with {_download_command(source, data_dir / folder)}, "
+        "or leave --data-dir out to load them from the hub"
+    )
+
+
+def _download_command(source: DataSource, folder: Path | str) -> str:
+    revision = "" if source.revision == "main" else f" --revision {source.revision}"
+    return f"'hf download {source.hub_id} --repo-type dataset{revision} --local-dir {folder}'"

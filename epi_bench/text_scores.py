@@ -1,0 +1,134 @@
+"""Scores of a text against a reference text, by name, each from 0 (worst) to 1 (best)."""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from collections.abc import Callable, Iterable
+from decimal import Decimal, InvalidOperation
+from functools import lru_cache
+from typing import Any
+
+from epi_bench.errors import unknown_name
+
+TextScorer = Callable[[str, str], float]
+"""Called with the model's text and the reference; returns a score from 0 to 1."""
+
+_NUMBER = re.compile(r"[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
+_CODE_BLOCK = re.compile(r"```[ \t]*([\w+#.-]*)[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
+
+
+def exact_match(text: str, reference: str) -> float:
+    """1 if both texts are equal up to surrounding blanks."""
+    return float(text.strip() == reference.strip())
+
+
+def number_match(text: str, reference: str) -> float:
+    """1 if the last number of the text equals the last number of the reference.
+
+    Numbers are compared by value: thousands commas, currency signs and trailing zeros do not
+    matter.
+    """
+    wanted = _last_number(reference)
+    return float(wanted is not None and _last_number(text) == wanted)
+
+
+def rouge_l(text: str, reference: str) -> float:
+    """ROUGE-L F-measure (Lin 2004) of ``rouge-score``, without stemming.
+
+    Its tokenizer keeps ASCII letters and digits only, in lower case: punctuation does not count,
+    and a text in another script scores 0.
+    """
+    return float(_rouge_scorer().score(reference, text)["rougeL"].fmeasure)
+
+
+def chrf(text: str, reference: str) -> float:
+    """Sentence-level chrF2 (Popović 2015) of ``sacrebleu``, divided by 100.
+
+    F-score over character n-grams of orders 1 to 6, blanks left out; works for every script and
+    for code.
+    """
+    return float(_chrf_metric().sentence_score(text, [reference]).score) / 100
+
+
+def python_valid(text: str, _reference: str = "") -> float:
+    """1 if the text is Python that parses; nothing is run and the reference is not looked at.
+
+    The first fenced block marked as Python is taken, else the first fenced block, else the whole
+    text. Code without any statement does not count.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the code, not about the text being code
+            return float(bool(ast.parse(python_code(text)).body))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return 0.0
+
+
+def python_code(text: str) -> str:
+    """The code in a text: its first Python block, else its first block, else the whole text."""
+    blocks = _CODE_BLOCK.findall(text)
+    if not blocks:
+        return text
+    marked = [code for language, code in blocks if language.lower() in ("python", "py", "python3")]
+    return marked[0] if marked else blocks[0][1]
+
+
+TEXT_SCORERS: dict[str, TextScorer] = {
+    "exact_match": exact_match,
+    "number_match": number_match,
+    "rouge_l": rouge_l,
+    "chrf": chrf,
+    "python_valid": python_valid,
+}
+"""The scorers by name."""
+
+
+def score_text(text: str, reference: str, scorers: Iterable[str]) -> dict[str, float]:
+    """Several scores of one text, by the scorers' names.
+
+    Args:
+        text: What the model wrote.
+        reference: The accepted text.
+        scorers: Names from :data:`TEXT_SCORERS`.
+
+    Raises:
+        UserError: If a scorer is unknown.
+    """
+    return {name: text_scorer(name)(text, reference) for name in scorers}
+
+
+def text_scorer(name: str) -> TextScorer:
+    """The scorer of that name.
+
+    Raises:
+        UserError: If there is none, with the closest known names.
+    """
+    if name not in TEXT_SCORERS:
+        raise unknown_name("text scorer", name, TEXT_SCORERS)
+    return TEXT_SCORERS[name]
+
+
+def _last_number(text: str) -> Decimal | None:
+    matches = _NUMBER.findall(text)
+    if not matches:
+        return None
+    try:
+        return Decimal(matches[-1].replace(",", ""))
+    except InvalidOperation:  # digits that Decimal does not read; no number then
+        return None
+
+
+@lru_cache(maxsize=1)
+def _rouge_scorer() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rougeL"], use_stemmer=False)
+
+
+@lru_cache(maxsize=1)
+def _chrf_metric() -> Any:
+    from sacrebleu.metrics import CHRF
+
+    return CHRF()
