@@ -1,0 +1,393 @@
+"""The published result of a run: one JSON file, versioned, written whole or not at all.
+
+Everything that a table, a test or a plot needs is in it. Two runs of one specification give the
+same record except for what :func:`comparable` leaves out: what they cost and where they ran.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
+
+from epi_bench.atomic import write_atomically
+from epi_bench.config import RunSpec
+from epi_bench.errors import UserError
+from epi_bench.track import SCHEMA_VERSION, Track
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""For each old schema version the function that turns its content into the next version's."""
+
+MAX_ITEM_BYTES = 256 * 1024 * 1024
+"""Item scores that unpack to more are refused, so that no file can exhaust the memory."""
+
+
+def _finite_or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Number = Annotated[float | None, BeforeValidator(_finite_or_none)]
+"""A number that may be undefined; NaN and infinity become ``None``."""
+
+
+class Part(BaseModel):
+    """Base of all parts of a record: immutable, unknown keys and infinite numbers are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class StrategyRecord(Part):
+    """The strategy that was run.
+
+    Attributes:
+        hyperparameters: All of them, the defaults filled in.
+        source: Whether it came with the package or from a plugin.
+    """
+
+    name: str
+    hyperparameters: dict[str, JsonValue] = Field(default_factory=dict)
+    source: Literal["built-in", "plugin"] = "built-in"
+
+
+class ExperienceRecord(Part):
+    """What one experience trained on.
+
+    Attributes:
+        steps: Optimizer steps.
+        examples: Training examples, without those that had nothing to learn from.
+        truncated: Examples among them that were cut to the maximal length.
+        unsupervised: Examples left out because nothing supervised was left of them.
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    steps: int
+    examples: int
+    truncated: int = 0
+    unsupervised: int = 0
+
+
+class ScoreColumn(Part):
+    """A column of the score matrix.
+
+    Attributes:
+        metric: The task's primary metric.
+        learned_at: The row right after the task was last trained on; ``None`` if there is no such
+            moment (mixed stream).
+    """
+
+    task: str
+    metric: str
+    learned_at: int | None = None
+
+
+class ScoreMatrixRecord(Part):
+    """Scores of every task at every point of evaluation.
+
+    Attributes:
+        rows: ``"base"``, then one name for each point of evaluation.
+        columns: The tasks in training order.
+        values: ``values[row][column]``, 0..100; ``None`` where not measured.
+        n: Test items of each column.
+        standard_errors: Of ``values``, over the test items.
+    """
+
+    rows: tuple[str, ...]
+    columns: tuple[ScoreColumn, ...]
+    values: tuple[tuple[Number, ...], ...]
+    n: tuple[int, ...]
+    standard_errors: tuple[tuple[Number, ...], ...]
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> Self:
+        for name, table in (("values", self.values), ("standard_errors", self.standard_errors)):
+            if len(table) != len(self.rows) or any(len(r) != len(self.columns) for r in table):
+                raise ValueError(
+                    f"{name} must have {len(self.rows)} rows of {len(self.columns)} numbers"
+                )
+        if len(self.n) != len(self.columns):
+            raise ValueError(f"n must have {len(self.columns)} numbers")
+        if any(c.learned_at is not None and c.learned_at >= len(self.rows) for c in self.columns):
+            raise ValueError(f"learned_at lies outside a matrix of {len(self.rows)} rows")
+        return self
+
+
+class ConflictPoint(Part):
+    """Cosines between the tasks' gradients at one point of evaluation."""
+
+    row: str
+    cosines: tuple[tuple[Number, ...], ...]
+
+
+class GradientConflictRecord(Part):
+    """The gradient-conflict probes of a run.
+
+    Attributes:
+        tasks: Names of rows and columns.
+        examples: Probe examples of each task.
+        coordinates: Gradient coordinates compared.
+        points: One matrix (tasks, tasks) for each point of evaluation.
+    """
+
+    tasks: tuple[str, ...]
+    examples: int
+    coordinates: int
+    points: tuple[ConflictPoint, ...]
+
+
+class Diagnostics(Part):
+    """What the strategy reported at a step (protected share, mask overlap, ...)."""
+
+    step: int
+    values: dict[str, Number]
+
+
+class Retention(Part):
+    """Negative log-likelihood of a general held-out text, in nats a token."""
+
+    nll_before: Number = None
+    nll_after: Number = None
+    tokens: int
+
+
+class Cost(Part):
+    """What the run cost.
+
+    Attributes:
+        training_seconds: Wall-clock time of training, evaluations not included.
+        evaluation_seconds: Wall-clock time of all evaluations.
+        total_seconds: Wall-clock time of everything, loading included.
+        tokens_trained: Tokens of all training batches, without padding.
+        tokens_per_second: While training.
+        peak_memory_bytes: Largest memory of the process, or of the GPU.
+        extra_state_bytes: What the strategy keeps beside model and optimizer, at its largest.
+        trainable_parameters: Parameters that get a gradient.
+        total_parameters: Of the model being trained.
+    """
+
+    training_seconds: float
+    evaluation_seconds: float
+    total_seconds: float
+    tokens_trained: int
+    tokens_per_second: Number = None
+    peak_memory_bytes: int | None = None
+    extra_state_bytes: int = 0
+    trainable_parameters: int
+    total_parameters: int
+
+
+class LossPoint(Part):
+    """Training loss at a step, in nats a token; ``None`` if it was not a number."""
+
+    step: int
+    loss: Number
+
+
+class Fingerprints(Part):
+    """Hashes of what the specification only names."""
+
+    model: str
+    tasks: dict[str, str]
+    chat_template: str
+    plugin: str | None = None
+
+
+class Environment(Part):
+    """Where and with what the run was made.
+
+    Attributes:
+        packages: Installed versions by name.
+        processor: As the system calls it.
+        device: Such as ``"cpu"`` or the name of the GPU.
+        processes: Training processes.
+        threads: CPU threads of torch in each of them.
+        git_sha: Commit of the checkout; ``None`` for an installation that is none.
+        git_dirty: Whether its files were changed.
+        deterministic: Whether torch was told to use deterministic algorithms.
+        started_at: ISO 8601 with time zone.
+    """
+
+    packages: dict[str, str]
+    python: str
+    platform: str
+    processor: str
+    device: str
+    processes: int = 1
+    threads: int
+    git_sha: str | None = None
+    git_dirty: bool | None = None
+    deterministic: bool
+    started_at: str
+
+
+class RunRecord(Part):
+    """The result of a run.
+
+    Attributes:
+        error: Why a failed run failed; ``None`` for a finished one.
+        task_order: The tasks as the stream ordered them.
+        secondary_scores: For each task every metric of the last row, in the task's own units.
+        item_scores: For each task the primary metric of each test item in the last row, 0..100,
+            packed by :func:`pack_items`.
+        reference_scores: For each task the score of full fine-tuning on it alone, if measured.
+        metrics: What :func:`epi_bench.metrics.derive_metrics` returns.
+        default_chat_template: Whether the tokenizer brought no chat template of its own.
+    """
+
+    schema_version: Literal[1] = 1
+    run_id: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    status: Literal["finished", "failed"]
+    error: str | None = None
+    spec: RunSpec
+    strategy: StrategyRecord
+    track: Track
+    task_order: tuple[str, ...]
+    experiences: tuple[ExperienceRecord, ...] = ()
+    score_matrix: ScoreMatrixRecord | None = None
+    secondary_scores: dict[str, dict[str, Number]] = Field(default_factory=dict)
+    item_scores: dict[str, str] = Field(default_factory=dict)
+    reference_scores: dict[str, Number] | None = None
+    metrics: dict[str, int | Number] = Field(default_factory=dict)
+    gradient_conflict: GradientConflictRecord | None = None
+    mask_statistics: tuple[Diagnostics, ...] = ()
+    retention: Retention | None = None
+    cost: Cost | None = None
+    losses: tuple[LossPoint, ...] = ()
+    fingerprints: Fingerprints
+    default_chat_template: bool = False
+    environment: Environment
+
+    @model_validator(mode="after")
+    def _status_fits(self) -> Self:
+        if self.status == "failed":
+            if not self.error:
+                raise ValueError("a failed run must say its error")
+            return self
+        if self.error is not None:
+            raise ValueError("a finished run has no error")
+        missing = [part for part in ("score_matrix", "cost") if getattr(self, part) is None]
+        if missing or not self.metrics:
+            raise ValueError(f"a finished run needs {', '.join(missing) or 'metrics'}")
+        return self
+
+
+def pack_items(scores: Mapping[str, float | None]) -> str:
+    """Item scores as text: JSON, compressed by zlib, in base64.
+
+    Args:
+        scores: By item id, 0..100.
+    """
+    cleaned = {item: _finite_or_none(score) for item, score in scores.items()}
+    content = json.dumps(cleaned, separators=(",", ":"), ensure_ascii=False)
+    return base64.b64encode(zlib.compress(content.encode(), 9)).decode("ascii")
+
+
+def unpack_items(packed: str) -> dict[str, float | None]:
+    """The item scores that :func:`pack_items` packed.
+
+    Raises:
+        UserError: If the text is damaged.
+    """
+    try:
+        decompressor = zlib.decompressobj()
+        content = decompressor.decompress(base64.b64decode(packed, validate=True), MAX_ITEM_BYTES)
+        if not decompressor.eof:
+            raise ValueError("too long or cut off")
+        scores = json.loads(content)
+    except (binascii.Error, zlib.error, ValueError, RecursionError) as error:
+        raise UserError(f"packed item scores are damaged: {error}") from error
+    if not isinstance(scores, dict):
+        raise UserError("packed item scores are damaged: they are no JSON object")
+    return scores
+
+
+def comparable(record: RunRecord) -> dict[str, Any]:
+    """The part of a record that two runs of one specification share, as JSON values."""
+    return record.model_dump(mode="json", exclude={"cost", "environment"})
+
+
+def record_to_json(record: RunRecord) -> str:
+    """The text of a record's file."""
+    return json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
+
+
+def save_record(record: RunRecord, path: Path) -> None:
+    """Write a record; afterwards the file is complete, or as it was before.
+
+    Raises:
+        UserError: If the file cannot be written.
+    """
+    write_atomically(path, record_to_json(record))
+
+
+def load_record(path: Path) -> RunRecord:
+    """Read a record of this or an earlier schema version.
+
+    Raises:
+        UserError: If the file cannot be read, is no record, or was written by a newer version; file
+            and problem are named.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not a JSON file: {error}") from error
+    try:
+        return RunRecord.model_validate(_migrate(content))
+    except ValidationError as error:
+        raise UserError(f"{path} is not a valid run record: {_first_problem(error)}") from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def record_schema() -> dict[str, Any]:
+    """The JSON schema of a record's file."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **RunRecord.model_json_schema(mode="validation"),
+    }
+
+
+def _migrate(content: Any) -> dict[str, Any]:
+    """The content of a record of any known version, brought to the present one."""
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if type(version) is not int or version < 1:
+        raise UserError("not a run record: it has no schema_version")
+    if version > SCHEMA_VERSION:
+        raise UserError(
+            f"schema version {version} is newer than {SCHEMA_VERSION}, the newest that this "
+            f"epi-bench reads: upgrade epi-bench"
+        )
+    for old in range(version, SCHEMA_VERSION):
+        content = MIGRATIONS[old](content)
+    return dict(content)
+
+
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def _first_problem(error: ValidationError) -> str:
+    """The first problem of a failed validation in one line."""
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    reason = problem["msg"].removeprefix("Value error, ")
+    further = len(error.errors()) - 1
+    more = f" (and {further} more)" if further else ""
+    return (f"{where}: {reason}" if where else reason) + more

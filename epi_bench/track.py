@@ -1,0 +1,152 @@
+"""Tracks: which runs may be compared with each other.
+
+A track is what must be equal for two runs to be ranked together: model, tasks and their data,
+budget, stream and the way of scoring. What a run may choose freely is not part of it: strategy,
+hyperparameters, optimizer and learning rate, seed and task order.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Self
+
+from pydantic import Field, JsonValue, model_validator
+
+from epi_bench.config import SUITES, RunSpec, Section, short_hash
+from epi_bench.task import Scoring
+
+SCHEMA_VERSION = 1
+"""Of the run record; records of different versions are never ranked together."""
+
+
+class TaskFacts(Section):
+    """What makes two runs' scores on a task comparable."""
+
+    fingerprint: str
+    scoring: Scoring
+    metric: str
+
+
+class TrackFacts(Section):
+    """What must be equal for two runs to be comparable.
+
+    Attributes:
+        schema_version: Of the record.
+        model: Last part of the model's name.
+        model_revision: As asked for on the hub.
+        model_fingerprint: Hash of the model's content.
+        tasks: By name; their order in the stream does not count.
+        train_examples: Training examples of each task; ``None`` for all.
+        test_examples: Test examples of each task; ``None`` for all.
+        max_length: Longest conversation in tokens.
+        steps: Optimizer steps a task, or ``None``.
+        epochs: Passes over the data, or ``None``.
+        examples_per_step: Batch size times accumulation times processes.
+        stream: Kind of stream.
+        stream_options: All options of the stream, the defaults filled in.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    model: str
+    model_revision: str | None = None
+    model_fingerprint: str
+    tasks: dict[str, TaskFacts] = Field(min_length=1)
+    train_examples: int | None = None
+    test_examples: int | None = None
+    max_length: int
+    steps: int | None = None
+    epochs: float | None = None
+    examples_per_step: int
+    stream: str
+    stream_options: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class Track(Section):
+    """A set of runs that may be ranked together, by name; the name follows from the facts."""
+
+    name: str
+    facts: TrackFacts
+
+    @model_validator(mode="after")
+    def _name_fits(self) -> Self:
+        expected = track_name(self.facts)
+        if self.name != expected:
+            raise ValueError(
+                f"track {self.name!r} does not fit the facts beside it, which make {expected!r}"
+            )
+        return self
+
+
+def track_facts(
+    spec: RunSpec,
+    model_fingerprint: str,
+    task_fingerprints: Mapping[str, str],
+    protocols: Mapping[str, tuple[Scoring, str]],
+    processes: int = 1,
+) -> TrackFacts:
+    """What makes the track of a run.
+
+    Args:
+        spec: The run.
+        model_fingerprint: Hash of the model's content.
+        task_fingerprints: For each task the hash of its examples.
+        protocols: For each task its scoring mode and primary metric.
+        processes: Training processes; each sees ``batch_size`` examples a micro-batch.
+    """
+    training = spec.training
+    return TrackFacts(
+        model=re.split(r"[\\/]", spec.model.name.rstrip("\\/"))[-1],
+        model_revision=spec.model.revision,
+        model_fingerprint=model_fingerprint,
+        tasks={
+            task: TaskFacts(
+                fingerprint=task_fingerprints[task],
+                scoring=protocols[task][0],
+                metric=protocols[task][1],
+            )
+            for task in sorted(spec.data.tasks)
+        },
+        train_examples=spec.data.train_examples,
+        test_examples=spec.data.test_examples,
+        max_length=spec.data.max_length,
+        steps=training.steps,
+        epochs=training.epochs,
+        examples_per_step=training.batch_size * training.accumulation * processes,
+        stream=spec.stream.kind,
+        stream_options=_complete_stream_options(spec),
+    )
+
+
+def track_name(facts: TrackFacts) -> str:
+    """A readable name that differs for different facts and is safe as a folder's name."""
+    tasks = set(facts.tasks)
+    suites = [name for name, members in SUITES.items() if set(members) == tasks]
+    label = suites[0] if suites else "+".join(sorted(tasks))
+    digest = short_hash(facts.model_dump(mode="json"))[:8]
+    parts = [_folder_part(part) for part in (label, facts.model, facts.stream)]
+    return "-".join([*parts, digest])
+
+
+def make_track(facts: TrackFacts) -> Track:
+    """The track with these facts."""
+    return Track(name=track_name(facts), facts=facts)
+
+
+def _complete_stream_options(spec: RunSpec) -> dict[str, JsonValue]:
+    """The stream's options with the defaults filled in, so that a default said aloud is equal."""
+    from epi_bench.options import check_options, options_of
+    from epi_bench.stream import STREAMS
+
+    builder = STREAMS.get(spec.stream.kind)
+    defaults = {name: option.default for name, option in options_of(builder, skip=1).items()}
+    given = check_options(f"stream {spec.stream.kind!r}", builder, spec.stream.options, skip=1)
+    options: dict[str, JsonValue] = json.loads(json.dumps({**defaults, **given}))
+    return options
+
+
+def _folder_part(text: str) -> str:
+    """Text as part of a folder's name: letters, digits and ``_ + .``, at most 40 of them."""
+    cleaned = re.sub(r"[^A-Za-z0-9_+.]+", "_", text)
+    return cleaned[:40].strip(".") or "_"

@@ -1,0 +1,321 @@
+"""Continual-learning metrics against hand-computed matrices, invariants and avalanche."""
+
+from __future__ import annotations
+
+import copy
+import math
+import statistics
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from epi_bench import metrics as m
+
+R = [
+    [10.0, 20.0, 30.0],
+    [60.0, 25.0, 20.0],
+    [70.0, 50.0, 36.0],
+    [40.0, 44.0, 90.0],
+]
+LEARNED_AT = [1, 2, 3]
+S = [80.0, 60.0, 85.0]
+
+patient = settings(deadline=None)  # a busy machine is no failure
+scores = st.floats(min_value=0, max_value=100, allow_nan=False)
+
+
+@st.composite
+def streams(draw, minimum=1):
+    count = draw(st.integers(minimum, 6))
+    row = st.lists(scores, min_size=count, max_size=count)
+    return draw(st.lists(row, min_size=count + 1, max_size=count + 1))
+
+
+def learned(matrix):
+    return list(range(1, len(matrix)))
+
+
+class TestHandComputed:
+    def test_average_accuracy(self):
+        assert m.average_accuracy(R) == pytest.approx((40 + 44 + 90) / 3)
+
+    def test_backward_transfer(self):
+        assert m.backward_transfer(R, LEARNED_AT) == pytest.approx(((40 - 60) + (44 - 50)) / 2)
+
+    def test_forgetting_takes_the_best_earlier_row(self):
+        assert m.forgetting(R, LEARNED_AT) == pytest.approx(((70 - 40) + (50 - 44)) / 2)
+
+    def test_forgetting_is_negative_for_a_task_that_goes_on_improving(self):
+        assert m.forgetting([[0, 0], [50, 0], [60, 50]], [1, 2]) == -10
+
+    def test_forgetting_does_not_look_before_the_task_was_learned(self):
+        assert m.forgetting([[90, 0], [50, 0], [40, 50]], [1, 2]) == 10
+
+    def test_forgetting_rate(self):
+        rate = m.forgetting_rate(R, LEARNED_AT)
+        assert rate.value == pytest.approx((100 * 20 / 60 + 100 * 6 / 50) / 2)
+        assert rate.left_out == 0
+
+    def test_forgetting_rate_leaves_out_and_counts_what_was_not_learned(self):
+        matrix = [[60.0, 20.0, 0.0], *R[1:]]
+        assert m.forgetting_rate(matrix, LEARNED_AT) == m.PartialMean(pytest.approx(12), 1)
+        nothing = [[100.0, 100.0, 100.0], *R[1:]]
+        assert m.forgetting_rate(nothing, LEARNED_AT) == m.PartialMean(None, 2)
+
+    def test_forward_transfer(self):
+        assert m.forward_transfer(R, LEARNED_AT) == pytest.approx(((25 - 20) + (36 - 30)) / 2)
+
+    def test_forward_transfer_of_a_task_that_comes_back(self):
+        cyclic = [[0.0, 10.0], [50.0, 14.0], [40.0, 60.0], [70.0, 30.0], [60.0, 80.0]]
+        assert m.forward_transfer(cyclic, [3, 4], untrained_until=[0, 1]) == 4
+
+    def test_learning_accuracy(self):
+        assert m.learning_accuracy(R, LEARNED_AT) == pytest.approx((60 + 50 + 90) / 3)
+
+    def test_intransigence(self):
+        assert m.intransigence(R, LEARNED_AT, S) == pytest.approx((20 + 10 - 5) / 3)
+
+    def test_interference(self):
+        spread = m.interference([70.0, 65.0, 60.0], S)
+        assert spread.per_task == (10, -5, 25)
+        assert spread.mean == 10
+        assert spread.worst == 25
+
+    def test_average_normalised_score(self):
+        expected = ((40 - 10) / 70 + (44 - 20) / 40 + (90 - 30) / 55) / 3
+        assert m.average_normalised_score(R, S) == m.PartialMean(pytest.approx(expected), 0)
+
+    def test_average_normalised_score_leaves_out_and_counts_what_cannot_be_learned(self):
+        found = m.average_normalised_score(R, [80.0, 20.0, 30.0])
+        assert found == m.PartialMean(pytest.approx(30 / 70), 2)
+
+    def test_worst_task_drop(self):
+        assert m.worst_task_drop(R, LEARNED_AT) == 40 - 60
+        ruined = [[95.0, 20.0, 30.0], *R[1:]]
+        assert m.worst_task_drop(ruined, LEARNED_AT) == 40 - 95
+
+    def test_general_retention_is_positive_when_general_ability_is_lost(self):
+        assert m.general_retention(2.0, 2.5) == 0.5
+
+    def test_gradient_conflict_counts_each_pair_once(self):
+        first = [[1, -0.5, 0.25], [-0.5, 1, None], [0.25, None, 1]]
+        second = [[1, 0.0, -1.0], [0.0, 1, 0.5], [-1.0, 0.5, 1]]
+        conflict = m.gradient_conflict([first, second])
+        assert conflict.pairs == 5
+        assert conflict.negative_share == pytest.approx(2 / 5)
+        assert conflict.mean_cosine == pytest.approx((-0.5 + 0.25 + 0 - 1 + 0.5) / 5)
+
+    def test_jaccard(self):
+        assert m.jaccard([1, 2, 3], {2, 3, 4, 5}) == pytest.approx(2 / 5)
+        assert m.jaccard(np.array([7, 8]), np.array([8, 7])) == 1
+        assert m.jaccard([], []) is None
+
+    def test_order_sensitivity(self):
+        found = m.order_sensitivity([{"a": 10, "b": 50}, {"a": 30, "b": 45}, {"a": 20, "b": 48}])
+        assert found == {"a": 20, "b": 5}
+
+
+class TestJaccardByChance:
+    def test_formula(self):
+        assert m.jaccard_by_chance(0.5) == pytest.approx(1 / 3)
+        assert m.jaccard_by_chance(1.0) == 1
+        assert m.jaccard_by_chance(0.0) is None
+
+    def test_is_what_independent_random_sets_show(self):
+        generator = np.random.default_rng(0)
+        found = [
+            m.jaccard(
+                generator.choice(5000, 1500, replace=False),
+                generator.choice(5000, 1500, replace=False),
+            )
+            for _ in range(20)
+        ]
+        assert statistics.mean(found) == pytest.approx(m.jaccard_by_chance(0.3), abs=0.01)
+
+    def test_refuses_what_is_no_share(self):
+        with pytest.raises(ValueError, match="share"):
+            m.jaccard_by_chance(30)
+
+
+class TestUndefined:
+    def test_one_task_has_no_transfer_between_tasks(self):
+        matrix, row = [[10.0], [60.0]], [1]
+        assert m.backward_transfer(matrix, row) is None
+        assert m.forgetting(matrix, row) is None
+        assert m.forgetting_rate(matrix, row) == m.PartialMean(None, 0)
+        assert m.forward_transfer(matrix, row) is None
+        assert m.learning_accuracy(matrix, row) == 60
+        assert m.worst_task_drop(matrix, row) == 0
+
+    def test_a_cell_that_was_not_measured_undoes_only_what_needs_it(self):
+        matrix = copy.deepcopy(R)
+        matrix[1][1] = None
+        found = m.derive_metrics(matrix, LEARNED_AT, S)
+        whole = m.derive_metrics(R, LEARNED_AT, S)
+        assert found.pop("forward_transfer") is None
+        assert whole.pop("forward_transfer") is not None
+        assert found == whole
+
+    @pytest.mark.parametrize(("row", "column"), [(3, 0), (1, 0), (0, 1)])
+    def test_missing_means_none_whether_none_or_nan(self, row, column):
+        with_none, with_nan = copy.deepcopy(R), np.array(R)
+        with_none[row][column] = None
+        with_nan[row, column] = math.nan
+        found = m.derive_metrics(with_none, LEARNED_AT, S)
+        assert None in found.values()
+        assert found == m.derive_metrics(with_nan, LEARNED_AT, S)
+
+    def test_without_references(self):
+        found = m.derive_metrics(R, LEARNED_AT)
+        assert found["intransigence"] is None
+        assert found["average_normalised_score"] is None
+        assert found["interference"] is None
+
+    def test_no_pairs_no_conflict(self):
+        assert m.gradient_conflict([]) == m.GradientConflict(None, None, 0)
+        assert m.gradient_conflict([[[1.0, None], [None, 1.0]]]).negative_share is None
+
+    def test_order_sensitivity_needs_two_orders_and_all_scores(self):
+        assert m.order_sensitivity([{"a": 1.0}]) == {"a": None}
+        assert m.order_sensitivity([{"a": 1.0}, {"a": None}]) == {"a": None}
+        assert m.order_sensitivity([]) == {}
+
+
+class TestStreams:
+    def test_mixed_stream_has_interference_and_nothing_that_needs_a_moment_of_learning(self):
+        found = m.derive_metrics(R, [None, None, None], S)
+        assert found["interference"] == pytest.approx((40 + 16 - 5) / 3)
+        assert found["interference_worst"] == 40
+        assert found["average_accuracy"] == m.average_accuracy(R)
+        assert found["average_normalised_score"] == m.average_normalised_score(R, S).value
+        undefined = {name for name, value in found.items() if value is None}
+        assert undefined == {
+            "backward_transfer",
+            "forgetting",
+            "forgetting_rate",
+            "forward_transfer",
+            "learning_accuracy",
+            "intransigence",
+            "worst_task_drop",
+            "general_retention",
+            "gradient_conflict",
+            "gradient_cosine",
+        }
+
+    def test_sequential_stream_has_no_interference(self):
+        found = m.derive_metrics(R, LEARNED_AT, S)
+        assert found["interference"] is None
+        assert found["interference_worst"] is None
+
+    def test_staged_stream_counts_the_groups_that_were_followed(self):
+        matrix = [[0.0, 0.0, 0.0], [50.0, 40.0, 6.0], [30.0, 45.0, 80.0]]
+        groups = [1, 1, 2]
+        assert m.backward_transfer(matrix, groups) == pytest.approx((-20 + 5) / 2)
+        assert m.forward_transfer(matrix, groups) == 6
+
+    def test_a_task_that_is_only_tested_is_left_out_of_what_was_learned(self):
+        tested = [[*row, 33.0] for row in R]
+        rows = [*LEARNED_AT, None]
+        assert m.backward_transfer(tested, rows) == m.backward_transfer(R, LEARNED_AT)
+        assert m.learning_accuracy(tested, rows) == m.learning_accuracy(R, LEARNED_AT)
+
+
+class TestInvariants:
+    @patient
+    @given(st.lists(scores, min_size=2, max_size=6))
+    def test_an_untrained_model_neither_learns_nor_forgets(self, base):
+        matrix = [list(base) for _ in range(len(base) + 1)]
+        found = m.derive_metrics(matrix, learned(matrix), base)
+        for name in ("backward_transfer", "forgetting", "forward_transfer", "worst_task_drop"):
+            assert found[name] == 0
+        assert found["forgetting_rate"] is None
+        assert found["forgetting_rate_left_out"] == len(base) - 1
+        assert found["intransigence"] == 0
+
+    @patient
+    @given(streams(minimum=2))
+    def test_forgetting_is_at_least_the_loss_since_learning(self, matrix):
+        loss = -m.backward_transfer(matrix, learned(matrix))
+        assert m.forgetting(matrix, learned(matrix)) >= loss - 1e-9
+
+    @patient
+    @given(streams())
+    def test_accuracy_is_learning_plus_what_later_training_did(self, matrix):
+        count = len(matrix) - 1
+        later = m.backward_transfer(matrix, learned(matrix)) or 0
+        total = m.learning_accuracy(matrix, learned(matrix)) + (count - 1) / count * later
+        assert m.average_accuracy(matrix) == pytest.approx(total, abs=1e-9)
+
+    @patient
+    @given(streams(minimum=2), st.randoms(use_true_random=False))
+    def test_the_order_of_columns_does_not_count(self, matrix, random):
+        order = list(range(len(matrix[0])))
+        random.shuffle(order)
+        shuffled = [[row[task] for task in order] for row in matrix]
+        rows = [task + 1 for task in order]
+        references = [50.0 + task for task in range(len(order))]
+        found = m.derive_metrics(shuffled, rows, [references[task] for task in order])
+        assert found == pytest.approx(m.derive_metrics(matrix, learned(matrix), references))
+
+    @patient
+    @given(streams())
+    def test_nothing_is_changed_and_nothing_is_nan(self, matrix):
+        before = copy.deepcopy(matrix)
+        found = m.derive_metrics(matrix, learned(matrix), matrix[-1])
+        assert matrix == before
+        assert all(value is None or math.isfinite(value) for value in found.values())
+
+    @patient
+    @given(streams())
+    def test_a_model_as_good_as_the_references_has_score_one(self, matrix):
+        normalised = m.average_normalised_score(matrix, matrix[-1])
+        assert normalised.value is None or normalised.value == pytest.approx(1)
+
+
+class TestShapes:
+    @pytest.mark.parametrize(
+        ("matrix", "rows"),
+        [([], []), ([[]], []), ([[1.0, 2.0], [1.0]], [1, 1]), (R, [1, 2]), (R, [1, 2, 4])],
+    )
+    def test_shapes_that_do_not_fit_are_refused(self, matrix, rows):
+        with pytest.raises(ValueError):
+            m.derive_metrics(matrix, rows)
+
+    def test_references_must_fit(self):
+        with pytest.raises(ValueError, match="references"):
+            m.derive_metrics(R, LEARNED_AT, [1.0])
+
+
+@pytest.fixture(scope="module")
+def avalanche():
+    from avalanche.evaluation.metrics import forgetting_bwt
+
+    return forgetting_bwt
+
+
+class TestAvalanche:
+    """avalanche computes both from the first and the last score of each task."""
+
+    @staticmethod
+    def feed(metric, matrix):
+        for task in range(len(matrix[0]) - 1):
+            metric.update(task, matrix[task + 1][task], initial=True)
+            metric.update(task, matrix[-1][task])
+        return statistics.mean(metric.result().values())
+
+    @patient
+    @given(streams(minimum=2))
+    def test_backward_transfer_agrees(self, avalanche, matrix):
+        ours = m.backward_transfer(matrix, learned(matrix))
+        assert ours == pytest.approx(self.feed(avalanche.BWT(), matrix), abs=1e-9)
+
+    def test_forgetting_agrees_where_a_task_is_best_right_after_it_was_learned(self, avalanche):
+        falling = [[0.0, 0.0, 0.0], [60.0, 0.0, 0.0], [55.0, 50.0, 0.0], [40.0, 44.0, 90.0]]
+        assert m.forgetting(falling, LEARNED_AT) == self.feed(avalanche.Forgetting(), falling) == 13
+
+    def test_forgetting_differs_where_a_task_improved_later(self, avalanche):
+        # Task 0 reaches 60 when learned and 70 one experience later; Chaudhry et al. count from 70.
+        assert self.feed(avalanche.Forgetting(), R) == ((60 - 40) + (50 - 44)) / 2
+        assert m.forgetting(R, LEARNED_AT) == ((70 - 40) + (50 - 44)) / 2
