@@ -64,7 +64,7 @@ _HOME = {
     "score_text": "text_scores",
 }
 
-__all__ = sorted(_HOME)  # noqa: PLE0605
+__all__ = sorted(_HOME)
 __version__ = "0.1.0"
 
 

@@ -239,7 +239,7 @@ def short_hash(value: JsonValue | Mapping[str, Any]) -> str:
 
 
 def explain_validation(error: ValidationError, root: type[BaseModel]) -> str:
-    """The first problem of a failed validation in one line, with the closest key if it is unknown."""
+    """The first problem of a failed validation in one line, with the closest known key."""
     problem = error.errors()[0]
     path = [str(part) for part in problem["loc"]]
     where = ".".join(path)
@@ -247,7 +247,9 @@ def explain_validation(error: ValidationError, root: type[BaseModel]) -> str:
         model: Any = root
         for part in path[:-1]:
             model = model.model_fields[part].annotation
-        return str(unknown_name("setting", where, [".".join([*path[:-1], k]) for k in model.model_fields]))
+        return str(
+            unknown_name("setting", where, [".".join([*path[:-1], k]) for k in model.model_fields])
+        )
     reason = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{where}: {reason}" if where else reason

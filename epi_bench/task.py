@@ -54,10 +54,10 @@ class Prediction:
 
     Attributes:
         text: The generated answer without the end-of-turn token (``generate``).
-        option_log_likelihoods: Summed log-likelihood of each option, natural logarithm (``choice``).
+        option_log_likelihoods: Summed log-likelihood of each option in nats (``choice``).
         correct_tokens: For each supervised token of the answer, whether it was the arg max given
             the true tokens before it (``teacher_forced``); the end-of-turn token counts.
-        reference_negative_log_likelihood: Mean per supervised token, in nats, where it was asked for.
+        reference_negative_log_likelihood: Mean a supervised token in nats, if asked for.
     """
 
     text: str = ""
@@ -92,11 +92,11 @@ class TaskCard:
 
     Attributes:
         summary: One line.
-        ability: What it stands for: ``mathematics``, ``code``, ``logic``, ``instructions``, ``chat``, ...
+        ability: What it stands for, such as ``mathematics`` or ``code``.
         scoring: How the model is asked.
         metric: Name of the primary metric among those that :meth:`Task.score` returns.
         higher_is_better: Direction of the primary metric as :meth:`Task.score` returns it.
-        metric_range: Worst and best value of the primary metric; scores are scaled from it to 0..100.
+        metric_range: Worst and best value of the primary metric; scaled to 0..100.
         chance: Score of a blind guess on the 0..100 scale, or ``None`` where it is next to nothing.
         max_new_tokens: Longest answer to generate, in tokens.
         licence: Licence of the rows.
@@ -163,7 +163,9 @@ class Task(ABC):
 def _score_choice(example: Example, prediction: Prediction) -> dict[str, float]:
     answer = example.options.index(example.reference)
     sums = prediction.option_log_likelihoods
-    means = [total / max(len(option), 1) for total, option in zip(sums, example.options, strict=True)]
+    means = [
+        total / max(len(option), 1) for total, option in zip(sums, example.options, strict=True)
+    ]
     return {
         "acc": float(_arg_max(sums) == answer),
         "acc_norm": float(_arg_max(means) == answer),

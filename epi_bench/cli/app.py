@@ -1,0 +1,60 @@
+"""The Typer application and what every command shares: errors, plugins, the console."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from epi_bench import __version__
+from epi_bench.cli.leaderboard import leaderboard
+from epi_bench.cli.listing import strategies_app, streams_app, tasks_app
+from epi_bench.cli.run import run
+from epi_bench.errors import UserError
+
+app = typer.Typer(
+    name="epi-bench",
+    help=(
+        "Fine-tune a language model on several tasks with several strategies, and see which one "
+        "keeps the old abilities while it learns the new ones, and at what cost."
+    ),
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(run)
+app.command()(leaderboard)
+app.add_typer(strategies_app, name="strategies")
+app.add_typer(tasks_app, name="tasks")
+app.add_typer(streams_app, name="streams")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"epi-bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Nothing of its own; holds ``--version``."""
+
+
+def main() -> None:
+    """Entry point of ``epi-bench``: user errors are one line and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"epi-bench: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("epi-bench: interrupted; no record was written for the run under way", err=True)
+        sys.exit(130)

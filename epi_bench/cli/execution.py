@@ -1,0 +1,83 @@
+"""Making the runs of one command and printing what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from epi_bench.cli.progress import LiveProgress
+from epi_bench.cli.summary import print_outcomes, print_record
+from epi_bench.config import RunSpec
+from epi_bench.launch import RunOutcome, RunRequest, run_in_process, run_in_subprocesses
+from epi_bench.observer import RunObserver
+
+
+def execute(
+    specs: Sequence[RunSpec], request: RunRequest, jobs: int, quiet: bool, report: Path | None
+) -> None:
+    """Make all runs, print their results, and exit with the fitting code.
+
+    Args:
+        specs: The runs.
+        request: How they are made.
+        jobs: Runs at a time; more than one uses a process for each.
+        quiet: Print nothing but errors.
+        report: File that receives ``finished|skipped|failed PATH`` of a single run, or ``None``.
+
+    Raises:
+        typer.Exit: 2 if the only run could not start, 1 if a run failed.
+    """
+    _quieten_transformers()
+    console = Console(quiet=quiet)
+    outcomes: list[RunOutcome] = []
+    progress = LiveProgress(console) if not quiet and jobs == 1 else None
+    with progress or nullcontext():
+        for outcome in _outcomes(specs, request, jobs, progress or RunObserver()):
+            outcomes.append(outcome)
+            _announce(outcome, len(outcomes), len(specs), console)
+    if report and outcomes and outcomes[0].path:
+        status = "skipped" if outcomes[0].skipped else str(outcomes[0].record.status)  # type: ignore[union-attr]
+        report.write_text(f"{status} {outcomes[0].path.resolve()}", encoding="utf-8")
+    if len(outcomes) == 1 and outcomes[0].record:
+        print_record(outcomes[0], console)
+    elif len(outcomes) > 1:
+        print_outcomes(outcomes, request.workspace, console)
+    if len(outcomes) == 1 and outcomes[0].error:
+        raise typer.Exit(2)
+    if not all(outcome.succeeded for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+def _outcomes(
+    specs: Sequence[RunSpec], request: RunRequest, jobs: int, observer: RunObserver
+) -> Iterator[RunOutcome]:
+    if jobs > 1 and len(specs) > 1:
+        return run_in_subprocesses(specs, request, jobs)
+    return run_in_process(specs, request, observer)
+
+
+def _announce(outcome: RunOutcome, done: int, total: int, console: Console) -> None:
+    spec = outcome.spec
+    if outcome.error:
+        typer.echo(f"epi-bench: {outcome.error}", err=True)
+    elif outcome.record and outcome.record.error:
+        typer.echo(f"epi-bench: {spec.strategy.name} failed: {outcome.record.error}", err=True)
+    if outcome.skipped:
+        console.print(
+            f"{spec.strategy.name}, seed {spec.seed}: finished before, not made again "
+            "(--force makes it anew)"
+        )
+    if total > 1:
+        console.print(f"[{done}/{total}] {spec.strategy.name}, seed {spec.seed}", markup=False)
+
+
+def _quieten_transformers() -> None:
+    """Its progress bars and hints would break the live display."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()

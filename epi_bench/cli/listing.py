@@ -1,0 +1,177 @@
+"""``epi-bench strategies|tasks|streams``: what there is, and what each one does."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from epi_bench.cli.plugins import load_plugins
+from epi_bench.options import Option, options_of
+from epi_bench.registry import Registry
+
+PluginFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", metavar="FILE", help="Python file that registers more; repeatable."),
+]
+DataFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        envvar="EPI_BENCH_DATA",
+        help="Folder with local data sets instead of the hub.",
+    ),
+]
+ModelName = Annotated[
+    str, typer.Option("--model", help="Whose chat template and tokenizer formats the example.")
+]
+
+strategies_app = typer.Typer(help="List strategies, or show one.", no_args_is_help=True)
+tasks_app = typer.Typer(help="List tasks, or show one.", no_args_is_help=True)
+streams_app = typer.Typer(help="List streams.", no_args_is_help=True)
+
+
+@strategies_app.command("list")
+def list_strategies(plugin: PluginFiles = None) -> None:
+    """List every strategy with one line about it."""
+    from epi_bench.strategy import STRATEGIES
+
+    load_plugins(plugin or [])
+    _print_registry(STRATEGIES, "Strategies")
+
+
+@strategies_app.command("show")
+def show_strategy(name: str, plugin: PluginFiles = None) -> None:
+    """Show a strategy's update rule, source and hyperparameters."""
+    from epi_bench.strategy import STRATEGIES
+
+    load_plugins(plugin or [])
+    cls = STRATEGIES.get(name)
+    console = Console()
+    console.print(f"[bold]{name}[/bold]")
+    console.print(_body(cls), highlight=False, markup=False)
+    options = options_of(cls)
+    if options:
+        console.print(_options_table(options, f"Set with --set {name}.NAME=VALUE"))
+
+
+@tasks_app.command("list")
+def list_tasks(plugin: PluginFiles = None) -> None:
+    """List every task: ability, how it is scored, licence, origin."""
+    from epi_bench.task import TASKS
+
+    load_plugins(plugin or [])
+    table = Table(title="Tasks", title_justify="left")
+    for column in ("task", "ability", "scoring", "metric", "licence", "origin", ""):
+        table.add_column(column)
+    tasks, broken = TASKS.load_all()
+    for name, task in tasks.items():
+        card = task.card
+        origin = card.source.hub_id if card.source else "generated"
+        table.add_row(
+            name, card.ability, card.scoring, card.metric, card.licence, origin, card.summary
+        )
+    Console().print(table)
+    _warn_of_broken(broken)
+
+
+@tasks_app.command("show")
+def show_task(
+    name: str,
+    data_dir: DataFolder = None,
+    model: ModelName = "tiny",
+    plugin: PluginFiles = None,
+    index: Annotated[int, typer.Option(min=0, help="Which training example.")] = 0,
+) -> None:
+    """Show a task's card and one example as the model sees it, the supervised part marked."""
+    from epi_bench.cli.show import render_example
+    from epi_bench.config import ModelSpec
+    from epi_bench.task import TASKS
+
+    load_plugins(plugin or [])
+    task = TASKS.get(name)(data_dir)
+    console = Console()
+    console.print(_card_table(task))
+    console.print(render_example(task, ModelSpec(name=model), index))
+
+
+@streams_app.command("list")
+def list_streams() -> None:
+    """List every stream with its options."""
+    from epi_bench.stream import STREAMS
+
+    console = Console()
+    for name in STREAMS.names():
+        builder = STREAMS.get(name)
+        console.print(f"[bold]{name}[/bold]  {_first_line(builder)}", highlight=False)
+        options = options_of(builder, skip=1)
+        if options:
+            console.print(_options_table(options, "Set with --stream-option NAME=VALUE"))
+    console.print("Task order of every stream: --order given | reversed | random (by seed)")
+
+
+def _print_registry(registry: Registry[Any], title: str) -> None:
+    table = Table(title=title, title_justify="left")
+    table.add_column("name")
+    table.add_column("")
+    items, broken = registry.load_all()
+    for name, item in items.items():
+        table.add_row(name, _first_line(item))
+    Console().print(table)
+    _warn_of_broken(broken)
+
+
+def _warn_of_broken(broken: list[Any]) -> None:
+    for plugin in broken:
+        typer.echo(f"epi-bench: warning: {plugin.error}", err=True)
+
+
+def _card_table(task: Any) -> Table:
+    card = task.card
+    table = Table(title=f"{task.name}: {card.summary}", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    direction = "higher is better" if card.higher_is_better else "lower is better"
+    rows = [
+        ("ability", card.ability),
+        ("scoring", card.scoring),
+        (
+            "metric",
+            f"{card.metric} ({direction}, {card.metric_range[0]} to {card.metric_range[1]})",
+        ),
+        ("chance", "next to nothing" if card.chance is None else f"{card.chance:g} of 100"),
+        ("longest answer", f"{card.max_new_tokens} tokens"),
+        ("licence", card.licence),
+    ]
+    if card.source:
+        config = f" (config {card.source.config})" if card.source.config else ""
+        rows.append(("origin", f"{card.source.hub_id}{config} @ {card.source.revision}"))
+        rows.append(
+            ("splits", ", ".join(f"{ours} = {hub}" for ours, hub in card.source.splits.items()))
+        )
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _options_table(options: dict[str, Option], title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in ("option", "type", "default", "meaning"):
+        table.add_column(column, overflow="fold")
+    for option in options.values():
+        default = "required" if option.default is inspect.Parameter.empty else str(option.default)
+        table.add_row(option.name, option.type_name, default, option.description)
+    return table
+
+
+def _first_line(item: Any) -> str:
+    return (inspect.getdoc(item) or "").split("\n", 1)[0]
+
+
+def _body(cls: type) -> str:
+    """The docstring without its ``Args`` section, which is shown as a table."""
+    return (inspect.getdoc(cls) or "").split("\nArgs:", 1)[0].rstrip() + "\n"

@@ -1,0 +1,92 @@
+"""Live progress of a run in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from epi_bench.observer import RunObserver, StepReport
+
+
+class LiveProgress(RunObserver):
+    """A progress bar with experience, step, loss and time left, and a line for each scoring.
+
+    Use as a context manager; the bar disappears at its end.
+
+    Args:
+        console: Where to draw.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._bar: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def run_started(self, run_id: str, title: str, total_steps: int, tasks: Sequence[str]) -> None:
+        self._console.print(f"[bold]{title}[/bold]  run {run_id}: {', '.join(tasks)}")
+        if self._bar is not None:
+            self._progress.remove_task(self._bar)
+        self._bar = self._progress.add_task("starting", total=total_steps, status="")
+
+    def warning(self, message: str) -> None:
+        self._console.print(f"warning: {message}", style="yellow", markup=False)
+
+    def stage(self, name: str) -> None:
+        if self._bar is not None:
+            self._progress.update(self._bar, description=name)
+
+    def step_done(self, report: StepReport) -> None:
+        if self._bar is None:
+            return
+        name = f"{report.experience} ({report.experience_index + 1}/{report.experience_count})"
+        self._progress.update(
+            self._bar,
+            completed=report.number,
+            description=name,
+            status=f"loss {report.loss:.3f}",
+        )
+
+    def scored(self, row: str, scores: Mapping[str, float]) -> None:
+        cells = "  ".join(f"{name} {score:5.1f}" for name, score in scores.items())
+        self._console.print(f"  after {row}: {cells}", highlight=False, markup=False)
+
+    def run_ended(self, status: str, error: str | None) -> None:
+        if self._bar is not None:
+            self._progress.remove_task(self._bar)
+            self._bar = None
+        if error:
+            self._console.print(f"run {status}: {error}", style="red", markup=False)

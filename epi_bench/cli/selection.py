@@ -1,0 +1,181 @@
+"""From flags and a TOML file to the specifications of the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from epi_bench.cli.plugins import load_plugins
+from epi_bench.config import SUITES, RunSpec, complete_spec, read_toml
+from epi_bench.errors import UserError, unknown_name
+from epi_bench.launch import expand
+from epi_bench.strategy import STRATEGIES, create_strategy
+
+
+@dataclass
+class Selection:
+    """What the user asked for; flags override the file.
+
+    Attributes:
+        given: Settings from flags, nested as in the specification; ``None`` where not given.
+        strategies: Value of ``--strategy``.
+        strategy_options: Values of ``--set``.
+        tasks: Value of ``--tasks``.
+        stream_options: Values of ``--stream-option``.
+        seeds: How many.
+        config: TOML file, or ``None``.
+        plugins: Values of ``--plugin``.
+        data_dir: Value of ``--data-dir``.
+    """
+
+    given: Mapping[str, Any]
+    strategies: str | None
+    strategy_options: Sequence[str]
+    tasks: str | None
+    stream_options: Sequence[str]
+    seeds: int
+    config: Path | None
+    plugins: Sequence[Path]
+    data_dir: Path | None
+    _file: dict[str, Any] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._file = read_toml(self.config) if self.config else {}
+        self._locations = self._file.pop("locations", {})
+        unknown = set(self._locations) - {"data_dir", "plugins"}
+        if unknown:
+            name = f"locations.{sorted(unknown)[0]}"
+            raise unknown_name("setting", name, ["locations.data_dir", "locations.plugins"])
+
+    @property
+    def plugin_files(self) -> list[Path]:
+        """From the file and from flags."""
+        return [*map(Path, self._locations.get("plugins", [])), *self.plugins]
+
+    @property
+    def data_folder(self) -> Path | None:
+        """From the flag, else from the file.
+
+        Raises:
+            UserError: If the folder does not exist.
+        """
+        in_file = self._locations.get("data_dir")
+        folder = self.data_dir or (Path(in_file) if in_file else None)
+        if folder is not None and not folder.is_dir():
+            raise UserError(f"data folder {folder} does not exist: check --data-dir")
+        return folder
+
+    def specs(self) -> list[RunSpec]:
+        """One specification a run.
+
+        Raises:
+            UserError: For unknown names, malformed options and values out of range.
+        """
+        load_plugins(self.plugin_files)
+        settings = _without_none(self.given)
+        merged = _overlay(self._file, settings)
+        if self.tasks:
+            merged.setdefault("data", {})["tasks"] = split_tasks(self.tasks)
+        if self.stream_options:
+            options = dict(map(_split_assignment, self.stream_options))
+            merged.setdefault("stream", {}).setdefault("options", {}).update(options)
+        in_file = merged.pop("strategy", {})
+        strategies = self._strategies(in_file)
+        spec = complete_spec(merged)
+        _check_names(spec)
+        return expand(spec, strategies, range(spec.seed, spec.seed + self.seeds))
+
+    def _strategies(self, in_file: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """Strategy name -> checked options."""
+        if self.strategies is None:
+            names = [in_file.get("name", "epi")]
+        elif self.strategies == "all":
+            names = STRATEGIES.names()
+        else:
+            names = [name.strip() for name in self.strategies.split(",") if name.strip()]
+        if not names:
+            raise UserError("--strategy names no strategy")
+        options: dict[str, dict[str, Any]] = {name: {} for name in names}
+        if in_file.get("name", "epi") in options:
+            options[in_file.get("name", "epi")].update(in_file.get("options", {}))
+        for assignment in self.strategy_options:
+            key, value = _split_assignment(assignment)
+            owner, _, option = key.rpartition(".")
+            if not owner and len(names) > 1:
+                raise UserError(
+                    f"--set {assignment}: several strategies run, so say which one: "
+                    f"--set {names[0]}.{assignment}"
+                )
+            owner = owner or names[0]
+            if owner not in options:
+                raise unknown_name("strategy", owner, names)
+            options[owner][option] = value
+        return {name: _checked_options(name, values) for name, values in options.items()}
+
+
+def split_tasks(text: str) -> list[str]:
+    """Task names from a comma-separated list in which suites stand for their tasks."""
+    names: list[str] = []
+    for name in (part.strip() for part in text.split(",")):
+        names += SUITES.get(name, (name,)) if name else ()
+    if not names:
+        raise UserError("--tasks names no task")
+    return names
+
+
+def _checked_options(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Options converted to their types; making the strategy once checks their ranges."""
+    from epi_bench.options import check_options
+
+    checked = check_options(f"strategy {name!r}", STRATEGIES.get(name), values)
+    create_strategy(name, checked)
+    return checked
+
+
+def _check_names(spec: RunSpec) -> None:
+    """Refuse unknown tasks and streams before anything heavy is imported."""
+    from epi_bench.stream import build_stream
+    from epi_bench.task import TASKS
+
+    build_stream(spec.stream.kind, spec.data.tasks, dict(spec.stream.options))
+    known = TASKS.names()
+    for name in spec.data.tasks:
+        if name not in known:
+            raise unknown_name("task", name, [*known, *SUITES])
+
+
+def _split_assignment(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise UserError(f"{text!r} is no assignment: write NAME=VALUE")
+    return name.strip(), value.strip()
+
+
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            inner = _without_none(value)
+            if inner:
+                kept[key] = inner
+        elif value is not None:
+            kept[key] = value
+    return kept
+
+
+def _overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` on ``base``, section by section; a budget given in one way replaces the other."""
+    merged = {k: dict(v) if isinstance(v, Mapping) else v for k, v in base.items()}
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), dict):
+            merged[key] = {**merged[key], **value}
+        else:
+            merged[key] = value
+    budget = over.get("training", {})
+    if "steps" in budget and "epochs" not in budget:
+        merged["training"].pop("epochs", None)
+    if "epochs" in budget and "steps" not in budget:
+        merged["training"].pop("steps", None)
+    return merged

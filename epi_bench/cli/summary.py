@@ -1,0 +1,111 @@
+"""Printing a run's results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from epi_bench.launch import RunOutcome
+from epi_bench.record import RunRecord, ScoreMatrixRecord
+from epi_bench.workspace import Workspace
+
+UNDEFINED = "–"
+
+METRICS = (
+    ("average_accuracy", "average accuracy", "mean of the last row"),
+    ("backward_transfer", "backward transfer", "last row minus the score right after learning"),
+    ("forgetting", "forgetting", "best earlier score minus the last row"),
+    ("forgetting_rate", "forgetting rate, %", "forgotten share of what was learned"),
+    ("forward_transfer", "forward transfer", "score before learning minus the base model's"),
+    ("learning_accuracy", "learning accuracy", "score right after learning each task"),
+    ("worst_task_drop", "worst task drop", "the task that lost most"),
+    ("intransigence", "intransigence", "single-task reference minus score after learning"),
+    ("interference", "interference", "single-task reference minus joint training"),
+    ("average_normalised_score", "average normalised score", "1 is the single-task reference"),
+    ("gradient_conflict", "gradient conflict", "share of task pairs with opposed gradients"),
+    ("general_retention", "general text, nats a token", "loss after minus before, 0 is none lost"),
+)
+
+
+def print_record(outcome: RunOutcome, console: Console) -> None:
+    """The score matrix, the metrics, the cost and the record's path."""
+    record = outcome.record
+    if record is None or record.score_matrix is None:
+        return
+    console.print(_matrix_table(record.score_matrix))
+    console.print(_metrics_table(record))
+    if record.cost:
+        cost = record.cost
+        memory = f"{(cost.peak_memory_bytes or 0) / 2**30:.2f} GB peak memory"
+        console.print(
+            f"Cost: {cost.training_seconds:.1f} s training, {cost.evaluation_seconds:.1f} s "
+            f"scoring, {cost.tokens_trained:,} tokens, {memory}, "
+            f"{cost.extra_state_bytes / 2**20:.1f} MB of strategy state, "
+            f"{cost.trainable_parameters:,} of {cost.total_parameters:,} parameters trained",
+            highlight=False,
+        )
+    console.print(f"Record: {outcome.path}", highlight=False, soft_wrap=True)
+    if record.reference_scores is None:
+        console.print(
+            "With --references: intransigence, interference and the normalised score.",
+            style="dim",
+        )
+
+
+def print_outcomes(outcomes: Sequence[RunOutcome], workspace: Workspace, console: Console) -> None:
+    """One line a run, and where to look next."""
+    table = Table(title="Runs", title_justify="left")
+    for column in ("strategy", "seed", "average accuracy", "backward transfer", "outcome"):
+        table.add_column(column, justify="left" if column == "strategy" else "right")
+    for outcome in outcomes:
+        metrics = outcome.record.metrics if outcome.record else {}
+        table.add_row(
+            outcome.spec.strategy.name,
+            str(outcome.spec.seed),
+            _number(metrics.get("average_accuracy")),
+            _number(metrics.get("backward_transfer")),
+            _outcome_word(outcome),
+        )
+    console.print(table)
+    console.print(f"Ranking: epi-bench leaderboard {workspace.leaderboards}", highlight=False)
+
+
+def _outcome_word(outcome: RunOutcome) -> str:
+    if outcome.error or outcome.record is None:
+        return "not started"
+    if outcome.skipped:
+        return "finished before"
+    return outcome.record.status
+
+
+def _matrix_table(matrix: ScoreMatrixRecord) -> Table:
+    table = Table(title="Score matrix (0 to 100)", title_justify="left")
+    table.add_column("after")
+    for column in matrix.columns:
+        table.add_column(column.task, justify="right")
+    for index, (name, row) in enumerate(zip(matrix.rows, matrix.values, strict=True)):
+        cells = [
+            f"[bold]{_number(value)}[/bold]" if column.learned_at == index else _number(value)
+            for column, value in zip(matrix.columns, row, strict=True)
+        ]
+        table.add_row(name, *cells)
+    return table
+
+
+def _metrics_table(record: RunRecord) -> Table:
+    table = Table(show_header=False, title="Metrics", title_justify="left")
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column(style="dim")
+    for name, label, meaning in METRICS:
+        value = record.metrics.get(name)
+        if value is not None:
+            digits = 1 if abs(value) >= 1.5 or name.endswith("accuracy") else 2
+            table.add_row(label, _number(value, digits), meaning)
+    return table
+
+
+def _number(value: float | None, digits: int = 1) -> str:
+    return UNDEFINED if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,281 @@
+"""One run from its specification to its record."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from epi_bench.config import spec_to_toml
+from epi_bench.observer import EventLog, Observers, RunObserver, StepReport
+from epi_bench.preparation import PreparedRun
+from epi_bench.record import RunRecord, save_record
+from epi_bench.strategy import Step
+from epi_bench.workspace import Workspace
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from epi_bench.backbone import Backbone
+    from epi_bench.evaluation import Evaluator, TaskScores
+    from epi_bench.interference import ConflictMeasurement, ConflictProbe
+    from epi_bench.training import TrainingLoop
+
+LOG_EVERY = 10
+"""Optimizer steps between two entries of the event log and of the loss curve."""
+
+LONGEST_ERROR = 500
+"""Characters of an error message that a record keeps."""
+
+
+@dataclass
+class Measurements:
+    """What is measured while a run goes on.
+
+    Attributes:
+        rows: Name of each scored point and the scores of every task there, the base model first.
+        conflicts: Gradient conflict at each point, in the order of ``rows``.
+        losses: Step and mean loss of the last :data:`LOG_EVERY` steps.
+        diagnostics: Step and what the strategy reported.
+        retention: Negative log-likelihood of the general text before and after, and its tokens.
+    """
+
+    rows: list[tuple[str, dict[str, TaskScores]]] = field(default_factory=list)
+    conflicts: list[ConflictMeasurement] = field(default_factory=list)
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    diagnostics: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    retention: tuple[float, float, int] | None = None
+
+
+class Experiment:
+    """Trains and scores one prepared run and writes its files.
+
+    Args:
+        prepared: As :func:`epi_bench.preparation.prepare_run` gives it.
+        workspace: Where the files go.
+        observer: Listens.
+        reference_scores: Single-task score of each task, where known.
+        save_model: Folder for the trained model, or ``None``.
+        locations: What ``run.toml`` must say beside the specification to repeat the run.
+    """
+
+    def __init__(
+        self,
+        prepared: PreparedRun,
+        workspace: Workspace,
+        observer: RunObserver,
+        reference_scores: Mapping[str, float] | None = None,
+        save_model: Path | None = None,
+        locations: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.prepared = prepared
+        self.workspace = workspace
+        self.observer = observer
+        self.reference_scores = reference_scores
+        self.save_model = save_model
+        self.locations = dict(locations or {})
+        self.measurements = Measurements()
+        self.started_at = datetime.now(UTC)
+        self.started = perf_counter()
+        self._pending_losses: list[float] = []
+
+    def run(self) -> RunRecord:
+        """Train, score, and write the record.
+
+        An error in training or in the strategy becomes a record with status ``failed``; it is
+        returned, not raised. Ctrl-C leaves no record.
+
+        Raises:
+            UserError: If the model cannot be loaded; nothing has been written then.
+        """
+        import torch
+
+        spec = self.prepared.spec
+        threads = torch.get_num_threads()
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(spec.seed)  # dropout and adapter initialisation draw from it
+            if spec.threads:
+                torch.set_num_threads(spec.threads)
+            try:
+                return self._run()
+            finally:
+                torch.set_num_threads(threads)
+
+    def _run(self) -> RunRecord:
+        from epi_bench.backbone import load_backbone
+
+        self.observer.stage("loading the model")
+        backbone = load_backbone(self.prepared.spec.model, self.prepared.location)
+        folder = self.workspace.run_folder(self.prepared.run_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.workspace.record_path(self.prepared.run_id).unlink(missing_ok=True)
+        toml = spec_to_toml(self.prepared.spec, {"locations": self.locations})
+        (folder / "run.toml").write_text(toml, encoding="utf-8")
+        log = EventLog(folder / "events.jsonl", LOG_EVERY)
+        self.observer = Observers(log, self.observer)
+        try:
+            record = self._train_and_record(backbone)
+        except KeyboardInterrupt:
+            self.observer.run_ended("interrupted", None)
+            raise
+        except Exception as error:  # noqa: BLE001  (any failure of a plugin becomes a record)
+            record = self._failed_record(error)
+        save_record(record, self.workspace.record_path(self.prepared.run_id))
+        self.observer.run_ended(record.status, record.error)
+        return record
+
+    def _train_and_record(self, backbone: Backbone) -> RunRecord:
+        from epi_bench.recording import build_record
+        from epi_bench.training import TrainingLoop, create_accelerator
+
+        spec = self.prepared.spec
+        accelerator = create_accelerator(spec.training)
+        evaluator = self._evaluator()
+        for message in self.prepared.warnings:
+            self.observer.warning(message)
+        self.observer.run_started(
+            self.prepared.run_id,
+            f"{spec.strategy.name} · {spec.stream.kind} · seed {spec.seed}",
+            self.prepared.total_steps,
+            list(self.prepared.tasks),
+        )
+        backbone.model.to(accelerator.device)
+        total_parameters = sum(p.numel() for p in backbone.model.parameters())
+        self._score("base", backbone.model, evaluator)
+        before = self._general_loss(backbone, backbone.model)
+        loop = TrainingLoop(
+            spec=spec.training,
+            strategy=self.prepared.strategy,
+            model=backbone.model,
+            pad_token_id=int(backbone.tokenizer.pad_token_id),
+            seed=spec.seed,
+            accelerator=accelerator,
+            total_steps=self.prepared.total_steps,
+            experience_count=len(self.prepared.experiences),
+        )
+        trained = sum(p.numel() for p in loop.model.parameters() if p.requires_grad)
+        final = self._train_stream(loop, evaluator)
+        after = self._general_loss(backbone, final)
+        self.measurements.retention = (before[0], after[0], before[1])
+        if self.save_model:
+            self._save(final, backbone)
+        return build_record(
+            self, loop.cost, evaluator.seconds, (trained, total_parameters), accelerator
+        )
+
+    def _train_stream(self, loop: TrainingLoop, evaluator: Evaluator) -> PreTrainedModel:
+        """All experiences, with the scoring between them; returns the finished model."""
+        strategy = self.prepared.strategy
+        probe = self._conflict_probe(loop)
+        final: Any = loop.model
+        for plan, experience in zip(self.prepared.plans, self.prepared.experiences, strict=True):
+            pauses = [
+                round(experience.steps * point / plan.evaluations)
+                for point in range(1, plan.evaluations)
+            ]
+
+            def score_midway(number: int, name: str = plan.name) -> None:
+                self._probe(probe, loop.model)
+                self._score(f"{name} step {number}", loop.model, evaluator)
+
+            self.observer.stage(f"training {plan.name}")
+            loop.train(experience, self._on_step, pauses, score_midway)
+            self._probe(probe, loop.model)
+            if experience is self.prepared.experiences[-1]:
+                final = strategy.finalize_model(loop.model)
+            self._score(plan.name, final, evaluator)
+        return final
+
+    def _on_step(self, step: Step, learning_rate: float) -> None:
+        loss = float(step.loss)
+        self._pending_losses.append(loss)
+        experience = step.experience
+        self.observer.step_done(
+            StepReport(
+                number=step.number,
+                total=self.prepared.total_steps,
+                experience=experience.name,
+                experience_index=experience.index,
+                experience_count=len(self.prepared.experiences),
+                loss=loss,
+                learning_rate=learning_rate,
+            )
+        )
+        last = step.number_in_experience == experience.steps
+        if step.number % LOG_EVERY == 0 or last:
+            mean = math.fsum(self._pending_losses) / len(self._pending_losses)
+            self.measurements.losses.append((step.number, mean))
+            self._pending_losses.clear()
+            values = self.prepared.strategy.diagnostics()
+            if values:
+                self.measurements.diagnostics.append((step.number, values))
+                self.observer.diagnostics(step.number, values)
+
+    def _score(self, row: str, model: Any, evaluator: Evaluator) -> None:
+        self.observer.stage("scoring")
+        scores = evaluator.score(model)
+        self.measurements.rows.append((row, scores))
+        self.observer.scored(row, {name: result.mean for name, result in scores.items()})
+
+    def _evaluator(self) -> Evaluator:
+        from epi_bench.evaluation import Evaluator, TaskEvaluator
+
+        size = self.prepared.spec.evaluation.batch_size
+        return Evaluator(
+            {
+                name: TaskEvaluator(task.task, task.test, self.prepared.encoder, size)
+                for name, task in self.prepared.tasks.items()
+            }
+        )
+
+    def _conflict_probe(self, loop: TrainingLoop) -> ConflictProbe | None:
+        from epi_bench.interference import ConflictProbe
+
+        count = self.prepared.spec.evaluation.probe_examples
+        if count == 0 or len(self.prepared.tasks) < 2:
+            return None
+        generator = loop.context.generator("gradient-conflict probes")
+        probes = {
+            name: generator.sample(list(task.train), min(count, len(task.train)))
+            for name, task in self.prepared.tasks.items()
+        }
+        return ConflictProbe(
+            probes,
+            loop.pad_token_id,
+            self.prepared.spec.training.batch_size,
+            loop.context.torch_generator("gradient-conflict coordinates"),
+        )
+
+    def _probe(self, probe: ConflictProbe | None, model: Any) -> None:
+        if probe is not None:
+            self.measurements.conflicts.append(probe.measure(model))
+
+    def _general_loss(self, backbone: Backbone, model: Any) -> tuple[float, int]:
+        from epi_bench.backbone import general_text
+        from epi_bench.evaluation import text_negative_log_likelihood
+
+        return text_negative_log_likelihood(
+            model,
+            backbone.tokenizer,
+            general_text(backbone.location),
+            min(self.prepared.spec.data.max_length, 256),
+            self.prepared.spec.evaluation.batch_size,
+        )
+
+    def _save(self, model: PreTrainedModel, backbone: Backbone) -> None:
+        if self.save_model is None:
+            return
+        self.observer.stage("saving the model")
+        model.config.use_cache = True
+        model.save_pretrained(self.save_model)
+        backbone.tokenizer.save_pretrained(self.save_model)
+
+    def _failed_record(self, error: Exception) -> RunRecord:
+        from epi_bench.recording import build_failed_record
+
+        message = " ".join(f"{type(error).__name__}: {error}".split())
+        return build_failed_record(self, message[:LONGEST_ERROR])

@@ -1,0 +1,10 @@
+"""Parameter isolation: measure importance, choose what to protect, hold it bit-identical.
+
+Data flows ``importance -> normalisation -> selection -> protection``; :class:`Isolation` ties the
+four together, and :class:`IsolationStrategy` gives them the hooks of a strategy.
+"""
+
+from epi_bench.isolation.engine import Isolation
+from epi_bench.isolation.strategy import IsolationStrategy
+
+__all__ = ["Isolation", "IsolationStrategy"]

@@ -1,0 +1,174 @@
+"""The isolation engine: from gradients to weights that stay where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from epi_bench.errors import UserError
+from epi_bench.isolation.importance import SquaredGradientAverage
+from epi_bench.isolation.mask_statistics import MaskHistory, pack_bits, unpack_bits
+from epi_bench.isolation.normalisation import AFFINE, Normalisation
+from epi_bench.isolation.protection import ProtectedWeights, flat_view
+from epi_bench.isolation.selection import select_top, share_by_rank, sort_keys
+
+
+class Isolation:
+    """Measures importance, chooses the protected share by one global threshold, and holds it.
+
+    Call :meth:`observe` when gradients are complete, :meth:`restore` right after each optimizer
+    step and :meth:`refresh` whenever the mask shall move. Between two refreshes a protected weight
+    is bit-identical, for every optimizer.
+
+    Args:
+        named_parameters: Names and parameters; frozen ones are ignored, tied ones taken once.
+        ratio: Share of all trained weights that is protected, in [0, 1).
+        normalisation: Within each tensor: ``min_max``, ``mean`` or ``rank``.
+        beta: Decay of the importance, in [0, 1).
+        largest: Protect the most important weights; ``False`` protects the least important.
+
+    Raises:
+        UserError: If a value is out of range or nothing is trainable.
+    """
+
+    def __init__(
+        self,
+        named_parameters: Iterable[tuple[str, nn.Parameter]],
+        ratio: float = 0.5,
+        normalisation: Normalisation = "rank",
+        beta: float = 0.99,
+        largest: bool = True,
+    ) -> None:
+        if not 0 <= ratio < 1:
+            raise UserError(f"ratio={ratio} must lie in [0, 1)")
+        if normalisation not in ("rank", *AFFINE):
+            raise UserError(f"normalisation={normalisation!r}: choose min_max, mean or rank")
+        self.ratio = ratio
+        self.normalisation = normalisation
+        self.largest = largest
+        self.parameters = _trained_once(named_parameters)
+        if not self.parameters:
+            raise UserError("the model has no trainable parameters to protect")
+        self.size = sum(parameter.numel() for parameter in self.parameters.values())
+        self.importance = SquaredGradientAverage(self.parameters, beta)
+        self._weights = ProtectedWeights(self.parameters)
+        self._history = MaskHistory({name: p.numel() for name, p in self.parameters.items()})
+
+    @property
+    def target_count(self) -> int:
+        """How many weights are to be protected."""
+        return round(self.ratio * self.size)
+
+    def observe(self) -> bool:
+        """Take the present gradients into the importance; False if they are not finite."""
+        return self.importance.observe()
+
+    def restore(self) -> None:
+        """Write the protected values back; call right after ``optimizer.step()``."""
+        self._weights.restore()
+
+    def refresh(self) -> None:
+        """Move the mask to what is important now."""
+        self.refresh_from(self.importance.values)
+
+    @torch.no_grad()
+    def refresh_from(self, scores: Mapping[str, Tensor]) -> None:
+        """Move the mask to the top ``ratio`` of these scores.
+
+        Args:
+            scores: For each parameter a tensor of its shape, not negative, normalised here.
+        """
+        flat = {name: self._flat_scores(name, scores[name]) for name in self.parameters}
+        choose = self._select_by_rank if self.normalisation == "rank" else self._select_by_value
+        masks = choose(flat)
+        self._weights.protect(masks)
+        self._history.add(masks)
+
+    def release(self) -> None:
+        """Protect nothing."""
+        self._weights.protect({})
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """For each parameter a flat boolean mask in the order of memory."""
+        return self._weights.masks()
+
+    @property
+    def protected_count(self) -> int:
+        """How many weights are protected now."""
+        return sum(int(mask.sum()) for mask in self.masks.values())
+
+    def statistics(self) -> dict[str, float]:
+        """Protected share, whole and by kind of module, and how far the mask moved."""
+        return self._history.statistics()
+
+    def state_bytes(self) -> int:
+        """Bytes of importance, mask, saved values and the first mask."""
+        importance = sum(t.numel() * t.element_size() for t in self.importance.values.values())
+        return importance + self._weights.bytes() + self._history.bytes()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Importance, mask and first mask; the protected values are those in the model."""
+        state = {f"importance.{k}": v for k, v in self.importance.state_dict().items()}
+        state |= {f"mask.{name}": pack_bits(mask) for name, mask in self.masks.items()}
+        state |= {f"history.{name}": bits for name, bits in self._history.state_dict().items()}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take up a state; the model must hold the weights it was saved with."""
+        self.importance.load_state_dict(_part(state, "importance."))
+        packed = _part(state, "mask.")
+        self._weights.protect(
+            {
+                name: unpack_bits(packed[name], parameter.numel()).to(parameter.device)
+                for name, parameter in self.parameters.items()
+            }
+        )
+        self._history.load_state_dict(_part(state, "history."))
+
+    def _flat_scores(self, name: str, scores: Tensor) -> Tensor:
+        """Scores in the parameter's order of memory."""
+        parameter = self.parameters[name]
+        if scores.stride() == parameter.stride() and scores.device == parameter.device:
+            return flat_view(scores)
+        return flat_view(torch.empty_like(parameter, dtype=torch.float32).copy_(scores))
+
+    def _select_by_value(self, flat: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        normalise = AFFINE[self.normalisation]
+        return select_top(
+            list(flat),
+            lambda name: sort_keys(normalise(flat[name]), self.largest),
+            self.target_count,
+        )
+
+    def _select_by_rank(self, flat: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        sizes = {name: scores.numel() for name, scores in flat.items()}
+        positive = {
+            name: int(scores.count_nonzero()) if self.largest else scores.numel()
+            for name, scores in flat.items()
+        }
+        counts = share_by_rank(sizes, positive, self.target_count)
+
+        def keys(name: str) -> Tensor:
+            return sort_keys(flat[name], self.largest)
+
+        return {name: select_top([name], keys, counts[name])[name] for name in flat}
+
+
+def _trained_once(
+    named_parameters: Iterable[tuple[str, nn.Parameter]],
+) -> dict[str, nn.Parameter]:
+    """The trainable parameters by their first name."""
+    seen: set[int] = set()
+    kept = {}
+    for name, parameter in named_parameters:
+        if parameter.requires_grad and id(parameter) not in seen:
+            seen.add(id(parameter))
+            kept[name] = parameter
+    return kept
+
+
+def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

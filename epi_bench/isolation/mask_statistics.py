@@ -1,0 +1,105 @@
+"""How a protected set moves: overlap with the previous and the first mask, share by module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+MODULE_KINDS = (
+    ("embedding", ("embed", "wte", "wpe", "lm_head")),
+    ("norm", ("norm", "ln_")),
+    ("attention", ("attn", "attention")),
+    ("mlp", ("mlp", "expert", "feed_forward")),
+)
+"""Kinds of modules and the parts of parameter names that tell them, first match wins."""
+
+
+class MaskHistory:
+    """Statistics of a mask that moves; keeps the last and the first mask as packed bits.
+
+    Args:
+        sizes: Elements of each tensor by name.
+    """
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        self._sizes = sizes
+        self._first: dict[str, Tensor] = {}
+        self._last: dict[str, Tensor] = {}
+        self._statistics: dict[str, float] = {}
+
+    def add(self, masks: Mapping[str, Tensor]) -> None:
+        """Take in the mask of a refresh."""
+        size = sum(self._sizes.values())
+        counts = {name: int(mask.sum()) for name, mask in masks.items()}
+        ratio = sum(counts.values()) / size
+        self._statistics = {"achieved_ratio": ratio, "jaccard_chance": ratio / (2 - ratio)}
+        if self._last:
+            previous = self._overlap(masks, self._last)
+            self._statistics["jaccard_previous"] = previous
+            self._statistics["jaccard_first"] = self._overlap(masks, self._first)
+            self._statistics["churn"] = 1 - previous
+        self._statistics |= self._shares(counts)
+        self._last = {name: pack_bits(mask) for name, mask in masks.items()}
+        self._first = self._first or self._last
+
+    def statistics(self) -> dict[str, float]:
+        """Of the last refresh."""
+        return dict(self._statistics)
+
+    def bytes(self) -> int:
+        """Bytes held: at most two bits a parameter."""
+        held = {id(bits): bits for bits in [*self._first.values(), *self._last.values()]}
+        return sum(bits.numel() for bits in held.values())
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """First and last mask."""
+        return {f"first.{k}": v for k, v in self._first.items()} | {
+            f"last.{k}": v for k, v in self._last.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take up first and last mask."""
+        self._first = {k[6:]: v for k, v in state.items() if k.startswith("first.")}
+        self._last = {k[5:]: v for k, v in state.items() if k.startswith("last.")}
+
+    def _overlap(self, masks: Mapping[str, Tensor], packed: Mapping[str, Tensor]) -> float:
+        """Jaccard index ``|A and B| / |A or B|``; two empty sets overlap fully."""
+        both = either = 0
+        for name, mask in masks.items():
+            other = unpack_bits(packed[name], mask.numel()).to(mask.device)
+            both += int((mask & other).sum())
+            either += int((mask | other).sum())
+        return both / either if either else 1.0
+
+    def _shares(self, counts: Mapping[str, int]) -> dict[str, float]:
+        protected: dict[str, int] = {}
+        sizes: dict[str, int] = {}
+        for name, count in counts.items():
+            kind = module_kind(name)
+            protected[kind] = protected.get(kind, 0) + count
+            sizes[kind] = sizes.get(kind, 0) + self._sizes[name]
+        return {f"protected_{kind}": protected[kind] / sizes[kind] for kind in sorted(sizes)}
+
+
+def module_kind(name: str) -> str:
+    """The kind of module a parameter belongs to, told from its name."""
+    lowered = name.lower()
+    for kind, parts in MODULE_KINDS:
+        if any(part in lowered for part in parts):
+            return kind
+    return "other"
+
+
+def pack_bits(mask: Tensor) -> Tensor:
+    """A flat boolean mask as bytes of eight bits, on the CPU."""
+    bits = torch.nn.functional.pad(mask.to("cpu", torch.uint8), (0, -mask.numel() % 8))
+    weights = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8)
+    return (bits.view(-1, 8) * weights).sum(dim=1, dtype=torch.uint8)
+
+
+def unpack_bits(packed: Tensor, size: int) -> Tensor:
+    """The mask that :func:`pack_bits` packed."""
+    shifts = torch.arange(8, dtype=torch.uint8)
+    return ((packed.unsqueeze(1) >> shifts) & 1).view(-1)[:size].bool()

@@ -1,0 +1,94 @@
+"""The hooks that every mask strategy shares: observe, restore, and move the mask when it is due."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from epi_bench.errors import UserError
+from epi_bench.isolation.engine import Isolation
+from epi_bench.strategy import Experience, Step, Strategy
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class IsolationStrategy(Strategy):
+    """Base of the strategies that hold a share of the weights still.
+
+    A subclass says in :meth:`refresh_due` when the mask moves and in :meth:`refresh` where to.
+    Between two refreshes a protected weight is bit-identical, whatever the optimizer does.
+
+    Args:
+        ratio: Share of all trained weights that is protected, in [0, 1).
+        interval: Optimizer steps between two refreshes, at least 1.
+        warmup: Optimizer steps before the first refresh, at least 0.
+        engine: Keyword arguments of :class:`Isolation` beside the ratio.
+    """
+
+    def __init__(self, ratio: float, interval: int, warmup: int, **engine: Any) -> None:
+        if not 0 <= ratio < 1:
+            raise UserError(f"{self.name}: ratio={ratio} must lie in [0, 1)")
+        if interval < 1:
+            raise UserError(f"{self.name}: interval={interval} must be at least 1")
+        if warmup < 0:
+            raise UserError(f"{self.name}: warmup={warmup} must be at least 0")
+        self.ratio = ratio
+        self.interval = interval
+        self.warmup = warmup
+        self._engine_options = engine
+        self._engine: Isolation | None = None
+        self._refreshes = 0
+
+    @property
+    def isolation(self) -> Isolation:
+        """The engine; it exists from the first experience on."""
+        if self._engine is None:
+            self._engine = Isolation(
+                self.context.model.named_parameters(), ratio=self.ratio, **self._engine_options
+            )
+        return self._engine
+
+    def refresh_due(self, step: Step) -> bool:
+        """Whether the mask moves after this step: every ``interval`` steps after ``warmup``."""
+        return step.number >= self.warmup and (step.number - self.warmup) % self.interval == 0
+
+    def refresh(self) -> None:
+        """Move the mask to the weights that are important now."""
+        self.isolation.refresh()
+
+    def gradients_ready(self, step: Step) -> None:
+        """Take the step's gradients into the importance."""
+        if self.ratio > 0:
+            self.isolation.observe()
+
+    def parameters_updated(self, step: Step) -> None:
+        """Undo what the optimizer did to protected weights; then move the mask if it is due."""
+        if self.ratio == 0:
+            return
+        self.isolation.restore()
+        if self.refresh_due(step):
+            self.refresh()
+            self._refreshes += 1
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The engine's state."""
+        return self.isolation.state_dict() if self._engine else {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take up the engine's state."""
+        if state:
+            self.isolation.load_state_dict(state)
+
+    def state_bytes(self) -> int:
+        """Bytes of importance, mask and saved values."""
+        return self._engine.state_bytes() if self._engine else 0
+
+    def diagnostics(self) -> dict[str, float]:
+        """The mask's statistics, once there is a mask."""
+        if self._engine is None or not self._refreshes:
+            return {}
+        return {"refreshes": float(self._refreshes), **self._engine.statistics()}
+
+    def end_experience(self, experience: Experience) -> None:
+        """Nothing; subclasses may measure or consolidate here."""

@@ -1,0 +1,285 @@
+"""Many runs: strategies times seeds, with the single-task references that their metrics need."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epi_bench.config import RunSpec, StrategySpec, run_id, spec_to_toml
+from epi_bench.errors import UserError
+from epi_bench.leaderboard import publish
+from epi_bench.observer import RunObserver
+from epi_bench.record import RunRecord, load_record, save_record
+from epi_bench.workspace import Workspace
+
+if TYPE_CHECKING:
+    from epi_bench.preparation import PreparedRun
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """How runs are made, beside what determines their numbers.
+
+    Attributes:
+        workspace: Where results go.
+        data_dir: Folder with local data sets; ``None`` loads from the hub.
+        plugins: Files that were given with ``--plugin``.
+        references: Whether missing single-task references are trained.
+        force: Whether finished runs are made anew.
+        allow_code_execution: Whether tasks may run code that the model wrote.
+        save_model: Folder for the trained model (single runs only).
+        published: Whether finished records are copied to the leaderboards.
+    """
+
+    workspace: Workspace
+    data_dir: Path | None = None
+    plugins: tuple[Path, ...] = ()
+    references: bool = False
+    force: bool = False
+    allow_code_execution: bool = False
+    save_model: Path | None = None
+    published: bool = True
+
+    @property
+    def locations(self) -> dict[str, Any]:
+        """The ``[locations]`` table of ``run.toml``."""
+        table: dict[str, Any] = {}
+        if self.data_dir:
+            table["data_dir"] = str(self.data_dir.resolve())
+        if self.plugins:
+            table["plugins"] = [str(path.resolve()) for path in self.plugins]
+        return table
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """What became of one run.
+
+    Attributes:
+        spec: What was asked for.
+        record: Its record; ``None`` if it could not start.
+        path: The record's file, if there is one.
+        skipped: Whether it was finished before.
+        error: Why it could not start.
+    """
+
+    spec: RunSpec
+    record: RunRecord | None
+    path: Path | None = None
+    skipped: bool = False
+    error: str | None = None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether there is a finished record."""
+        return self.record is not None and self.record.status == "finished"
+
+
+def expand(
+    spec: RunSpec, strategies: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]
+) -> list[RunSpec]:
+    """The specifications of every strategy with every seed, seed by seed.
+
+    Args:
+        spec: What all have in common.
+        strategies: Strategy name -> its options.
+        seeds: One run each.
+    """
+    return [
+        spec.model_copy(
+            update={"strategy": StrategySpec(name=name, options=dict(options)), "seed": seed}
+        )
+        for seed in seeds
+        for name, options in strategies.items()
+    ]
+
+
+def reference_spec(spec: RunSpec, task: str) -> RunSpec:
+    """The single-task reference: full fine-tuning on one task alone with the same budget.
+
+    It is trained once, with seed 0, and shared by all strategies, seeds and streams.
+    """
+    return spec.model_copy(
+        update={
+            "strategy": StrategySpec(name="full_sft"),
+            "stream": spec.stream.model_copy(
+                update={"kind": "sequential", "order": "given", "options": {}}
+            ),
+            "data": spec.data.model_copy(update={"tasks": (task,)}),
+            "evaluation": spec.evaluation.model_copy(update={"probe_examples": 0}),
+            "seed": 0,
+        }
+    )
+
+
+def run_one(spec: RunSpec, request: RunRequest, observer: RunObserver) -> RunOutcome:
+    """Make one run, unless it is finished already.
+
+    Args:
+        spec: The run.
+        request: How it is made.
+        observer: Listens.
+
+    Raises:
+        UserError: For anything the user can mend; nothing has been written then.
+    """
+    from epi_bench.preparation import prepare_run
+
+    workspace = request.workspace
+    workspace.check_writable()
+    observer.stage("reading data")
+    prepared = prepare_run(spec, request.data_dir, request.allow_code_execution)
+    path = workspace.record_path(prepared.run_id)
+    references = known_references(prepared, workspace)
+    finished = workspace.finished_record(prepared.run_id)
+    skipped = finished is not None and not request.force and request.save_model is None
+    try:
+        if finished is not None and skipped:
+            record = _with_references(finished, references, path)
+        else:
+            record = _experiment(prepared, request, observer, references)
+        if request.published and record.status == "finished":
+            publish(record, workspace.leaderboards)
+    except OSError as error:
+        raise UserError(
+            f"cannot write results to {workspace.out}: {error.strerror or error}"
+        ) from error
+    return RunOutcome(spec, record, path, skipped=skipped)
+
+
+def known_references(prepared: PreparedRun, workspace: Workspace) -> dict[str, float] | None:
+    """Single-task scores that earlier runs left behind; ``None`` if one of them is missing."""
+    scores: dict[str, float] = {}
+    for task in prepared.tasks:
+        fingerprints = {name: prepared.fingerprints[name] for name in ("model", f"task:{task}")}
+        identity = run_id(reference_spec(prepared.spec, task), fingerprints)
+        record = workspace.finished_record(identity)
+        if record is None or identity == prepared.run_id:
+            return None
+        scores[task] = final_scores(record)[task]
+    return scores
+
+
+def make_reference(spec: RunSpec, request: RunRequest, observer: RunObserver) -> None:
+    """Train one single-task reference, unless it is there; a failure is a warning.
+
+    Args:
+        spec: As :func:`reference_spec` gives it.
+        request: How runs are made.
+        observer: Listens.
+    """
+    plain = replace(request, save_model=None, force=False, published=False)
+    outcome = run_one(spec, plain, observer)
+    if outcome.record is not None and not outcome.succeeded:
+        observer.warning(
+            f"the single-task reference of {spec.data.tasks[0]!r} failed, so the metrics that "
+            f"need it stay undefined: {outcome.record.error}"
+        )
+
+
+def _experiment(
+    prepared: PreparedRun,
+    request: RunRequest,
+    observer: RunObserver,
+    references: Mapping[str, float] | None,
+) -> RunRecord:
+    from epi_bench.experiment import Experiment
+
+    return Experiment(
+        prepared,
+        request.workspace,
+        observer,
+        reference_scores=references,
+        save_model=request.save_model,
+        locations=request.locations,
+    ).run()
+
+
+def _with_references(
+    record: RunRecord, references: Mapping[str, float] | None, path: Path
+) -> RunRecord:
+    """The record with the metrics that single-task references add, saved if they are new."""
+    if references is None or record.reference_scores is not None:
+        return record
+    from epi_bench.recording import add_references
+
+    completed = add_references(record, references)
+    save_record(completed, path)
+    return completed
+
+
+def final_scores(record: RunRecord) -> dict[str, float]:
+    """The last row of a record's score matrix by task; unmeasured cells are left out."""
+    matrix = record.score_matrix
+    if matrix is None:
+        return {}
+    last = matrix.values[-1]
+    return {
+        column.task: value
+        for column, value in zip(matrix.columns, last, strict=True)
+        if value is not None
+    }
+
+
+def run_in_process(
+    specs: Sequence[RunSpec], request: RunRequest, observer: RunObserver
+) -> Iterator[RunOutcome]:
+    """Make one run after the other in this process; a failing one does not stop the others."""
+    attempted: set[str] = set()
+    for spec in specs:
+        try:
+            if request.references:
+                for task in spec.data.tasks:
+                    reference = reference_spec(spec, task)
+                    if reference.model_dump_json() not in attempted:
+                        attempted.add(reference.model_dump_json())
+                        make_reference(reference, request, observer)
+            yield run_one(spec, request, observer)
+        except UserError as error:
+            yield RunOutcome(spec, None, error=str(error))
+
+
+def run_in_subprocesses(
+    specs: Sequence[RunSpec], request: RunRequest, jobs: int
+) -> Iterator[RunOutcome]:
+    """Make up to ``jobs`` runs at a time, each in a process of its own, in the order they end.
+
+    References are made first, so that no two processes train the same one.
+    """
+    if request.references:
+        firsts = {
+            reference_spec(spec, task).model_dump_json(): reference_spec(spec, task)
+            for spec in specs
+            for task in spec.data.tasks
+        }
+        plain = replace(request, references=False, force=False, published=False)
+        with ThreadPoolExecutor(jobs) as pool:
+            list(pool.map(lambda spec: _subprocess_run(spec, plain), firsts.values()))
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(_subprocess_run, spec, request) for spec in specs]
+        for future in as_completed(futures):
+            yield future.result()
+
+
+def _subprocess_run(spec: RunSpec, request: RunRequest) -> RunOutcome:
+    with tempfile.TemporaryDirectory(prefix="epi-bench-") as folder:
+        config = Path(folder) / "run.toml"
+        report = Path(folder) / "report.txt"
+        config.write_text(spec_to_toml(spec, {"locations": request.locations}), encoding="utf-8")
+        command = [sys.executable, "-m", "epi_bench", "run", "--config", str(config)]
+        command += ["--out", str(request.workspace.out), "--quiet", "--report", str(report)]
+        command += [] if request.published else ["--no-publish"]
+        command += ["--force"] if request.force else []
+        command += ["--allow-code-execution"] if request.allow_code_execution else []
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if not report.is_file():
+            lines = result.stderr.strip().splitlines() or [f"exit code {result.returncode}"]
+            return RunOutcome(spec, None, error=lines[-1])
+        status, path = report.read_text(encoding="utf-8").strip().split(" ", 1)
+    return RunOutcome(spec, load_record(Path(path)), Path(path), skipped=status == "skipped")

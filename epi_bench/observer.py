@@ -1,0 +1,136 @@
+"""What a run tells while it is under way, and the event log that keeps it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """One optimizer step.
+
+    Attributes:
+        number: From 1, over the whole run.
+        total: Steps of the whole run.
+        experience: Name of the experience under way.
+        experience_index: Its position, from 0.
+        experience_count: Experiences of the run.
+        loss: Mean loss of the step's supervised tokens, in nats.
+        learning_rate: At this step.
+    """
+
+    number: int
+    total: int
+    experience: str
+    experience_index: int
+    experience_count: int
+    loss: float
+    learning_rate: float
+
+
+class RunObserver:
+    """Listens to a run; every method does nothing until it is overridden."""
+
+    def run_started(self, run_id: str, title: str, total_steps: int, tasks: Sequence[str]) -> None:
+        """Everything is loaded; nothing is trained yet."""
+
+    def warning(self, message: str) -> None:
+        """Something the user should know that does not stop the run."""
+
+    def stage(self, name: str) -> None:
+        """What the run does now: ``loading``, ``scoring``, ``training``, ..."""
+
+    def step_done(self, report: StepReport) -> None:
+        """An optimizer step is complete."""
+
+    def scored(self, row: str, scores: Mapping[str, float]) -> None:
+        """The model was scored on every task (0..100 by task name)."""
+
+    def diagnostics(self, step: int, values: Mapping[str, float]) -> None:
+        """What the strategy had to say after a step."""
+
+    def run_ended(self, status: str, error: str | None) -> None:
+        """The run is over: ``finished``, ``failed`` or ``interrupted``."""
+
+
+class Observers(RunObserver):
+    """Passes everything on to several observers."""
+
+    def __init__(self, *observers: RunObserver) -> None:
+        self._observers = observers
+
+    def run_started(self, run_id: str, title: str, total_steps: int, tasks: Sequence[str]) -> None:
+        for observer in self._observers:
+            observer.run_started(run_id, title, total_steps, tasks)
+
+    def warning(self, message: str) -> None:
+        for observer in self._observers:
+            observer.warning(message)
+
+    def stage(self, name: str) -> None:
+        for observer in self._observers:
+            observer.stage(name)
+
+    def step_done(self, report: StepReport) -> None:
+        for observer in self._observers:
+            observer.step_done(report)
+
+    def scored(self, row: str, scores: Mapping[str, float]) -> None:
+        for observer in self._observers:
+            observer.scored(row, scores)
+
+    def diagnostics(self, step: int, values: Mapping[str, float]) -> None:
+        for observer in self._observers:
+            observer.diagnostics(step, values)
+
+    def run_ended(self, status: str, error: str | None) -> None:
+        for observer in self._observers:
+            observer.run_ended(status, error)
+
+
+class EventLog(RunObserver):
+    """Writes events as JSON lines, one flushed line an event, steps every ``log_every``.
+
+    Args:
+        path: The file; it is begun anew.
+        log_every: Steps between two logged steps.
+    """
+
+    def __init__(self, path: Path, log_every: int) -> None:
+        self._file: IO[str] = path.open("w", encoding="utf-8")
+        self._log_every = log_every
+
+    def run_started(self, run_id: str, title: str, total_steps: int, tasks: Sequence[str]) -> None:
+        self._write("run_started", run_id=run_id, title=title, steps=total_steps, tasks=list(tasks))
+
+    def warning(self, message: str) -> None:
+        self._write("warning", message=message)
+
+    def step_done(self, report: StepReport) -> None:
+        if report.number % self._log_every == 0:
+            self._write(
+                "step",
+                step=report.number,
+                experience=report.experience,
+                loss=report.loss,
+                learning_rate=report.learning_rate,
+            )
+
+    def scored(self, row: str, scores: Mapping[str, float]) -> None:
+        self._write("scored", row=row, scores=dict(scores))
+
+    def diagnostics(self, step: int, values: Mapping[str, float]) -> None:
+        if values:
+            self._write("diagnostics", step=step, values=dict(values))
+
+    def run_ended(self, status: str, error: str | None) -> None:
+        self._write("run_ended", status=status, error=error)
+        self._file.close()
+
+    def _write(self, event: str, **content: Any) -> None:
+        self._file.write(json.dumps({"event": event, **content}) + "\n")
+        self._file.flush()

@@ -1,0 +1,214 @@
+"""Everything that can go wrong before a run starts, done before anything is written.
+
+Names are resolved, data read and encoded, sizes and options checked, and the run's identity is
+computed; what comes out is ready to train.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from epi_bench.backbone import ModelLocation, load_tokenizer, locate_model
+from epi_bench.chat import ChatEncoder, EncodedExample, EncodingReport
+from epi_bench.config import RunSpec, run_id
+from epi_bench.errors import UserError
+from epi_bench.strategy import STRATEGIES, Experience, Strategy, create_strategy
+from epi_bench.stream import ExperiencePlan, build_stream, mix_examples, order_tasks
+from epi_bench.task import TASKS, Example, Split, Task
+from epi_bench.training import steps_of
+
+
+@dataclass(frozen=True)
+class PreparedTask:
+    """A task with the examples that this run uses."""
+
+    task: Task
+    train: Sequence[EncodedExample]
+    report: EncodingReport
+    test: Sequence[Example]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run that only needs to be trained.
+
+    Attributes:
+        run_id: Its identity.
+        spec: What was asked for.
+        strategy: Fresh, with its hyperparameters set.
+        location: The model's files.
+        encoder: Of the model's tokenizer.
+        tasks: By name, in the order of the stream.
+        plans: The stream.
+        experiences: The stream with its examples and steps, one for each plan.
+        fingerprints: Content hashes of model, tasks and plugin.
+        warnings: What the user should know.
+    """
+
+    run_id: str
+    spec: RunSpec
+    strategy: Strategy
+    location: ModelLocation
+    encoder: ChatEncoder
+    tasks: Mapping[str, PreparedTask]
+    plans: Sequence[ExperiencePlan]
+    experiences: Sequence[Experience]
+    fingerprints: Mapping[str, str]
+    warnings: Sequence[str]
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole stream."""
+        return sum(experience.steps for experience in self.experiences)
+
+
+def prepare_run(
+    spec: RunSpec, data_dir: Path | None = None, allow_code_execution: bool = False
+) -> PreparedRun:
+    """Resolve, read, encode and check everything a run needs.
+
+    Args:
+        spec: The run.
+        data_dir: Folder with local data sets; ``None`` loads from the hub.
+        allow_code_execution: Whether tasks may run code that the model wrote.
+
+    Raises:
+        UserError: For anything the user can mend.
+    """
+    strategy = create_strategy(spec.strategy.name, spec.strategy.options)
+    order = order_tasks(spec.data.tasks, spec.stream.order, spec.seed)
+    plans = build_stream(spec.stream.kind, order, dict(spec.stream.options))
+    task_types = {name: TASKS.get(name) for name in order}
+    location = locate_model(spec.model)
+    encoder = ChatEncoder(load_tokenizer(location), spec.data.max_length)
+    tasks = {
+        name: _prepare_task(_permitted(task_type(data_dir), allow_code_execution), spec, encoder)
+        for name, task_type in task_types.items()
+    }
+    fingerprints = {
+        "model": location.fingerprint,
+        **{f"task:{name}": tasks[name].fingerprint for name in sorted(tasks)},
+        **_plugin_fingerprint(spec.strategy.name),
+    }
+    return PreparedRun(
+        run_id=run_id(spec, fingerprints),
+        spec=spec,
+        strategy=strategy,
+        location=location,
+        encoder=encoder,
+        tasks=tasks,
+        plans=plans,
+        experiences=_experiences(plans, tasks, spec),
+        fingerprints=fingerprints,
+        warnings=_warnings(tasks, encoder),
+    )
+
+
+def select_examples(
+    task: Task, split: Split, count: int | None, examples: Sequence[Example]
+) -> list[Example]:
+    """``count`` examples of a split, the same for every run; all of them for ``None``.
+
+    Raises:
+        UserError: If the split has fewer.
+    """
+    if count is None:
+        return list(examples)
+    if count > len(examples):
+        raise UserError(
+            f"task {task.name!r} has {len(examples)} {split} examples, {count} were asked for: "
+            f"lower --{split}-examples"
+        )
+    positions = random.Random(f"{split} examples of {task.name}").sample(
+        range(len(examples)), count
+    )
+    return [examples[position] for position in sorted(positions)]
+
+
+def _permitted(task: Task, allow_code_execution: bool) -> Task:
+    if task.card.needs_code_execution and not allow_code_execution:
+        raise UserError(
+            f"task {task.name!r} is scored by running code that the model wrote: "
+            "permit that with --allow-code-execution"
+        )
+    return task
+
+
+def _prepare_task(task: Task, spec: RunSpec, encoder: ChatEncoder) -> PreparedTask:
+    train = select_examples(task, "train", spec.data.train_examples, task.examples("train"))
+    test = select_examples(task, "test", spec.data.test_examples, task.examples("test"))
+    for split, examples in (("train", train), ("test", test)):
+        if not examples:
+            raise UserError(f"task {task.name!r} has no {split} examples")
+    encoded, report = encoder.encode_for_training([example.messages for example in train])
+    if not encoded:
+        raise UserError(
+            f"task {task.name!r}: none of the {len(train)} training examples keeps a supervised "
+            f"token within {encoder.max_length} tokens: raise --max-length"
+        )
+    return PreparedTask(task, encoded, report, test, _examples_fingerprint([*train, *test]))
+
+
+def _experiences(
+    plans: Sequence[ExperiencePlan], tasks: Mapping[str, PreparedTask], spec: RunSpec
+) -> list[Experience]:
+    experiences = []
+    for index, plan in enumerate(plans):
+        pools = [tasks[name].train for name in plan.tasks]
+        generator = random.Random(f"mixing of experience {index} {spec.seed}")
+        examples = mix_examples(pools, plan, generator)
+        steps = steps_of(len(examples), plan.budget, spec.training)
+        if steps < plan.evaluations:
+            raise UserError(
+                f"experience {plan.name!r} has {steps} steps, too few for its "
+                f"{plan.evaluations} evaluations: raise --steps"
+            )
+        experiences.append(Experience(index, plan.name, plan.tasks, examples, steps))
+    return experiences
+
+
+def _warnings(tasks: Mapping[str, PreparedTask], encoder: ChatEncoder) -> list[str]:
+    warnings = []
+    if encoder.uses_default_template:
+        warnings.append(
+            "the tokenizer has no chat template: the default (ChatML) is used and recorded"
+        )
+    for name, prepared in tasks.items():
+        report = prepared.report
+        if report.unsupervised:
+            warnings.append(
+                f"task {name!r}: {report.unsupervised} of "
+                f"{report.encoded + report.unsupervised} training examples left out, because "
+                f"nothing supervised remains within {encoder.max_length} tokens"
+            )
+        if report.truncated:
+            warnings.append(
+                f"task {name!r}: {report.truncated} of {report.encoded} training examples cut "
+                f"to {encoder.max_length} tokens"
+            )
+    return warnings
+
+
+def _examples_fingerprint(examples: Sequence[Example]) -> str:
+    digest = hashlib.sha256()
+    for example in examples:
+        row = [list(map(dict, example.messages)), example.reference, list(example.options)]
+        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode())
+    return digest.hexdigest()
+
+
+def _plugin_fingerprint(name: str) -> dict[str, str]:
+    """A plugin may change between two runs, so its source is part of the identity."""
+    if STRATEGIES.is_builtin(name):
+        return {}
+    source = inspect.getsourcefile(STRATEGIES.get(name))
+    if source is None:
+        return {}
+    return {"plugin": hashlib.sha256(Path(source).read_bytes()).hexdigest()}

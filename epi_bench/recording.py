@@ -1,0 +1,258 @@
+"""From what a run measured to its record."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Mapping
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from epi_bench.environment import (
+    git_state,
+    package_versions,
+    peak_memory_bytes,
+    processor_name,
+)
+from epi_bench.metrics import derive_metrics
+from epi_bench.options import options_of
+from epi_bench.record import (
+    ConflictPoint,
+    Cost,
+    Diagnostics,
+    Environment,
+    ExperienceRecord,
+    Fingerprints,
+    GradientConflictRecord,
+    LossPoint,
+    Retention,
+    RunRecord,
+    ScoreColumn,
+    ScoreMatrixRecord,
+    StrategyRecord,
+    pack_items,
+)
+from epi_bench.strategy import STRATEGIES
+from epi_bench.track import make_track, track_facts
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from epi_bench.experiment import Experiment, Measurements
+    from epi_bench.preparation import PreparedRun
+    from epi_bench.training import TrainingCost
+
+
+def build_record(
+    experiment: Experiment,
+    training: TrainingCost,
+    evaluation_seconds: float,
+    parameters: tuple[int, int],
+    accelerator: Accelerator,
+) -> RunRecord:
+    """The record of a run that went through.
+
+    Args:
+        experiment: Holds what was prepared and measured.
+        training: Seconds and tokens.
+        evaluation_seconds: Of all evaluations.
+        parameters: Trained ones and all.
+        accelerator: Tells device and processes.
+    """
+    prepared, measured = experiment.prepared, experiment.measurements
+    matrix = _score_matrix(prepared, measured)
+    last = measured.rows[-1][1]
+    conflict, retention = _conflicts(prepared, measured), _retention(measured)
+    references = experiment.reference_scores
+    return RunRecord(
+        status="finished",
+        score_matrix=matrix,
+        metrics=_metrics(matrix, conflict, retention, references),
+        reference_scores=dict(references) if references else None,
+        secondary_scores={name: dict(scores.metrics) for name, scores in last.items()},
+        item_scores={
+            name: pack_items({str(item): score for item, score in enumerate(scores.items)})
+            for name, scores in last.items()
+        },
+        gradient_conflict=conflict,
+        mask_statistics=tuple(
+            Diagnostics(step=step, values=dict(values)) for step, values in measured.diagnostics
+        ),
+        retention=retention,
+        losses=tuple(LossPoint(step=step, loss=loss) for step, loss in measured.losses),
+        cost=Cost(
+            training_seconds=training.seconds,
+            evaluation_seconds=evaluation_seconds,
+            total_seconds=perf_counter() - experiment.started,
+            tokens_trained=training.tokens,
+            tokens_per_second=training.tokens / training.seconds if training.seconds else None,
+            peak_memory_bytes=peak_memory_bytes(),
+            extra_state_bytes=prepared.strategy.state_bytes(),
+            trainable_parameters=parameters[0],
+            total_parameters=parameters[1],
+        ),
+        **_identity(experiment, accelerator.num_processes, str(accelerator.device)),
+    )
+
+
+def build_failed_record(experiment: Experiment, error: str) -> RunRecord:
+    """The record of a run that did not go through."""
+    return RunRecord(status="failed", error=error, **_identity(experiment, 1, "cpu"))
+
+
+def add_references(record: RunRecord, references: Mapping[str, float] | None) -> RunRecord:
+    """The record with its metrics derived from the score matrix and these references.
+
+    Args:
+        record: A finished run.
+        references: Single-task score of each task, or ``None`` where they were not measured.
+    """
+    matrix = record.score_matrix
+    if matrix is None:
+        return record
+    metrics = _metrics(matrix, record.gradient_conflict, record.retention, references)
+    return record.model_copy(
+        update={"metrics": metrics, "reference_scores": dict(references) if references else None}
+    )
+
+
+def _metrics(
+    matrix: ScoreMatrixRecord,
+    conflict: GradientConflictRecord | None,
+    retention: Retention | None,
+    references: Mapping[str, float] | None,
+) -> dict[str, float | int | None]:
+    return derive_metrics(
+        matrix.values,
+        [column.learned_at for column in matrix.columns],
+        [references[column.task] for column in matrix.columns] if references else None,
+        cosines=[point.cosines for point in conflict.points] if conflict else (),
+        nll_before=retention.nll_before if retention else None,
+        nll_after=retention.nll_after if retention else None,
+    )
+
+
+def _identity(experiment: Experiment, processes: int, device: str) -> dict[str, Any]:
+    """What is known of a run before it has been trained."""
+    prepared = experiment.prepared
+    spec = prepared.spec
+    fingerprints = Fingerprints(
+        model=prepared.fingerprints["model"],
+        tasks={name: task.fingerprint for name, task in prepared.tasks.items()},
+        chat_template=hashlib.sha256(prepared.encoder.template.encode()).hexdigest(),
+        plugin=prepared.fingerprints.get("plugin"),
+    )
+    protocols = {
+        name: (task.task.card.scoring, task.task.card.metric)
+        for name, task in prepared.tasks.items()
+    }
+    return {
+        "run_id": prepared.run_id,
+        "spec": spec,
+        "strategy": _strategy_record(prepared),
+        "track": make_track(
+            track_facts(spec, fingerprints.model, fingerprints.tasks, protocols, processes)
+        ),
+        "task_order": tuple(prepared.tasks),
+        "experiences": tuple(_experience_records(prepared)),
+        "fingerprints": fingerprints,
+        "default_chat_template": prepared.encoder.uses_default_template,
+        "environment": _environment(experiment, processes, device),
+    }
+
+
+def _strategy_record(prepared: PreparedRun) -> StrategyRecord:
+    name = prepared.spec.strategy.name
+    defaults = {option.name: option.default for option in options_of(STRATEGIES.get(name)).values()}
+    return StrategyRecord(
+        name=name,
+        hyperparameters={**defaults, **prepared.spec.strategy.options},
+        source="built-in" if STRATEGIES.is_builtin(name) else "plugin",
+    )
+
+
+def _experience_records(prepared: PreparedRun) -> list[ExperienceRecord]:
+    records = []
+    for experience in prepared.experiences:
+        reports = [prepared.tasks[name].report for name in experience.tasks]
+        records.append(
+            ExperienceRecord(
+                name=experience.name,
+                tasks=experience.tasks,
+                steps=experience.steps,
+                examples=len(experience.examples),
+                truncated=sum(report.truncated for report in reports),
+                unsupervised=sum(report.unsupervised for report in reports),
+            )
+        )
+    return records
+
+
+def _score_matrix(prepared: PreparedRun, measured: Measurements) -> ScoreMatrixRecord:
+    rows = measured.rows
+    first = rows[0][1]
+    return ScoreMatrixRecord(
+        rows=tuple(name for name, _ in rows),
+        columns=tuple(
+            ScoreColumn(
+                task=name, metric=task.task.card.metric, learned_at=_learned_at(prepared, name)
+            )
+            for name, task in prepared.tasks.items()
+        ),
+        values=tuple(tuple(scores[name].mean for name in prepared.tasks) for _, scores in rows),
+        n=tuple(len(first[name].items) for name in prepared.tasks),
+        standard_errors=tuple(
+            tuple(scores[name].standard_error for name in prepared.tasks) for _, scores in rows
+        ),
+    )
+
+
+def _learned_at(prepared: PreparedRun, task: str) -> int | None:
+    """The row after the last experience that trained the task, if it trained this task alone."""
+    row, found = 0, None
+    for plan in prepared.plans:
+        row += plan.evaluations
+        if task in plan.tasks:
+            found = row if len(plan.tasks) == 1 else None
+    return found
+
+
+def _conflicts(prepared: PreparedRun, measured: Measurements) -> GradientConflictRecord | None:
+    if not measured.conflicts:
+        return None
+    names = [name for name, _ in measured.rows[1:]]
+    return GradientConflictRecord(
+        tasks=tuple(prepared.tasks),
+        examples=prepared.spec.evaluation.probe_examples,
+        coordinates=measured.conflicts[0].coordinates,
+        points=tuple(
+            ConflictPoint(row=name, cosines=tuple(map(tuple, point.cosines)))
+            for name, point in zip(names, measured.conflicts, strict=True)
+        ),
+    )
+
+
+def _retention(measured: Measurements) -> Retention | None:
+    if measured.retention is None:
+        return None
+    before, after, tokens = measured.retention
+    return Retention(nll_before=before, nll_after=after, tokens=tokens)
+
+
+def _environment(experiment: Experiment, processes: int, device: str) -> Environment:
+    import torch
+
+    sha, dirty = git_state()
+    return Environment(
+        packages=package_versions(),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        processor=processor_name(),
+        device=torch.cuda.get_device_name() if device.startswith("cuda") else device,
+        processes=processes,
+        threads=torch.get_num_threads(),
+        git_sha=sha,
+        git_dirty=dirty,
+        deterministic=torch.are_deterministic_algorithms_enabled(),
+        started_at=experiment.started_at.isoformat(timespec="seconds"),
+    )

@@ -1,0 +1,266 @@
+"""The training loop: one experience at a time, on accelerate, with the strategy's hooks.
+
+The loop owns devices, precision, accumulation, clipping, schedules and batches. It knows no
+strategy by name: whatever a strategy does, it does in its hooks.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from epi_bench.batching import collate, shuffled_batches
+from epi_bench.chat import EncodedExample
+from epi_bench.config import TrainingSpec
+from epi_bench.errors import TrainingFailedError
+from epi_bench.losses import mean_loss, summed_loss
+from epi_bench.optimization import build_optimizer, learning_rate_share, set_learning_rate
+from epi_bench.strategy import Experience, Step, Strategy
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+OnStep = Callable[[Step, float], None]
+"""Called after each optimizer step with the step and its learning rate."""
+
+
+@dataclass
+class TrainingContext:
+    """What strategies are offered; see :class:`epi_bench.strategy.StrategyContext`."""
+
+    model: nn.Module
+    seed: int
+    device: torch.device
+    pad_token_id: int
+    total_steps: int
+    experience_count: int
+
+    def generator(self, purpose: str) -> random.Random:
+        return random.Random(f"{purpose} {self.seed}")
+
+    def torch_generator(self, purpose: str) -> torch.Generator:
+        return torch.Generator().manual_seed(self.generator(purpose).getrandbits(63))
+
+    def batches(
+        self, examples: Sequence[EncodedExample], batch_size: int
+    ) -> Iterator[dict[str, Tensor]]:
+        for start in range(0, len(examples), batch_size):
+            yield collate(examples[start : start + batch_size], self.pad_token_id, self.device)
+
+    def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        return mean_loss(model, batch)
+
+
+@dataclass
+class TrainingCost:
+    """What training has cost so far.
+
+    Attributes:
+        seconds: Wall time in the loop, hooks included.
+        tokens: Tokens that went through the model, padding left out.
+        supervised_tokens: Those among them that carried loss.
+    """
+
+    seconds: float = 0.0
+    tokens: int = 0
+    supervised_tokens: int = 0
+
+
+def create_accelerator(spec: TrainingSpec, cpu: bool = False) -> Accelerator:
+    """The accelerator of one run; several runs of one process may differ in precision."""
+    AcceleratorState._reset_state()  # runs of one process may differ in precision
+    precision = "bf16" if spec.autocast == "bf16" else "no"
+    return Accelerator(mixed_precision=precision, cpu=cpu)
+
+
+@dataclass
+class TrainingLoop:
+    """Trains a model on experiences, calling the strategy's hooks.
+
+    Args:
+        spec: Budget, optimizer, schedule, precision.
+        strategy: Its ``context`` is set here, before the first hook.
+        model: A causal language model on the CPU.
+        pad_token_id: Fills short rows.
+        seed: Of the batches' order.
+        accelerator: As :func:`create_accelerator` gives it.
+        total_steps: Steps of the whole stream.
+        experience_count: Experiences of the whole stream.
+    """
+
+    spec: TrainingSpec
+    strategy: Strategy
+    model: nn.Module
+    pad_token_id: int
+    seed: int
+    accelerator: Accelerator
+    total_steps: int
+    experience_count: int
+    cost: TrainingCost = field(default_factory=TrainingCost)
+    steps_done: int = 0
+
+    def __post_init__(self) -> None:
+        self.context = TrainingContext(
+            model=self.model,
+            seed=self.seed,
+            device=self.accelerator.device,
+            pad_token_id=self.pad_token_id,
+            total_steps=self.total_steps,
+            experience_count=self.experience_count,
+        )
+        self.strategy.context = self.context
+        self.model = self.strategy.prepare_model(self.model.to(self.accelerator.device))
+        if self.spec.gradient_checkpointing:
+            self.model.gradient_checkpointing_enable()  # type: ignore[operator]
+        self.context.model = self.model
+        self._wrapped = self.accelerator.prepare_model(self.model)
+        self._optimizer: torch.optim.Optimizer | None = None
+
+    def train(
+        self,
+        experience: Experience,
+        on_step: OnStep | None = None,
+        pauses: Sequence[int] = (),
+        on_pause: Callable[[int], None] | None = None,
+    ) -> None:
+        """Train one experience.
+
+        Args:
+            experience: Its examples and number of steps.
+            on_step: Called after each optimizer step.
+            pauses: Steps of the experience after which ``on_pause`` is called; the time spent
+                there is no training time.
+            on_pause: Called with the step's number in the experience.
+
+        Raises:
+            TrainingFailedError: If the loss is not finite.
+        """
+        started = perf_counter()
+        self.strategy.begin_experience(experience)
+        examples = self.strategy.training_examples(experience)
+        optimizer = self._experience_optimizer()
+        batches = self._micro_batches(examples, experience)
+        peak = self.spec.learning_rate * self.strategy.learning_rate_factor
+        self.model.train()
+        for number in range(1, experience.steps + 1):
+            rate = peak * learning_rate_share(number, experience.steps, self.spec)
+            set_learning_rate(optimizer, rate)
+            step = self._step(experience, number, optimizer, batches)
+            if on_step:
+                on_step(step, rate)
+            if number in pauses and on_pause:
+                self.cost.seconds += perf_counter() - started
+                on_pause(number)
+                self.model.train()
+                started = perf_counter()
+        self.strategy.end_experience(experience)
+        self.model.eval()
+        self.cost.seconds += perf_counter() - started
+
+    def _step(
+        self,
+        experience: Experience,
+        number: int,
+        optimizer: torch.optim.Optimizer,
+        batches: Iterator[list[EncodedExample]],
+    ) -> Step:
+        micro_batches = [next(batches) for _ in range(self.spec.accumulation)]
+        loss = self._accumulate(micro_batches)
+        if not torch.isfinite(loss):
+            raise TrainingFailedError(
+                f"the loss is {loss.item()} at step {number} of {experience.name!r}: "
+                "lower the learning rate or turn clipping on"
+            )
+        self.steps_done += 1
+        step = Step(self.steps_done, number, experience, self.model, optimizer, loss)
+        self.strategy.gradients_ready(step)
+        if self.spec.max_gradient_norm > 0:
+            self.accelerator.clip_grad_norm_(
+                self._wrapped.parameters(), self.spec.max_gradient_norm
+            )
+        optimizer.step()
+        self.strategy.parameters_updated(step)
+        optimizer.zero_grad(set_to_none=True)
+        return step
+
+    def _accumulate(self, micro_batches: Sequence[Sequence[EncodedExample]]) -> Tensor:
+        """Backward through all micro-batches; their mean loss a supervised token, detached."""
+        processes = self.accelerator.num_processes
+        tokens = sum(_predicted_tokens(example) for batch in micro_batches for example in batch)
+        all_tokens = self._sum_over_processes(tokens)
+        total = torch.zeros((), device=self.accelerator.device)
+        for position, examples in enumerate(micro_batches):
+            batch = collate(examples, self.pad_token_id, self.accelerator.device)
+            last = position == len(micro_batches) - 1
+            with self._synchronize(last):
+                summed, _ = summed_loss(self._wrapped, batch)
+                # gradients are averaged over processes afterwards, hence the factor
+                loss = summed * (processes / all_tokens)
+                penalty = self.strategy.penalty(self.model)
+                if penalty is not None:
+                    loss = loss + penalty / len(micro_batches)
+                self.accelerator.backward(loss)
+            total += summed.detach()
+            self.cost.tokens += sum(len(example) for example in examples)
+        self.cost.supervised_tokens += tokens
+        return total / tokens
+
+    def _synchronize(self, last: bool) -> AbstractContextManager[None]:
+        """Gradients cross processes once a step, with the last micro-batch."""
+        if last or self.accelerator.num_processes == 1:
+            return nullcontext()
+        return self.accelerator.no_sync(self._wrapped)
+
+    def _sum_over_processes(self, count: int) -> int:
+        if self.accelerator.num_processes == 1:
+            return count
+        tensor = torch.tensor(count, device=self.accelerator.device)
+        return int(self.accelerator.reduce(tensor, reduction="sum"))
+
+    def _experience_optimizer(self) -> torch.optim.Optimizer:
+        if self._optimizer is None or self.spec.fresh_optimizer:
+            self._optimizer = build_optimizer(
+                self._wrapped.parameters(), self.spec, self.spec.learning_rate
+            )
+        return self._optimizer
+
+    def _micro_batches(
+        self, examples: Sequence[EncodedExample], experience: Experience
+    ) -> Iterator[list[EncodedExample]]:
+        """This process's share of the endless batches."""
+        generator = self.context.generator(f"batches of experience {experience.index}")
+        lengths = [len(example) for example in examples]
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        for number, batch in enumerate(shuffled_batches(lengths, self.spec.batch_size, generator)):
+            if number % processes == rank:
+                yield [examples[position] for position in batch]
+
+
+def steps_of(examples: int, budget: float, spec: TrainingSpec, processes: int = 1) -> int:
+    """Optimizer steps of an experience.
+
+    Args:
+        examples: Its number of training examples.
+        budget: Its share of the training budget, in units of one task's.
+        spec: ``steps`` for each unit, or ``epochs`` over the examples.
+        processes: Processes that train together.
+    """
+    if spec.steps is not None:
+        return max(round(spec.steps * budget), 1)
+    if spec.epochs is None:
+        raise ValueError("a training specification has steps or epochs")
+    a_step = spec.batch_size * spec.accumulation * processes
+    return max(-(-round(examples * spec.epochs) // a_step), 1)
+
+
+def _predicted_tokens(example: EncodedExample) -> int:
+    """Supervised tokens that have a token before them to be predicted from."""
+    return sum(example.supervised[1:])

@@ -1,0 +1,69 @@
+"""Where a run's files go, and how they get there whole.
+
+``<out>/runs/<run_id>/`` holds ``run.toml`` (the file that repeats the run), ``events.jsonl`` and
+``record.json``; ``<out>/leaderboards/<track>/<run_id>.json`` is the published copy of the record.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from epi_bench.errors import UserError
+from epi_bench.record import RunRecord, load_record
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder that results are written to.
+
+    Attributes:
+        out: Holds ``runs`` and ``leaderboards``.
+    """
+
+    out: Path
+
+    @property
+    def leaderboards(self) -> Path:
+        """The published records."""
+        return self.out / "leaderboards"
+
+    def run_folder(self, run_id: str) -> Path:
+        """The folder of one run."""
+        return self.out / "runs" / run_id
+
+    def record_path(self, run_id: str) -> Path:
+        """The record of one run."""
+        return self.run_folder(run_id) / "record.json"
+
+    def finished_record(self, run_id: str) -> RunRecord | None:
+        """The record of a run that is complete already, else ``None``."""
+        path = self.record_path(run_id)
+        if not path.is_file():
+            return None
+        record = load_record(path)
+        return record if record.status == "finished" else None
+
+    def check_writable(self) -> None:
+        """Find out now, not after an hour of training, whether results can be written.
+
+        Raises:
+            UserError: If they cannot.
+        """
+        existing = self.out
+        while not existing.exists() and existing != existing.parent:
+            existing = existing.parent
+        try:
+            if not existing.is_dir():
+                raise NotADirectoryError(20, "not a folder")
+            with tempfile.TemporaryFile(dir=existing) as probe:
+                probe.write(b"\0" * 65536)
+                probe.flush()
+                os.fsync(probe.fileno())
+        except OSError as error:
+            raise UserError(
+                f"cannot write results to {self.out}: {error.strerror}; "
+                "choose another folder with --out"
+            ) from error

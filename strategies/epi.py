@@ -1,0 +1,39 @@
+"""EPI: the protected set follows the importance as it evolves."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from epi_bench import IsolationStrategy, register_strategy
+
+
+@register_strategy("epi")
+class EPI(IsolationStrategy):
+    """Evolving Parameter Isolation (Lin et al. 2026, arXiv 2604.14010).
+
+    1. importance ``I <- beta I + (1 - beta) g^2``
+    2. normalised within each parameter tensor
+    3. ``M = 1`` for the top ``ratio`` of all normalised scores, one threshold for the whole model
+    4. M is measured anew every ``interval`` optimizer steps, once ``warmup`` steps are done
+    5. ``theta <- theta + (1 - M) delta``, where ``delta`` is what the optimizer finally did
+
+    The sources leave beta, interval, ratio, warm-up and the kind of normalisation open; the
+    defaults come from ``scripts/search_hyperparameters.py``.
+
+    Args:
+        ratio: Share of all trained weights that is protected, in [0, 1).
+        interval: Optimizer steps between two refreshes, at least 1.
+        warmup: Optimizer steps before the first refresh, at least 0.
+        beta: Decay of the importance, in [0, 1).
+        normalisation: Within each tensor: ``min_max``, ``mean`` or ``rank``.
+    """
+
+    def __init__(
+        self,
+        ratio: float = 0.5,
+        interval: int = 20,
+        warmup: int = 20,
+        beta: float = 0.99,
+        normalisation: Literal["min_max", "mean", "rank"] = "rank",
+    ) -> None:
+        super().__init__(ratio, interval, warmup, beta=beta, normalisation=normalisation)

@@ -1,0 +1,114 @@
+"""Elastic weight consolidation: weights that mattered for earlier tasks resist change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from epi_bench import Experience, Strategy, UserError, register_strategy
+
+
+@register_strategy("ewc")
+class EWC(Strategy):
+    """Penalty weighted by the Fisher information of finished experiences.
+
+    ``loss + strength / 2 * sum_k sum_i F_k,i (theta_i - theta*_k,i)^2`` (Kirkpatrick et al. 2017,
+    arXiv 1612.00796, eq. 3). ``F_k`` is the diagonal of the empirical Fisher information at the
+    weights ``theta*_k`` that experience k ended with: the mean over samples of the squared
+    gradient of one sample's mean token loss, in evaluation mode, one sample at a time.
+
+    ``online`` keeps one Fisher and one anchor: ``F <- decay * F + F_new``, anchored at the last
+    weights (Schwarz et al. 2018, arXiv 1805.06370). ``separate`` keeps one of each for every
+    finished experience.
+
+    Args:
+        strength: Weight of the penalty, at least 0 (lambda in the paper).
+        mode: ``online`` or ``separate``.
+        decay: Forgetting of old Fisher information in ``online`` mode, in [0, 1] (gamma).
+        fisher_samples: Training examples of the experience that the Fisher is estimated on, at
+            least 1.
+    """
+
+    def __init__(
+        self,
+        strength: float = 1e4,
+        mode: Literal["online", "separate"] = "online",
+        decay: float = 1.0,
+        fisher_samples: int = 64,
+    ) -> None:
+        if strength < 0:
+            raise UserError(f"ewc: strength={strength} must be at least 0")
+        if not 0 <= decay <= 1:
+            raise UserError(f"ewc: decay={decay} must lie in [0, 1]")
+        if fisher_samples < 1:
+            raise UserError(f"ewc: fisher_samples={fisher_samples} must be at least 1")
+        self.strength = strength
+        self.mode = mode
+        self.decay = decay
+        self.fisher_samples = fisher_samples
+        self._terms: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
+
+    def end_experience(self, experience: Experience) -> None:
+        """Measure the Fisher information at the weights just reached, and anchor them."""
+        model = self.context.model
+        fisher = self._fisher(experience)
+        anchor = {
+            name: parameter.detach().clone()
+            for name, parameter in model.named_parameters()
+            if name in fisher
+        }
+        if self.mode == "online" and self._terms:
+            previous, _ = self._terms.pop()
+            fisher = {name: self.decay * previous[name] + new for name, new in fisher.items()}
+        self._terms.append((fisher, anchor))
+
+    def penalty(self, model: nn.Module) -> Tensor | None:
+        """The weighted quadratic penalty, or ``None`` before the first experience has ended."""
+        if not self._terms or self.strength == 0:
+            return None
+        parameters = dict(model.named_parameters())
+        distances = [
+            (importance * (parameters[name] - anchor[name]).square()).sum()
+            for fisher, anchor in self._terms
+            for name, importance in fisher.items()
+        ]
+        return self.strength / 2 * torch.stack(distances).sum()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Fisher information and anchors of every term."""
+        return {
+            f"{position}.{kind}.{name}": tensor
+            for position, (fisher, anchor) in enumerate(self._terms)
+            for kind, tensors in (("fisher", fisher), ("anchor", anchor))
+            for name, tensor in tensors.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take up all terms."""
+        terms: dict[int, tuple[dict[str, Tensor], dict[str, Tensor]]] = {}
+        for key, tensor in state.items():
+            position, kind, name = key.split(".", 2)
+            term = terms.setdefault(int(position), ({}, {}))
+            term[0 if kind == "fisher" else 1][name] = tensor
+        self._terms = [terms[position] for position in sorted(terms)]
+
+    def _fisher(self, experience: Experience) -> dict[str, Tensor]:
+        model = self.context.model
+        was_training = model.training
+        model.eval()
+        trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        fisher = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in trained.items()}
+        generator = self.context.generator(f"fisher samples of experience {experience.index}")
+        count = min(self.fisher_samples, len(experience.examples))
+        samples = generator.sample(list(experience.examples), count)
+        for batch in self.context.batches(samples, batch_size=1):
+            loss = self.context.loss(model, batch)
+            gradients = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
+            for name, gradient in zip(trained, gradients, strict=True):
+                if gradient is not None:
+                    fisher[name].addcmul_(gradient.float(), gradient.float(), value=1 / count)
+        model.train(was_training)
+        return fisher

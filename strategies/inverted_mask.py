@@ -1,0 +1,32 @@
+"""Inverted mask: the control that protects what EPI considers least important."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from epi_bench import IsolationStrategy, register_strategy
+
+
+@register_strategy("inverted_mask")
+class InvertedMask(IsolationStrategy):
+    """EPI with the ``ratio`` of weights protected whose normalised importance is smallest.
+
+    Args:
+        ratio: Share of all trained weights that is protected, in [0, 1).
+        interval: Optimizer steps between two refreshes, at least 1.
+        warmup: Optimizer steps before the first refresh, at least 0.
+        beta: Decay of the importance, in [0, 1).
+        normalisation: Within each tensor: ``min_max``, ``mean`` or ``rank``.
+    """
+
+    def __init__(
+        self,
+        ratio: float = 0.5,
+        interval: int = 20,
+        warmup: int = 20,
+        beta: float = 0.99,
+        normalisation: Literal["min_max", "mean", "rank"] = "rank",
+    ) -> None:
+        super().__init__(
+            ratio, interval, warmup, beta=beta, normalisation=normalisation, largest=False
+        )

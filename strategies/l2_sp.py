@@ -1,0 +1,61 @@
+"""L2-SP: stay close to where training started."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from epi_bench import Experience, Strategy, UserError, register_strategy
+
+
+@register_strategy("l2_sp")
+class L2SP(Strategy):
+    """Quadratic penalty on the distance from an anchor (Li et al. 2018, arXiv 1802.01483).
+
+    ``loss + strength / 2 * sum_i (theta_i - anchor_i)^2`` over all trained weights; every weight
+    counts the same, which makes it EWC with a constant Fisher information.
+
+    Args:
+        strength: Weight of the penalty, at least 0 (alpha in the paper).
+        anchor: ``base``: the weights before the stream, as in the paper; ``previous``: the weights
+            at the beginning of the experience, from the second one on.
+    """
+
+    def __init__(self, strength: float = 0.1, anchor: Literal["base", "previous"] = "base") -> None:
+        if strength < 0:
+            raise UserError(f"l2_sp: strength={strength} must be at least 0")
+        self.strength = strength
+        self.anchor = anchor
+        self._anchors: dict[str, Tensor] = {}
+
+    def begin_experience(self, experience: Experience) -> None:
+        """Take the anchor."""
+        first = experience.index == 0
+        if (self.anchor == "base" and first) or (self.anchor == "previous" and not first):
+            self._anchors = {
+                name: parameter.detach().clone()
+                for name, parameter in self.context.model.named_parameters()
+                if parameter.requires_grad
+            }
+
+    def penalty(self, model: nn.Module) -> Tensor | None:
+        """The quadratic penalty, or ``None`` while there is no anchor."""
+        if not self._anchors or self.strength == 0:
+            return None
+        distances = [
+            (parameter - self._anchors[name]).square().sum()
+            for name, parameter in model.named_parameters()
+            if name in self._anchors
+        ]
+        return self.strength / 2 * torch.stack(distances).sum()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The anchors."""
+        return dict(self._anchors)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take up the anchors."""
+        self._anchors = dict(state)

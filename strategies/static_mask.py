@@ -1,0 +1,47 @@
+"""Static mask: EPI measured once; the ablation of "evolving"."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from epi_bench import Experience, IsolationStrategy, Step, register_strategy
+
+
+@register_strategy("static_mask")
+class StaticMask(IsolationStrategy):
+    """Steps 1 to 3 of EPI once, then the same weights stay protected to the end.
+
+    Args:
+        ratio: Share of all trained weights that is protected, in [0, 1).
+        measure: When the mask is taken: ``first_experience`` (at its end) or ``warmup`` (after so
+            many steps).
+        warmup: Optimizer steps before the mask is taken with ``measure=warmup``, at least 1.
+        beta: Decay of the importance, in [0, 1).
+        normalisation: Within each tensor: ``min_max``, ``mean`` or ``rank``.
+    """
+
+    def __init__(
+        self,
+        ratio: float = 0.5,
+        measure: Literal["first_experience", "warmup"] = "first_experience",
+        warmup: int = 20,
+        beta: float = 0.99,
+        normalisation: Literal["min_max", "mean", "rank"] = "rank",
+    ) -> None:
+        super().__init__(ratio, 1, warmup, beta=beta, normalisation=normalisation)
+        self.measure = measure
+
+    def gradients_ready(self, step: Step) -> None:
+        """Observe only until the mask is taken."""
+        if not self._refreshes:
+            super().gradients_ready(step)
+
+    def refresh_due(self, step: Step) -> bool:
+        """Once, after ``warmup`` steps, if that is when to measure."""
+        return self.measure == "warmup" and not self._refreshes and step.number >= self.warmup
+
+    def end_experience(self, experience: Experience) -> None:
+        """Once, at the end of the first experience, if that is when to measure."""
+        if self.measure == "first_experience" and not self._refreshes and self.ratio > 0:
+            self.refresh()
+            self._refreshes += 1

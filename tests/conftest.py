@@ -1,0 +1,136 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% if message['role'] == 'assistant' %}{% generation %}"
+    "{{ message['content'] + '<|im_end|>' }}{% endgeneration %}"
+    "{% else %}{{ message['content'] + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of published data sets, or a skip that says so."""
+    given = os.environ.get("EPI_BENCH_TEST_DATA")
+    folder = Path(given) if given else Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no published data sets in {folder} (set EPI_BENCH_TEST_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random Llama of 20,000 parameters and its tokenizer."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("toy_model")
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(
+        ["user assistant copy the word red green blue one two three " * 4],
+        trainers.BpeTrainer(
+            vocab_size=300,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        ),
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
+    fast.chat_template = CHATML
+    fast.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
+    fast.save_pretrained(folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=len(fast),
+                hidden_size=32,
+                intermediate_size=64,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                max_position_embeddings=256,
+                tie_word_embeddings=True,
+                bos_token_id=None,
+                eos_token_id=fast.eos_token_id,
+                pad_token_id=fast.pad_token_id,
+            )
+        )
+    model.save_pretrained(folder)
+    return folder
+
+
+TOY_TASKS = '''
+from epi_bench import Example, Task, TaskCard, register_task
+
+WORDS = ["red", "green", "blue", "one", "two", "three", "copy", "word"]
+
+
+def _example(asked, answer, options=()):
+    messages = ({"role": "user", "content": asked}, {"role": "assistant", "content": answer})
+    return Example(messages, answer, options)
+
+
+class _Toy(Task):
+    def examples(self, split):
+        pairs = [(a, b) for a in WORDS for b in WORDS if a != b]
+        test = split == "test"
+        return [self.make(*pair) for i, pair in enumerate(pairs) if (i % 4 == 0) == test]
+
+
+@register_task("toy_first")
+class ToyFirst(_Toy):
+    """The first of two words."""
+    card = TaskCard("the first word", "toy", "teacher_forced", "exact_match", "Apache-2.0")
+
+    def make(self, a, b):
+        return _example(f"first: {a} {b}", a)
+
+
+@register_task("toy_second")
+class ToySecond(_Toy):
+    """The second of two words, generated."""
+    card = TaskCard("the second word", "toy", "generate", "exact", "Apache-2.0", max_new_tokens=6)
+
+    def make(self, a, b):
+        return _example(f"second: {a} {b}", b)
+
+    def score(self, example, prediction):
+        return {"exact": float(prediction.text == example.reference)}
+
+
+@register_task("toy_choice")
+class ToyChoice(_Toy):
+    """Which of three words comes second."""
+    card = TaskCard("choose", "toy", "choice", "acc", "Apache-2.0", chance=100 / 3)
+
+    def make(self, a, b):
+        other = next(word for word in WORDS if word not in (a, b))
+        return _example(f"choose: {a} {b}", b, tuple(sorted((a, b, other))))
+'''
+
+
+@pytest.fixture(scope="session")
+def toy_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plugin file with three tasks, one for each scoring mode, registered already."""
+    from epi_bench.registry import load_plugin_file
+
+    path = tmp_path_factory.mktemp("toy_tasks") / "toy_tasks.py"
+    path.write_text(TOY_TASKS, encoding="utf-8")
+    load_plugin_file(path)
+    return path
