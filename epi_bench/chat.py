@@ -1,31 +1,38 @@
 """From conversations to token ids with a loss mask: only what the assistant says is supervised.
 
-Every conversation is rendered once with the tokenizer's own chat template and tokenised whole, so
-the tokens are those that ``tokenizer.apply_chat_template`` gives. The supervised part of an
-assistant turn begins where the template's generation prompt ends and includes the end-of-turn
-token, in every turn; where the template closes a turn with more than that token (a line break,
-say), the rest is not supervised, because no generation ever has to produce it.
+Every conversation is rendered with the tokenizer's own chat template and tokenised whole, so the
+tokens are those that ``tokenizer.apply_chat_template`` gives. The supervised part of an assistant
+turn begins where the template's generation prompt ends and includes the end-of-turn token, in
+every turn; where the template closes a turn with more than that token (a line break, say), the
+rest is not supervised, because no generation ever has to produce it.
+
+Two cases differ from ``apply_chat_template``, so that a model is trained on what it can generate:
+
+- a token that would reach across the beginning or the end of a supervised part is split there
+  (``assistant\\n`` followed by an answer that begins with a line break, say);
+- where a template ends the last turn without a token of its own, the end-of-sequence token is
+  added, or nothing would teach the model to stop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from epi_bench.chat_template import DEFAULT_CHAT_TEMPLATE, AssistantTurn, ChatTemplate
 from epi_bench.errors import UserError
 from epi_bench.task import Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-DEFAULT_CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-"""ChatML; used, and recorded as such, for tokenizers that bring no chat template."""
+__all__ = ["DEFAULT_CHAT_TEMPLATE", "ChatEncoder", "EncodedExample", "EncodingReport"]
+
+_BATCH = 1000  # conversations tokenised at once; bounds the memory of their character offsets
+
+_Range = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +77,27 @@ class ChatEncoder:
     Args:
         tokenizer: A fast tokenizer. One without a chat template is given
             :data:`DEFAULT_CHAT_TEMPLATE`.
-        max_length: Longest conversation in tokens; longer ones lose their end.
+        max_length: Longest conversation in tokens, at least 1; longer ones lose their end in
+            training and the beginning of their prompt in scoring.
+        mask_history: Whether only the last assistant turn carries loss.
+        template_arguments: Variables for the chat template, such as ``enable_thinking``.
+
+    Attributes:
+        template: Source of the chat template.
+        uses_default_template: Whether the tokenizer brought none.
+
+    Raises:
+        UserError: If the tokenizer is a slow one.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        *,
+        mask_history: bool = False,
+        template_arguments: Mapping[str, Any] | None = None,
+    ) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise UserError(
                 "the tokenizer is a slow one: convert it to tokenizer.json (a fast tokenizer), "
@@ -81,26 +105,19 @@ class ChatEncoder:
             )
         self.tokenizer = tokenizer
         self.max_length = max_length
-        self.uses_default_template = not tokenizer.chat_template
-        self._template = tokenizer.chat_template or DEFAULT_CHAT_TEMPLATE
+        self.mask_history = mask_history
+        self._chat_template = ChatTemplate(tokenizer, template_arguments)
+        self.template = self._chat_template.text
+        self.uses_default_template = self._chat_template.is_default
+        self._can_split = _is_free_of_prefixes(tokenizer)
 
     def render(self, messages: Sequence[Message], generation_prompt: bool = False) -> str:
-        """The conversation as the model reads it, as text."""
-        from jinja2.exceptions import TemplateError
+        """The conversation as the model reads it, as text.
 
-        try:
-            text = self.tokenizer.apply_chat_template(
-                _for_template(messages),
-                chat_template=self._template,
-                tokenize=False,
-                add_generation_prompt=generation_prompt,
-            )
-        except TemplateError as error:
-            raise UserError(
-                f"the model's chat template refuses a conversation with the roles "
-                f"{[message['role'] for message in messages]}: {error}"
-            ) from error
-        return str(text)
+        Raises:
+            UserError: If the template refuses the conversation's roles.
+        """
+        return self._chat_template.render(messages, generation_prompt)
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of ``messages`` followed by the template's generation prompt."""
@@ -112,96 +129,189 @@ class ChatEncoder:
 
     def encode_all(self, conversations: Sequence[Sequence[Message]]) -> list[EncodedExample]:
         """Token ids and loss masks of many conversations, each cut to ``max_length``."""
-        if not conversations:
-            return []
-        texts = [self.render(messages) for messages in conversations]
-        tokens = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-        encoded = []
-        for position, (messages, text) in enumerate(zip(conversations, texts, strict=True)):
-            ids = tokens["input_ids"][position]
-            spans = self.assistant_spans(messages, text)
-            supervised = self._supervised(ids, tokens["offset_mapping"][position], spans)
-            encoded.append(
-                EncodedExample(
-                    tuple(ids[: self.max_length]), tuple(supervised[: self.max_length])
-                )
-            )
-        return encoded
+        return [self._cut_end(example) for example in self._encode_for_training(conversations)]
 
     def encode_for_training(
         self, conversations: Sequence[Sequence[Message]]
     ) -> tuple[list[EncodedExample], EncodingReport]:
         """Encode, leave out what has nothing to learn from, and count what was cut."""
-        encoded = self.encode_all(conversations)
-        kept = [example for example in encoded if example.supervised_tokens]
-        truncated = sum(len(example) == self.max_length for example in kept)
-        return kept, EncodingReport(len(kept), truncated, len(encoded) - len(kept))
+        kept: list[EncodedExample] = []
+        truncated = unsupervised = 0
+        for whole in self._encode_for_training(conversations):
+            example = self._cut_end(whole)
+            if not any(example.supervised):
+                unsupervised += 1
+                continue
+            kept.append(example)
+            truncated += len(whole) > len(example)
+        return kept, EncodingReport(len(kept), truncated, unsupervised)
+
+    def encode_for_scoring(self, messages: Sequence[Message]) -> EncodedExample:
+        """A conversation of which only the last assistant turn is supervised.
+
+        The tokens before it are those of :meth:`prompt_ids`. A conversation longer than
+        ``max_length`` loses the beginning of its prompt, never a part of the answer; an answer
+        that is too long by itself keeps one token of the prompt before it, and the result is
+        longer than ``max_length``.
+        """
+        (ids, ranges) = next(self._encode([messages], _last_turn))
+        return self._cut_prompt(ids, ranges[-1])
+
+    def encode_options(
+        self, messages: Sequence[Message], options: Sequence[str]
+    ) -> list[EncodedExample]:
+        """Each option as the answer to ``messages``, for scoring by log-likelihood.
+
+        Only the option's own tokens are supervised, no end-of-turn token, and nothing follows
+        them. Cut like :meth:`encode_for_scoring`.
+
+        Raises:
+            UserError: If an option has no token.
+        """
+        answers: list[list[Message]] = [
+            [*messages, {"role": "assistant", "content": option}] for option in options
+        ]
+        encoded = []
+        for option, (ids, ranges) in zip(
+            options, self._encode(answers, _last_words, end_of_sequence=False), strict=True
+        ):
+            start, end = ranges[-1]
+            if start == end:
+                raise UserError(f"the option {option!r} is empty: it cannot be scored")
+            encoded.append(self._cut_prompt(ids[:end], (start, end)))
+        return encoded
 
     def assistant_spans(self, messages: Sequence[Message], text: str) -> list[tuple[int, int]]:
         """Character ranges of ``text`` that the assistant says, one for each of its turns.
 
-        A range runs from the end of the generation prompt to the end of the turn as the template
-        closes it. Templates that do not render a conversation as a continuation of its beginning
-        (some drop earlier reasoning) are searched for the message's text instead.
+        A range runs from the end of the generation prompt to the end of the end-of-turn token.
+
+        Raises:
+            UserError: If the template changes the assistant's words beyond recognition.
         """
-        spans = []
-        cursor = 0
-        for position, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            before = self.render(messages[:position], generation_prompt=True)
-            after = self.render(messages[: position + 1])
-            if text.startswith(before) and text.startswith(after) and len(after) > len(before):
-                start, end = len(before), len(after)
-            else:
-                start, end = self._find_turn(message, text, cursor)
-            spans.append((start, end))
-            cursor = end
-        return spans
+        turns = self._chat_template.assistant_turns(messages, text)
+        return [(turn.start, turn.end) for turn in turns]
 
-    def _find_turn(self, message: Message, text: str, cursor: int) -> tuple[int, int]:
-        content = message["content"].strip()
-        start = text.find(content, cursor)
-        if start < 0:
-            raise UserError(
-                "the model's chat template changes the assistant's words, so the supervised part "
-                f"cannot be found; the message begins {content[:40]!r}"
-            )
-        return start, self._end_of_turn(text, start + len(content))
+    def _encode_for_training(
+        self, conversations: Sequence[Sequence[Message]]
+    ) -> Iterator[EncodedExample]:
+        choose = _last_turn if self.mask_history else _all_turns
+        for ids, ranges in self._encode(conversations, choose):
+            yield _example(ids, ranges)
 
-    def _end_of_turn(self, text: str, position: int) -> int:
-        """The end of the special token that follows ``position`` directly, else ``position``."""
-        rest = text[position:]
-        for token in self.tokenizer.all_special_tokens:
-            if rest.startswith(token):
-                return position + len(token)
-        return position
-
-    def _supervised(
+    def _encode(
         self,
-        ids: Sequence[int],
+        conversations: Sequence[Sequence[Message]],
+        choose: Callable[[Sequence[AssistantTurn]], list[_Range]],
+        end_of_sequence: bool = True,
+    ) -> Iterator[tuple[list[int], list[_Range]]]:
+        """Token ids, and the token ranges of the character ranges that ``choose`` picks."""
+        for first in range(0, len(conversations), _BATCH):
+            batch = conversations[first : first + _BATCH]
+            texts = self._chat_template.render_all(batch)
+            tokens = self.tokenizer(
+                texts,
+                add_special_tokens=False,
+                return_offsets_mapping=True,
+                return_attention_mask=False,
+                verbose=False,
+            )
+            for position, (messages, text) in enumerate(zip(batch, texts, strict=True)):
+                turns = self._chat_template.assistant_turns(messages, text)
+                spans = choose(turns)
+                ids = tokens["input_ids"][position]
+                ids, ranges = self._ranges(text, spans, ids, tokens["offset_mapping"][position])
+                if end_of_sequence and turns and not turns[-1].closed:
+                    ids, ranges = self._close(ids, ranges)
+                yield ids, ranges
+
+    def _ranges(
+        self,
+        text: str,
+        spans: Sequence[_Range],
+        ids: list[int],
         offsets: Sequence[tuple[int, int]],
-        spans: Sequence[tuple[int, int]],
-    ) -> list[bool]:
-        special = set(self.tokenizer.all_special_ids)
-        supervised = [False] * len(ids)
-        for start, end in spans:
-            inside = [
-                position
-                for position, (first, last) in enumerate(offsets)
-                if start <= first and last <= end and last > first
-            ]
-            closing = [position for position in inside if ids[position] in special]
-            if closing:  # what the template writes after the end-of-turn token is never generated
-                inside = [position for position in inside if position <= closing[-1]]
-            for position in inside:
-                supervised[position] = True
-        return supervised
+    ) -> tuple[list[int], list[_Range]]:
+        boundaries = [boundary for span in spans for boundary in span]
+        found = [_token_after(offsets, boundary) for boundary in boundaries]
+        if self._can_split and not all(clean for _, clean in found):
+            ids, positions = self._tokenize_in_parts(text, boundaries)
+        else:
+            positions = [position for position, _ in found]
+        return ids, list(zip(positions[::2], positions[1::2], strict=True))
+
+    def _tokenize_in_parts(
+        self, text: str, boundaries: Sequence[int]
+    ) -> tuple[list[int], list[int]]:
+        ids: list[int] = []
+        positions = []
+        for start, end in zip([0, *boundaries], [*boundaries, len(text)], strict=True):
+            ids += self._tokenize(text[start:end])
+            positions.append(len(ids))
+        return ids, positions[:-1]
+
+    def _close(self, ids: list[int], ranges: list[_Range]) -> tuple[list[int], list[_Range]]:
+        """Add the end-of-sequence token to the last turn."""
+        end = self.tokenizer.eos_token_id
+        if end is None or not ranges:
+            return ids, ranges
+        closed = [*ids, int(end)]
+        return closed, [*ranges[:-1], (ranges[-1][0], len(closed))]
+
+    def _cut_end(self, example: EncodedExample) -> EncodedExample:
+        if len(example) <= self.max_length:
+            return example
+        limit = self.max_length
+        return EncodedExample(example.input_ids[:limit], example.supervised[:limit])
+
+    def _cut_prompt(self, ids: list[int], answer: _Range) -> EncodedExample:
+        excess = min(len(ids) - self.max_length, answer[0] - 1)
+        if excess <= 0:
+            return _example(ids, [answer])
+        return _example(ids[excess:], [(answer[0] - excess, answer[1] - excess)])
 
     def _tokenize(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return list(ids)
 
 
-def _for_template(messages: Sequence[Message]) -> list[dict[str, str]]:
-    """Plain dictionaries, the form every template can read."""
-    return [{"role": message["role"], "content": message["content"]} for message in messages]
+def _all_turns(turns: Sequence[AssistantTurn]) -> list[_Range]:
+    return [(turn.start, turn.end) for turn in turns]
+
+
+def _last_turn(turns: Sequence[AssistantTurn]) -> list[_Range]:
+    return _all_turns(turns[-1:])
+
+
+def _last_words(turns: Sequence[AssistantTurn]) -> list[_Range]:
+    return [(turn.start, turn.content_end) for turn in turns[-1:]]
+
+
+def _example(ids: Sequence[int], ranges: Sequence[_Range]) -> EncodedExample:
+    supervised = [False] * len(ids)
+    for start, end in ranges:
+        supervised[start:end] = [True] * (end - start)
+    return EncodedExample(tuple(ids), tuple(supervised))
+
+
+def _token_after(offsets: Sequence[tuple[int, int]], boundary: int) -> tuple[int, bool]:
+    """Position of the first token with a character at or after ``boundary``, and whether it
+    begins there.
+
+    Some tokenizers leave leading blanks out of a token's offsets, even all of them; so a token
+    counts as beginning earlier if no token before it reaches up to the boundary.
+    """
+    position = bisect_right(offsets, boundary, key=_end_of)
+    reached = offsets[position - 1][1] if position else 0
+    begins = offsets[position][0] if position < len(offsets) else boundary
+    return position, reached == boundary and begins >= boundary
+
+
+def _end_of(offset: tuple[int, int]) -> int:
+    return offset[1]
+
+
+def _is_free_of_prefixes(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a text may be tokenised in parts: some tokenizers put a blank before each part."""
+    ids = tokenizer("a", add_special_tokens=False)["input_ids"]
+    return bool(tokenizer.decode([*ids, *ids]) == "aa")
