@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -172,12 +172,14 @@ class TaskEvaluator:
             pad_token_id=self._pad,
             use_cache=True,
         )
+        generate: Any = model.generate
         answers = [""] * len(self._prompts)
         lengths = [len(prompt) for prompt in self._prompts]
         for positions in length_sorted_batches(lengths, self.batch_size):
             prompts = [self._prompts[position] for position in positions]
             ids, mask = _left_padded(prompts, self._pad, _device_of(model))
-            output = model.generate(  # type: ignore[operator]input_ids=ids, attention_mask=mask, generation_config=settings)
+            output = generate(input_ids=ids, attention_mask=mask, generation_config=settings)
+
             for position, row in zip(positions, output[:, ids.shape[1] :].tolist(), strict=True):
                 answers[position] = self._decode(row, stop)
         return answers
