@@ -134,3 +134,70 @@ def toy_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path.write_text(TOY_TASKS, encoding="utf-8")
     load_plugin_file(path)
     return path
+
+
+@pytest.fixture
+def toy_spec(toy_model: Path, toy_tasks: Path):
+    """Makes small specifications on the toy model: ``toy_spec("epi", {"ratio": 0.3}, steps=5)``."""
+    from epi_bench.config import complete_spec
+
+    def make(strategy="full_sft", options=None, tasks=None, stream=None, seed=0, **training):
+        return complete_spec(
+            {
+                "model": {"name": str(toy_model)},
+                "strategy": {"name": strategy, "options": options or {}},
+                "stream": stream or {},
+                "data": {"tasks": tasks or ["toy_first", "toy_second"], "max_length": 64},
+                "training": {"steps": 6, "learning_rate": 3e-3, **training},
+                "evaluation": {"probe_examples": 4},
+                "seed": seed,
+                "threads": 1,
+            }
+        )
+
+    return make
+
+
+@pytest.fixture
+def train_toy(toy_spec):
+    """Trains a toy run without files; returns the loop (model, strategy, steps) after the stream."""
+    from epi_bench.backbone import load_backbone
+    from epi_bench.preparation import prepare_run
+    from epi_bench.training import TrainingLoop, create_accelerator
+
+    def train(*arguments, on_step=None, strategy=None, **keywords):
+        import torch
+
+        prepared = prepare_run(toy_spec(*arguments, **keywords))
+        backbone = load_backbone(prepared.spec.model, prepared.location)
+        with torch.random.fork_rng():
+            torch.manual_seed(prepared.spec.seed)
+            loop = TrainingLoop(
+                spec=prepared.spec.training,
+                strategy=strategy or prepared.strategy,
+                model=backbone.model,
+                pad_token_id=backbone.tokenizer.pad_token_id,
+                seed=prepared.spec.seed,
+                accelerator=create_accelerator(prepared.spec.training, cpu=True),
+                total_steps=prepared.total_steps,
+                experience_count=len(prepared.experiences),
+            )
+            for experience in prepared.experiences:
+                loop.train(experience, on_step)
+        return loop
+
+    return train
+
+
+@pytest.fixture
+def run_toy(toy_spec, tmp_path: Path):
+    """Makes a whole toy run in a temporary folder and returns its outcome."""
+    from epi_bench.launch import RunRequest, run_one
+    from epi_bench.observer import RunObserver
+    from epi_bench.workspace import Workspace
+
+    def run(*arguments, out=tmp_path, observer=None, request=None, **keywords):
+        made = RunRequest(Workspace(out), **(request or {}))
+        return run_one(toy_spec(*arguments, **keywords), made, observer or RunObserver())
+
+    return run

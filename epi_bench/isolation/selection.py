@@ -49,6 +49,7 @@ def select_top(names: list[str], keys: Keys, count: int) -> dict[str, Tensor]:
     Returns:
         For each name a flat mask.
     """
+    count = min(count, sum(int(keys(name).count_nonzero()) for name in names))
     if count == 0:
         return {name: torch.zeros_like(keys(name), dtype=torch.bool) for name in names}
     upper = torch.zeros(UPPER_BINS, dtype=torch.int64)
@@ -61,7 +62,7 @@ def select_top(names: list[str], keys: Keys, count: int) -> dict[str, Tensor]:
         inside = tensor[(tensor >> 16) == bin_index]
         lower += torch.bincount(inside & 0xFFFF, minlength=LOWER_BINS).cpu()
     offset, above_offset = _threshold_bin(lower, count - above)
-    threshold = max((bin_index << 16) + offset, 1)
+    threshold = (bin_index << 16) + offset
     ties_left = count - above - above_offset
     masks = {}
     for name in names:
