@@ -1,0 +1,103 @@
+"""Run records made by hand, for the tests of everything that reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from epi_bench.config import complete_spec, short_hash
+from epi_bench.metrics import derive_metrics
+from epi_bench.record import RunRecord
+from epi_bench.track import make_track, track_facts
+
+DEFAULTS = {"ratio": 0.5, "interval": 20}
+"""Hyperparameters of the made-up strategies."""
+
+
+def _make_run(
+    strategy: str = "epi",
+    scores: tuple[float, float] = (60.0, 80.0),
+    *,
+    options: dict | None = None,
+    seed: int = 0,
+    order: tuple[str, ...] = ("a", "b"),
+    references: tuple[float, float] | None = None,
+    training: dict | None = None,
+    stream: str = "sequential",
+    dirty: bool = False,
+    source: str = "built-in",
+    plugin: str | None = None,
+    seconds: float = 10.0,
+    **changes,
+) -> RunRecord:
+    """A finished run on two tasks: learned at 70 and 80, with ``scores`` at the end."""
+    options = options or {}
+    spec = complete_spec(
+        {
+            "data": {"tasks": ["a", "b"]},
+            "strategy": {"name": strategy, "options": options},
+            "training": training or {},
+            "stream": {"kind": stream},
+            "seed": seed,
+        }
+    )
+    protocols = {"a": ("generate", "exact_match"), "b": ("choice", "acc")}
+    fingerprints = {"model": "m1", "tasks": {"a": "f1", "b": "f2"}, "chat_template": "c"}
+    values = [[0.0, 25.0], [70.0, 20.0], [float(score) for score in scores]]
+    learned_at = [1, 2] if stream == "sequential" else [None, None]
+    metrics = derive_metrics(values, learned_at, references)
+    content = {
+        "run_id": f"{strategy}_{short_hash([options, seed, order, training, stream, plugin])}",
+        "status": "finished",
+        "spec": spec,
+        "strategy": {
+            "name": strategy,
+            "hyperparameters": {**DEFAULTS, **options},
+            "source": source,
+        },
+        "track": make_track(
+            track_facts(spec, fingerprints["model"], fingerprints["tasks"], protocols)
+        ),
+        "task_order": order,
+        "score_matrix": {
+            "rows": ["base", *order],
+            "columns": [
+                {"task": task, "metric": protocols[task][1], "learned_at": row}
+                for task, row in zip(order, learned_at, strict=True)
+            ],
+            "values": values,
+            "n": [30, 40],
+            "standard_errors": [[1.0, 2.0]] * 3,
+        },
+        "metrics": metrics,
+        "reference_scores": dict(zip(order, references, strict=True)) if references else None,
+        "cost": {
+            "training_seconds": seconds,
+            "evaluation_seconds": 2.0,
+            "total_seconds": seconds + 3,
+            "tokens_trained": 1000,
+            "extra_state_bytes": 3 * 2**20,
+            "trainable_parameters": 10,
+            "total_parameters": 10,
+        },
+        "fingerprints": {**fingerprints, "plugin": plugin},
+        "environment": {
+            "packages": {"torch": "2"},
+            "python": "3.11",
+            "platform": "Linux",
+            "processor": "p",
+            "device": "cpu",
+            "threads": 1,
+            "git_dirty": dirty,
+            "deterministic": True,
+            "started_at": "2026-01-01T00:00:00+00:00",
+        },
+    }
+    return RunRecord.model_validate({**content, **changes})
+
+
+@pytest.fixture(scope="session")
+def make_run() -> Callable[..., RunRecord]:
+    """Makes finished runs; see ``_make_run``."""
+    return _make_run
