@@ -8,8 +8,9 @@ rest is not supervised, because no generation ever has to produce it.
 
 Two cases differ from ``apply_chat_template``, so that a model is trained on what it can generate:
 
-- a token that would reach across the beginning or the end of a supervised part is split there
-  (``assistant\\n`` followed by an answer that begins with a line break, say);
+- the supervised part is tokenised by itself where the whole text has other tokens at its
+  boundaries: where a token would reach across one (``assistant\\n`` and an answer that begins with
+  a line break), or where the prompt's last blanks are other tokens when a word follows;
 - where a template ends the last turn without a token of its own, the end-of-sequence token is
   added, or nothing would teach the model to stop.
 """
@@ -17,7 +18,7 @@ Two cases differ from ``apply_chat_template``, so that a model is trained on wha
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +110,7 @@ class ChatEncoder:
         self._chat_template = ChatTemplate(tokenizer, template_arguments)
         self.template = self._chat_template.text
         self.uses_default_template = self._chat_template.is_default
+        self._blank_tokens: dict[str, list[int]] = {}
         self._can_split = _is_free_of_prefixes(tokenizer)
 
     def render(self, messages: Sequence[Message], generation_prompt: bool = False) -> str:
@@ -154,7 +156,7 @@ class ChatEncoder:
         that is too long by itself keeps one token of the prompt before it, and the result is
         longer than ``max_length``.
         """
-        (ids, ranges) = next(self._encode([messages], _last_turn))
+        ids, ranges = next(self._encode([messages], last_only=True))
         return self._cut_prompt(ids, ranges[-1])
 
     def encode_options(
@@ -172,9 +174,8 @@ class ChatEncoder:
             [*messages, {"role": "assistant", "content": option}] for option in options
         ]
         encoded = []
-        for option, (ids, ranges) in zip(
-            options, self._encode(answers, _last_words, end_of_sequence=False), strict=True
-        ):
+        rows = self._encode(answers, last_only=True, words_only=True)
+        for option, (ids, ranges) in zip(options, rows, strict=True):
             start, end = ranges[-1]
             if start == end:
                 raise UserError(f"the option {option!r} is empty: it cannot be scored")
@@ -195,17 +196,22 @@ class ChatEncoder:
     def _encode_for_training(
         self, conversations: Sequence[Sequence[Message]]
     ) -> Iterator[EncodedExample]:
-        choose = _last_turn if self.mask_history else _all_turns
-        for ids, ranges in self._encode(conversations, choose):
+        for ids, ranges in self._encode(conversations, last_only=self.mask_history):
             yield _example(ids, ranges)
 
     def _encode(
         self,
         conversations: Sequence[Sequence[Message]],
-        choose: Callable[[Sequence[AssistantTurn]], list[_Range]],
-        end_of_sequence: bool = True,
+        last_only: bool,
+        words_only: bool = False,
     ) -> Iterator[tuple[list[int], list[_Range]]]:
-        """Token ids, and the token ranges of the character ranges that ``choose`` picks."""
+        """Token ids of each conversation, and which of them (from, to) the assistant says.
+
+        Args:
+            conversations: What to encode.
+            last_only: Leave out all turns but the last.
+            words_only: Leave out what ends a turn.
+        """
         for first in range(0, len(conversations), _BATCH):
             batch = conversations[first : first + _BATCH]
             texts = self._chat_template.render_all(batch)
@@ -218,37 +224,67 @@ class ChatEncoder:
             )
             for position, (messages, text) in enumerate(zip(batch, texts, strict=True)):
                 turns = self._chat_template.assistant_turns(messages, text)
-                spans = choose(turns)
-                ids = tokens["input_ids"][position]
-                ids, ranges = self._ranges(text, spans, ids, tokens["offset_mapping"][position])
-                if end_of_sequence and turns and not turns[-1].closed:
+                turns = turns[-1:] if last_only else turns
+                ends = [turn.content_end if words_only else turn.end for turn in turns]
+                ids, offsets = tokens["input_ids"][position], tokens["offset_mapping"][position]
+                ids, ranges = self._ranges(text, turns, ends, ids, offsets)
+                if turns and not turns[-1].closed and not words_only:
                     ids, ranges = self._close(ids, ranges)
                 yield ids, ranges
 
     def _ranges(
         self,
         text: str,
-        spans: Sequence[_Range],
+        turns: Sequence[AssistantTurn],
+        ends: Sequence[int],
         ids: list[int],
         offsets: Sequence[tuple[int, int]],
     ) -> tuple[list[int], list[_Range]]:
-        boundaries = [boundary for span in spans for boundary in span]
-        found = [_token_after(offsets, boundary) for boundary in boundaries]
-        if self._can_split and not all(clean for _, clean in found):
-            ids, positions = self._tokenize_in_parts(text, boundaries)
-        else:
-            positions = [position for position, _ in found]
-        return ids, list(zip(positions[::2], positions[1::2], strict=True))
+        ranges = []
+        whole = True
+        for turn, end in zip(turns, ends, strict=True):
+            start_position, start_clean = _token_after(offsets, turn.start)
+            end_position, end_clean = _token_after(offsets, end)
+            ranges.append((start_position, end_position))
+            prompt_clean = start_clean and self._is_prompt_kept(turn, text, ids[:start_position])
+            whole = whole and prompt_clean and end_clean
+        if whole or not self._can_split:
+            return ids, ranges
+        spans = [(turn.start, end) for turn, end in zip(turns, ends, strict=True)]
+        return self._tokenize_in_parts(text, spans)
+
+    def _is_prompt_kept(self, turn: AssistantTurn, text: str, before: Sequence[int]) -> bool:
+        """Whether the tokens before a turn are those of the prompt alone.
+
+        Two or more blanks at the end of a prompt may be tokens of their own or one token,
+        depending on whether a word follows.
+        """
+        if not text[: turn.start][-2:].isspace() or turn.start < 2:
+            return True
+        if not turn.opening:
+            return False
+        if turn.opening not in self._blank_tokens:
+            tokens = self.tokenizer(
+                turn.opening, add_special_tokens=False, return_offsets_mapping=True
+            )
+            position, _ = _token_after(tokens["offset_mapping"], len(turn.opening.rstrip()))
+            self._blank_tokens[turn.opening] = tokens["input_ids"][position:]
+        blanks = self._blank_tokens[turn.opening]
+        return list(before[len(before) - len(blanks) :]) == blanks
 
     def _tokenize_in_parts(
-        self, text: str, boundaries: Sequence[int]
-    ) -> tuple[list[int], list[int]]:
+        self, text: str, spans: Sequence[_Range]
+    ) -> tuple[list[int], list[_Range]]:
         ids: list[int] = []
-        positions = []
-        for start, end in zip([0, *boundaries], [*boundaries, len(text)], strict=True):
+        ranges = []
+        cursor = 0
+        for start, end in spans:
+            ids += self._tokenize(text[cursor:start])
+            first = len(ids)
             ids += self._tokenize(text[start:end])
-            positions.append(len(ids))
-        return ids, positions[:-1]
+            ranges.append((first, len(ids)))
+            cursor = end
+        return ids + self._tokenize(text[cursor:]), ranges
 
     def _close(self, ids: list[int], ranges: list[_Range]) -> tuple[list[int], list[_Range]]:
         """Add the end-of-sequence token to the last turn."""
@@ -273,18 +309,6 @@ class ChatEncoder:
     def _tokenize(self, text: str) -> list[int]:
         ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return list(ids)
-
-
-def _all_turns(turns: Sequence[AssistantTurn]) -> list[_Range]:
-    return [(turn.start, turn.end) for turn in turns]
-
-
-def _last_turn(turns: Sequence[AssistantTurn]) -> list[_Range]:
-    return _all_turns(turns[-1:])
-
-
-def _last_words(turns: Sequence[AssistantTurn]) -> list[_Range]:
-    return [(turn.start, turn.content_end) for turn in turns[-1:]]
 
 
 def _example(ids: Sequence[int], ranges: Sequence[_Range]) -> EncodedExample:

@@ -31,6 +31,12 @@ tokenizer has no ``<|im_end|>`` token, its end-of-sequence token ends a turn ins
 FIXED_DATE = "26 Jul 2024"
 """What templates that write today's date are given, so that a run is the same tomorrow."""
 
+_FIXED_CLOCK = (
+    "{% macro strftime_now(format) %}"
+    "{% if format == '%Y-%m-%d' %}2024-07-26{% else %}" + FIXED_DATE + "{% endif %}"
+    "{% endmacro %}\n"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class AssistantTurn:
@@ -41,12 +47,14 @@ class AssistantTurn:
         content_end: End of the message's own text.
         end: End of the end-of-turn token, or of all that closes the turn if there is none.
         closed: Whether the turn ends with a token of its own, at which generation can stop.
+        opening: The template's fixed text before ``start``; empty where it is not known.
     """
 
     start: int
     content_end: int
     end: int
     closed: bool
+    opening: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +80,11 @@ class ChatTemplate:
     """The chat template of a tokenizer.
 
     Templates that refuse or leave out a system message (Gemma's do) get it as the beginning of
-    the first user message, followed by an empty line. Templates that have no generation prompt,
-    though they name the assistant, get the text that names it.
+    the first user message, followed by an empty line.
+
+    The generation prompt is always the text before the answer of a training conversation. Where
+    a template has none, though it names the assistant, it is the text that names it; where it
+    says more than stands before an answer (DeepSeek-R1's opens a thought), the rest is left out.
 
     Args:
         tokenizer: One without a template of its own is given :data:`DEFAULT_CHAT_TEMPLATE`.
@@ -90,16 +101,16 @@ class ChatTemplate:
     ) -> None:
         self.is_default = not tokenizer.chat_template
         self.text: str = tokenizer.chat_template or _default_template(tokenizer)
+        self._source = _FIXED_CLOCK + self.text if "strftime_now" in self.text else self.text
         self._tokenizer = tokenizer
         self._arguments = {
             "enable_thinking": False,
             "date_string": FIXED_DATE,
-            "strftime_now": _fixed_date,
             **(arguments or {}),
         }
         self._closing_tokens = _vocabulary_beyond_words(tokenizer)
         self._shapes: dict[tuple[str, ...], _Shape | None] = {}
-        self._headers: dict[tuple[str, ...], str] = {}
+        self._prompt_ends: dict[tuple[str, ...], tuple[int, str]] = {}
         self._takes_system: bool | None = None
 
     def render_all(
@@ -119,7 +130,7 @@ class ChatTemplate:
             raise self._refusal(prepared, generation_prompt) or error from error
         if generation_prompt:
             return [
-                text + self._missing_header(_roles(messages))
+                self._mend_prompt(text, _roles(messages))
                 for text, messages in zip(texts, prepared, strict=True)
             ]
         return texts
@@ -155,7 +166,7 @@ class ChatTemplate:
             return []
         texts = self._tokenizer.apply_chat_template(
             cast(Any, conversations),
-            chat_template=self.text,
+            chat_template=self._source,
             tokenize=False,
             add_generation_prompt=generation_prompt,
             **self._arguments,
@@ -217,44 +228,62 @@ class ChatTemplate:
             if role != "assistant":
                 continue
             prompted[position] = self._prompted(roles[:position], gaps[position])
-            # What closes the turn is common to a last turn and one that another turn follows.
             last = self._placeholder_gaps(roles[: position + 1], False)
             after = gaps[position + 1]
-            written = _common_prefix(after, last[-1]) if last else after
-            length = self._through_first_token(written)
-            closing[position] = len(written) if length is None else length
-            closed[position] = length is not None
+            closing[position], closed[position] = self._close(after, last[-1] if last else after)
         return _Shape(tuple(gaps), tuple(prompted), tuple(closing), tuple(closed))
 
     def _prompted(self, roles: tuple[str, ...], before: str) -> int:
         """How much of the text before an assistant's message the generation prompt covers."""
         prompt = self._placeholder_gaps(roles, True)
-        if prompt is None:
+        bare = self._placeholder_gaps(roles, False)
+        if prompt is None or bare is None:
             return len(before)
-        return len(_common_prefix(before, prompt[-1] + self._missing_header(roles)))
+        covered = len(_common_prefix(before, self._mend_prompt(prompt[-1], roles)))
+        closed = len(_common_prefix(bare[-1], prompt[-1]))
+        return covered if covered >= closed else len(before)
 
-    def _missing_header(self, roles: tuple[str, ...]) -> str:
-        """The text that names the assistant, where the template has no generation prompt."""
-        if roles not in self._headers:
-            self._headers[roles] = self._find_missing_header(roles)
-        return self._headers[roles]
+    def _mend_prompt(self, text: str, roles: tuple[str, ...]) -> str:
+        """``text``, a prompt for these roles, with the end that a training conversation has."""
+        if roles not in self._prompt_ends:
+            self._prompt_ends[roles] = self._find_prompt_end(roles)
+        surplus, missing = self._prompt_ends[roles]
+        return text[: len(text) - surplus] + missing
 
-    def _find_missing_header(self, roles: tuple[str, ...]) -> str:
-        without = self._placeholder_gaps(roles, False)
+    def _find_prompt_end(self, roles: tuple[str, ...]) -> tuple[int, str]:
+        """How much the template's generation prompt says too much, and what it leaves out."""
+        prompt, bare = (self._placeholder_gaps(roles, asked) for asked in (True, False))
         answered = self._placeholder_gaps((*roles, "assistant"), False)
-        if without is None or answered is None or without != self._placeholder_gaps(roles, True):
-            return ""
+        if prompt is None or bare is None or answered is None:
+            return 0, ""
         before = answered[len(roles)]
-        header = before[len(_common_prefix(before, without[-1])) :]
-        return header if header.strip() else ""  # a blank belongs to the answer's first token
+        common = len(_common_prefix(before, prompt[-1]))
+        if common < len(_common_prefix(bare[-1], prompt[-1])):
+            return 0, ""  # the template closes the last user turn in its own way
+        missing = before[common:] if prompt == bare else ""
+        # A mere blank belongs to the answer's first token.
+        return len(prompt[-1]) - common, missing if missing.strip() else ""
 
-    def _through_first_token(self, text: str) -> int | None:
-        """Length of ``text`` through its first token that is no word; ``None`` without one."""
+    def _close(self, after: str, last: str) -> tuple[int, bool]:
+        """How much of the text after a message closes its turn, and whether a token ends it.
+
+        Args:
+            after: The text after the message, with the beginning of the next turn if there is one.
+            last: The text after it where it is the last message.
+        """
+        token, last_token = self._first_token(after), self._first_token(last)
+        if token and last_token and after[: token[0]] == last[: last_token[0]]:
+            return token[1], True
+        common = len(_common_prefix(after, last))
+        return (min(common, token[0]) if token else common), False
+
+    def _first_token(self, text: str) -> tuple[int, int] | None:
+        """Begin and end of the first token in ``text`` that is no word; ``None`` without one."""
         found = [(text.find(token), -len(token)) for token in self._closing_tokens if token in text]
         if not found:
             return None
         start, length = min(found)
-        return start - length
+        return start, start - length
 
     def _search(
         self, shape: _Shape | None, messages: list[Message], text: str
@@ -289,9 +318,8 @@ class ChatTemplate:
         content_end = len(after) - len(gap)
         if content_end < len(before):
             return None
-        length = self._through_first_token(gap)
-        end = len(after) if length is None else content_end + length
-        return AssistantTurn(len(before), content_end, end, length is not None)
+        length, closed = self._close(gap, gap)
+        return AssistantTurn(len(before), content_end, content_end + length, closed)
 
     def _occurrence(
         self, shape: _Shape | None, content: str, position: int, text: str, cursor: int
@@ -325,9 +353,10 @@ def _match(shape: _Shape, messages: Sequence[Message], text: str) -> list[Assist
         else:
             return None
         if message["role"] == "assistant":
-            start = cursor - len(shape.gaps[position]) + shape.prompted[position]
+            opening = shape.gaps[position][: shape.prompted[position]]
+            start = cursor - len(shape.gaps[position]) + len(opening)
             close = end + shape.closing[position]
-            turns.append(AssistantTurn(start, end, close, shape.closed[position]))
+            turns.append(AssistantTurn(start, end, close, shape.closed[position], opening))
         cursor = end + len(after)
     return turns if cursor == len(text) else None
 
@@ -354,10 +383,6 @@ def _common_prefix(one: str, other: str) -> str:
     pairs = enumerate(zip(one, other, strict=False))
     length = next((n for n, (a, b) in pairs if a != b), min(len(one), len(other)))
     return one[:length]
-
-
-def _fixed_date(_format: str = "") -> str:
-    return FIXED_DATE
 
 
 def _vocabulary_beyond_words(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
