@@ -1,0 +1,111 @@
+"""The small search behind the strategies' defaults, on seeds that no published result uses.
+
+Every strategy gets the same kind of search: a handful of settings of what matters most for it, the
+embedded suite in sequence, one task order for each validation seed. The setting with the highest
+average accuracy after the stream becomes the default.
+
+    python scripts/search_hyperparameters.py --jobs 2 --out search_results
+
+The same command again goes on where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from epi_bench.config import RunSpec, StrategySpec, complete_spec
+from epi_bench.launch import RunRequest, run_in_subprocesses
+from epi_bench.record import RunRecord
+from epi_bench.workspace import Workspace
+
+VALIDATION_SEEDS = (100, 101)
+
+GRIDS: dict[str, list[dict[str, Any]]] = {
+    "full_sft": [{}],
+    "epi": [
+        *({"normalisation": "rank", "ratio": ratio} for ratio in (0.3, 0.5, 0.6, 0.7, 0.8)),
+        {"normalisation": "mean", "ratio": 0.3},
+        {"normalisation": "min_max", "ratio": 0.3},
+    ],
+    "static_mask": [
+        *({"normalisation": "rank", "ratio": ratio} for ratio in (0.3, 0.5, 0.6, 0.7, 0.8)),
+        {"normalisation": "mean", "ratio": 0.3},
+        {"normalisation": "min_max", "ratio": 0.3},
+    ],
+    "random_mask": [{"ratio": ratio} for ratio in (0.5, 0.7, 0.8, 0.9)],
+    "inverted_mask": [{"ratio": ratio} for ratio in (0.3, 0.5, 0.7, 0.9)],
+    "lora": [{"learning_rate_factor": factor} for factor in (1.0, 3.0, 10.0)],
+    "ewc": [{"strength": strength} for strength in (1e2, 1e3, 1e4, 1e5)],
+    "l2_sp": [{"strength": strength} for strength in (0.01, 0.1, 1.0)],
+    "replay": [{"share": share} for share in (0.1, 0.25, 0.5)],
+}
+
+
+def specs(names: list[str], seeds: tuple[int, ...]) -> list[RunSpec]:
+    """One specification for every setting and seed."""
+    base = complete_spec({"stream": {"order": "random"}, "evaluation": {"probe_examples": 0}})
+    return [
+        base.model_copy(update={"strategy": StrategySpec(name=name, options=options), "seed": seed})
+        for seed in seeds
+        for name in names
+        for options in GRIDS[name]
+    ]
+
+
+def table(records: list[RunRecord]) -> str:
+    """A markdown table of the means over seeds, the best setting of each strategy marked."""
+    groups: dict[str, dict[str, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        options = record.spec.strategy.options
+        setting = ", ".join(f"{key}={value}" for key, value in options.items()) or "(no options)"
+        groups[record.strategy.name][setting].append(record)
+    lines = [
+        "| strategy | setting | seeds | average accuracy | backward transfer | learning accuracy |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name in GRIDS:
+        settings = groups.get(name, {})
+        best = max(settings, key=lambda s: _mean(settings[s], "average_accuracy"), default=None)
+        for setting, group in settings.items():
+            cells = [
+                f"{_mean(group, metric):.1f}"
+                for metric in ("average_accuracy", "backward_transfer", "learning_accuracy")
+            ]
+            mark = " **best**" if setting == best and len(settings) > 1 else ""
+            lines.append(f"| {name} | {setting}{mark} | {len(group)} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _mean(records: list[RunRecord], metric: str) -> float:
+    values = [record.metrics[metric] for record in records]
+    return sum(value for value in values if value is not None) / len(values)
+
+
+def main() -> None:
+    """Make the runs that are missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--strategies", default=",".join(GRIDS), help="names, comma-separated")
+    parser.add_argument("--seeds", type=int, default=len(VALIDATION_SEEDS))
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--out", type=Path, default=Path("search_results"))
+    arguments = parser.parse_args()
+    wanted = specs(arguments.strategies.split(","), VALIDATION_SEEDS[: arguments.seeds])
+    request = RunRequest(Workspace(arguments.out), published=False)
+    records = []
+    for number, outcome in enumerate(run_in_subprocesses(wanted, request, arguments.jobs), start=1):
+        name = outcome.spec.strategy
+        print(
+            f"[{number}/{len(wanted)}] {name.name} {name.options}", outcome.error or "", flush=True
+        )
+        if outcome.record is not None and outcome.succeeded:
+            records.append(outcome.record)
+    text = table(records)
+    (arguments.out / "table.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
