@@ -48,15 +48,25 @@ class ClassificationTask(DatasetTask):
         return Example(ask(question, label), label, self.labels, {"row": row.index})
 
     def row_text(self, row: Row) -> str:
-        """The text to label: ``Title: ...``, a line break, ``Text: ...``."""
+        """The text to label, as :meth:`title_and_text` writes it."""
         if row.has("sentence"):
-            title, content = split_sentence(row.text("sentence"))
-        else:
-            title = _first_text(row, self.title_fields)
-            content = row.text(*self.content_fields)
-        if not title and not content:
-            return ""
-        return f"Title: {title}\nText: {content}" if title else f"Text: {content}"
+            return self.title_and_text(*self.split_sentence(row))
+        return self.title_and_text(row.text(*self.title_fields), row.text(*self.content_fields))
+
+    @staticmethod
+    def title_and_text(title: str, text: str) -> str:
+        """``Title: ...``, a line break, ``Text: ...``; a part that is empty is left out."""
+        parts = (("Title", title), ("Text", text))
+        return "\n".join(f"{name}: {content}" for name, content in parts if content)
+
+    @staticmethod
+    def split_sentence(row: Row) -> tuple[str, str]:
+        """Title and text of the benchmark's form: ``Title: ...``, a line break, ``Text: ...``."""
+        sentence = row.text("sentence")
+        title, mark, text = sentence.partition("\nText:")
+        if not mark or not title.startswith("Title:"):
+            return "", sentence
+        return title.removeprefix("Title:").strip(), text.strip()
 
     def label_of(self, row: Row) -> str:
         """The label's name.
@@ -73,15 +83,3 @@ class ClassificationTask(DatasetTask):
                 if label.casefold() == str(value).strip().casefold():
                     return label
         raise row.error(f"has label {value!r}, which is none of {', '.join(self.labels)}")
-
-
-def split_sentence(sentence: str) -> tuple[str, str]:
-    """Title and text of the benchmark's form ``Title: ...``, a line break, ``Text: ...``."""
-    title, mark, content = sentence.partition("\nText:")
-    if not mark or not title.startswith("Title:"):
-        return "", sentence.strip()
-    return title.removeprefix("Title:").strip(), content.strip()
-
-
-def _first_text(row: Row, names: tuple[str, ...]) -> str:
-    return row.text(*names) if any(row.has(name) for name in names) else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,31 +111,31 @@ class DatasetTask(Task):
 
     def _read(self, split: Split) -> tuple[list[Example], SplitReport]:
         location = locate(self.source, split, self.data_dir)
-        rows = list(read_rows(self.source, location, self.data_dir))
+        rows = read_rows(self.source, location, self.data_dir, self.row_limit)
         divided = self._is_divided(location)
         examples: list[Example] = []
         skipped: Counter[str] = Counter()
-        elsewhere = 0
-        chosen = list(_spread(rows, self.row_limit))
-        for row in chosen:
+        belonging = 0
+        for row in rows.chosen:
             made = self.example_from_row(row)
-            if isinstance(made, Skipped) and divided and split == "test":
-                elsewhere += 1  # defective rows have no prompt to go by: counted under train
-            elif isinstance(made, Skipped):
+            if divided and self._side(made) != split:
+                continue
+            belonging += 1
+            if isinstance(made, Skipped):
                 skipped[made.reason] += 1
-            elif divided and self._side(made) != split:
-                elsewhere += 1
             else:
                 examples.append(made)
         if not examples:
             raise UserError(f"{location} gives no {split} example for task {self.name!r}")
         report = SplitReport(
-            split, str(location), len(rows), len(chosen) - elsewhere, len(examples), dict(skipped)
+            split, str(location), rows.total, belonging, len(examples), dict(skipped)
         )
         return examples, report
 
-    def _side(self, example: Example) -> Split:
-        return "test" if is_test_prompt(self.division_key(example), self.test_every) else "train"
+    def _side(self, made: Example | Skipped) -> Split:
+        if isinstance(made, Skipped):  # it has no prompt to go by
+            return "train"
+        return "test" if is_test_prompt(self.division_key(made), self.test_every) else "train"
 
     def _is_divided(self, location: Location) -> bool:
         """Whether train and test are the same published rows, as they lie here."""
@@ -165,11 +165,3 @@ def is_test_prompt(prompt: str, every: int) -> bool:
 def ask(question: str, answer: str) -> tuple[Message, Message]:
     """A conversation of one question and one answer."""
     return {"role": "user", "content": question}, {"role": "assistant", "content": answer}
-
-
-def _spread(rows: Sequence[Row], limit: int | None) -> Iterator[Row]:
-    if limit is None or len(rows) <= limit:
-        yield from rows
-        return
-    for position in range(limit):
-        yield rows[position * len(rows) // limit]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -118,34 +118,65 @@ def locate(source: DataSource, split: Split, data_dir: Path | None) -> Location:
         for path in _places(source, name, data_dir):
             if path.is_file():
                 return Location("file", str(path))
-    for folder in _hub_folders(source, data_dir):
-        return Location("folder", str(folder), source.splits[split])
+    for folder in _folders(source):
+        if _has_shards(data_dir / folder):
+            return Location("folder", str(data_dir / folder), source.splits[split])
     raise _nothing_found(source, split, data_dir)
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of a split.
+
+    Attributes:
+        total: How many the split has.
+        chosen: Those that were asked for, in the published order.
+    """
+
+    total: int
+    chosen: Iterable[Row]
+
+
 def read_rows(
-    source: DataSource, location: Location, data_dir: Path | None = None
-) -> Iterator[Row]:
-    """The rows at a location, in the published order.
+    source: DataSource,
+    location: Location,
+    data_dir: Path | None = None,
+    limit: int | None = None,
+) -> Rows:
+    """The rows at a location.
 
     Args:
         source: The data set; says configuration and revision.
         location: As :func:`locate` returned it.
         data_dir: Paths in messages are written relative to it.
+        limit: Rows to choose of a longer split, spread evenly over it; ``None`` chooses all.
 
     Raises:
         UserError: If the rows are missing or broken; file and line are named.
     """
     if location.kind == "file":
-        yield from read_json_rows(Path(location.place), data_dir)
-        return
-    dataset = (
-        _load_hub(source, location) if location.kind == "hub" else _load_folder(source, location)
-    )
-    if len(dataset) == 0:
+        rows = list(read_json_rows(Path(location.place), data_dir))
+        return Rows(len(rows), [rows[index] for index in _spread(len(rows), limit)])
+    load = _load_hub if location.kind == "hub" else _load_folder
+    dataset = load(source, location)
+    total = len(dataset)
+    if total == 0:
         raise UserError(f"{location} has no rows")
-    for index, fields in enumerate(dataset):
-        yield Row(fields, index, f"{location} row {index}")
+    indices = _spread(total, limit)
+    chosen = dataset if len(indices) == total else dataset.select(indices)
+    return Rows(
+        total,
+        (
+            Row(fields, index, f"{location} row {index}")
+            for index, fields in zip(indices, chosen, strict=True)
+        ),
+    )
+
+
+def _spread(total: int, limit: int | None) -> Sequence[int]:
+    if limit is None or total <= limit:
+        return range(total)
+    return [position * total // limit for position in range(limit)]
 
 
 def read_json_rows(path: Path, relative_to: Path | None = None) -> Iterator[Row]:
@@ -227,16 +258,16 @@ def _skip_blanks(text: str, position: int) -> int:
 def _places(source: DataSource, name: str, data_dir: Path) -> list[Path]:
     """Where a file may lie: in the folder the source names, or in one named after the hub id."""
     file = Path(name)
-    inner = Path(*file.parts[1:])
-    own_name = source.hub_id.rpartition("/")[2]
-    return [data_dir / file, data_dir / source.hub_id / inner, data_dir / own_name / inner]
+    hub = Path(source.hub_id)
+    folders = [file.parent, hub, Path(hub.name)]
+    return [data_dir / folder / file.name for folder in folders]
 
 
-def _hub_folders(source: DataSource, data_dir: Path) -> list[Path]:
-    """Folders below ``data_dir`` that hold a copy of the hub repository."""
-    named = [Path(name).parts[0] for names in source.files.values() for name in names]
-    names = dict.fromkeys([*named, source.hub_id, source.hub_id.rpartition("/")[2]])
-    return [data_dir / name for name in names if _has_shards(data_dir / name)]
+def _folders(source: DataSource) -> list[Path]:
+    """Where a copy of the hub repository may lie, relative to the data folder."""
+    named = [Path(name).parent for names in source.files.values() for name in names]
+    hub = Path(source.hub_id)
+    return list(dict.fromkeys([*named, Path(hub.name), hub]))
 
 
 def _has_shards(folder: Path) -> bool:
@@ -310,7 +341,7 @@ def _first_line(error: Exception) -> str:
 
 def _nothing_found(source: DataSource, split: Split, data_dir: Path) -> UserError:
     wanted = source.files.get(split, ())
-    folder = Path(next(iter(wanted), source.hub_id)).parts[0]
+    folder = _folders(source)[0]
     other = {
         name
         for names in source.files.values()

@@ -20,7 +20,7 @@ class Alpaca(InstructionTask):
         scoring="generate",
         metric="rouge_l",
         licence="CC BY-NC 4.0",
-        max_new_tokens=256,
+        max_new_tokens=320,
         source=DataSource(
             hub_id="tatsu-lab/alpaca",
             config=None,

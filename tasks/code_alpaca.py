@@ -30,7 +30,7 @@ class CodeAlpaca(InstructionTask):
         scoring="generate",
         metric="rouge_l",
         licence="CC BY-NC 4.0",
-        max_new_tokens=256,
+        max_new_tokens=320,
         source=DataSource(
             hub_id="sahil2801/CodeAlpaca-20k",
             config=None,

@@ -163,7 +163,7 @@ class TestHubFolder:
     def read(self, data_dir, split="train"):
         location = locate(SOURCE, split, data_dir)
         assert location.kind == "folder"
-        return list(read_rows(SOURCE, location, data_dir))
+        return list(read_rows(SOURCE, location, data_dir).chosen)
 
     def test_shards_with_a_readme_that_names_configurations(self, tmp_path):
         write_shards(tmp_path / "sums" / "main", "train_part", ROWS, shards=2)
@@ -189,6 +189,14 @@ class TestHubFolder:
         write_shards(tmp_path / "sums" / "data", "train_part", ROWS)
         assert [row.fields for row in self.read(tmp_path)] == ROWS
 
+    def test_a_limit_chooses_the_same_rows_of_shards_and_of_lines(self, tmp_path):
+        write_shards(tmp_path / "sums" / "data", "train_part", ROWS)
+        lines = write(tmp_path / "lines" / "r.jsonl", "\n".join(map(json.dumps, ROWS)))
+        for location in (locate(SOURCE, "train", tmp_path), Location("file", str(lines))):
+            rows = read_rows(SOURCE, location, tmp_path, limit=2)
+            assert rows.total == 5
+            assert [(row.index, row.fields) for row in rows.chosen] == [(0, ROWS[0]), (2, ROWS[2])]
+
     def test_a_missing_split_is_named_with_those_that_are_there(self, tmp_path):
         write_shards(tmp_path / "sums" / "data", "test", ROWS)
         with pytest.raises(UserError, match="has no split 'train_part', only test"):
@@ -209,7 +217,7 @@ def test_an_unreachable_hub_is_one_clear_error(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
     with pytest.raises(UserError) as caught:
-        list(read_rows(SOURCE, locate(SOURCE, "train", None)))
+        read_rows(SOURCE, locate(SOURCE, "train", None))
     assert "someone/sums" in str(caught.value)
     assert "give --data-dir a folder with local files, or go online" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -225,5 +233,5 @@ def test_the_hub_is_asked_for_configuration_split_and_revision(monkeypatch):
         return datasets.Dataset.from_list(ROWS)
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    assert [row.fields for row in read_rows(SOURCE, locate(SOURCE, "train", None))] == ROWS
+    assert [row.fields for row in read_rows(SOURCE, locate(SOURCE, "train", None)).chosen] == ROWS
     assert asked == [(("someone/sums", "main"), {"split": "train_part", "revision": "main"})]
