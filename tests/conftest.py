@@ -138,7 +138,7 @@ def toy_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def toy_spec(toy_model: Path, toy_tasks: Path):
-    """Makes small specifications on the toy model: ``toy_spec("epi", {"ratio": 0.3}, steps=5)``."""
+    """Makes small specifications: ``toy_spec("epi", {"ratio": 0.3}, steps=5)``."""
     from epi_bench.config import complete_spec
 
     def make(strategy="full_sft", options=None, tasks=None, stream=None, seed=0, **training):
@@ -160,7 +160,7 @@ def toy_spec(toy_model: Path, toy_tasks: Path):
 
 @pytest.fixture
 def train_toy(toy_spec):
-    """Trains a toy run without files; returns the loop (model, strategy, steps) after the stream."""
+    """Trains a toy run without files; returns the loop after the stream."""
     from epi_bench.backbone import load_backbone
     from epi_bench.preparation import prepare_run
     from epi_bench.training import TrainingLoop, create_accelerator

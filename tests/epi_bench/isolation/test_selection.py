@@ -26,7 +26,7 @@ def test_takes_exactly_the_largest_and_never_a_zero(scores, data):
     size = sum(map(len, scores))
     count = data.draw(st.integers(0, size))
     flat, mask = _select(scores, count)
-    taken = sorted(value for value, protected in zip(flat, mask) if protected)
+    taken = sorted(value for value, protected in zip(flat, mask, strict=True) if protected)
     expected = sorted((value for value in flat if value > 0), reverse=True)[:count]
     assert taken == sorted(expected)
 
@@ -35,7 +35,7 @@ def test_takes_exactly_the_largest_and_never_a_zero(scores, data):
 def test_smallest_first_takes_zeros_before_anything_else(scores, data):
     count = data.draw(st.integers(0, sum(map(len, scores))))
     flat, mask = _select(scores, count, largest=False)
-    taken = sorted(value for value, protected in zip(flat, mask) if protected)
+    taken = sorted(value for value, protected in zip(flat, mask, strict=True) if protected)
     assert taken == sorted(flat)[:count]
 
 

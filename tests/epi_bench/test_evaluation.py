@@ -1,0 +1,146 @@
+"""Scoring: modes, batch size, untrained models."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from epi_bench.chat import ChatEncoder
+from epi_bench.evaluation import TaskEvaluator, TaskScores, text_negative_log_likelihood
+from epi_bench.interference import ConflictProbe
+from epi_bench.losses import mean_loss
+from epi_bench.task import TASKS
+
+
+@pytest.fixture(scope="module")
+def model(toy_model):
+    return AutoModelForCausalLM.from_pretrained(toy_model).eval()
+
+
+@pytest.fixture(scope="module")
+def encoder(toy_model):
+    return ChatEncoder(AutoTokenizer.from_pretrained(toy_model), 64)
+
+
+@pytest.fixture(scope="module")
+def learned(model, encoder, toy_tasks):
+    """The toy model, trained until it answers some questions right and others wrong."""
+    import copy
+
+    from epi_bench.batching import collate
+
+    trained = copy.deepcopy(model)
+    optimizer = torch.optim.AdamW(trained.parameters(), 5e-3)
+    names = ["toy_first", "toy_second", "toy_choice"]
+    examples = [e for name in names for e in TASKS.get(name)().examples("test")][::2]
+    batch = collate([encoder.encode(e.messages) for e in examples], 0)
+    for _ in range(120):
+        mean_loss(trained, batch).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return trained.eval()
+
+
+def _evaluator(name, encoder, batch_size, count=None):
+    task = TASKS.get(name)()
+    return TaskEvaluator(task, task.examples("test")[:count], encoder, batch_size)
+
+
+@pytest.mark.parametrize("name", ["toy_first", "toy_second", "toy_choice"])
+def test_a_batch_of_one_and_a_batch_of_many_score_the_same(name, encoder, learned):
+    one, many = (_evaluator(name, encoder, size).score(learned) for size in (1, 5))
+    assert one.items == many.items
+    assert 0 < one.mean < 100  # some right, some wrong: otherwise this would prove nothing
+    assert one.metrics == pytest.approx(many.metrics, rel=1e-4)
+
+
+def test_teacher_forced_exact_match_is_greedy_exact_match(encoder, learned):
+    task = TASKS.get("toy_first")()
+    examples = task.examples("test")
+    forced = TaskEvaluator(task, examples, encoder, 8).score(learned)
+
+    generating = type(task)()
+    generating.card = dataclasses.replace(
+        task.card, scoring="generate", metric="exact", max_new_tokens=10
+    )
+    generating.score = lambda example, prediction: {
+        "exact": float(prediction.text == example.reference)
+    }
+    generated = TaskEvaluator(generating, examples, encoder, 8).score(learned)
+    assert forced.items == generated.items
+
+
+def test_choice_by_one_forward_pass_equals_choice_by_whole_sequences(encoder, learned):
+    evaluator = _evaluator("toy_choice", encoder, 4)
+    predictions = evaluator._predict(learned)
+    for options, prediction in zip(evaluator._options, predictions, strict=True):
+        for option, found in zip(options, prediction.option_log_likelihoods, strict=True):
+            ids = torch.tensor(option.input_ids)[None]
+            with torch.no_grad():
+                logits = learned(ids).logits.log_softmax(-1)
+            wanted = sum(
+                logits[0, i - 1, token].item()
+                for i, (token, s) in enumerate(
+                    zip(option.input_ids, option.supervised, strict=True)
+                )
+                if s
+            )
+            assert found == pytest.approx(wanted, abs=1e-4)
+
+
+def test_scoring_leaves_model_and_mode_alone(model, encoder, toy_tasks):
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    model.train()
+    _evaluator("toy_second", encoder, 4, 4).score(model)
+    assert model.training
+    model.eval()
+    assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
+
+
+def test_mean_and_standard_error_by_hand():
+    scores = TaskScores((100.0, 0.0, 100.0, 100.0), {})
+    assert scores.mean == 75.0
+    assert scores.standard_error == pytest.approx((2500 / 4) ** 0.5)  # variance 2500, n = 4
+    assert TaskScores((100.0,), {}).standard_error is None
+
+
+def test_text_loss_equals_that_of_transformers_on_one_window(model, encoder):
+    text = "copy the word red green blue " * 3
+    ids = encoder.tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        expected = model(input_ids=ids, labels=ids).loss.item()
+    found, tokens = text_negative_log_likelihood(model, encoder.tokenizer, text, 1000, 4)
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert tokens == ids.shape[1] - 1
+
+
+def test_gradient_conflict_of_a_task_with_itself_is_one(model, encoder, toy_tasks):
+    encode = encoder.encode
+    first = [encode(e.messages) for e in TASKS.get("toy_first")().examples("train")[:6]]
+    second = [encode(e.messages) for e in TASKS.get("toy_second")().examples("train")[:6]]
+    probe = ConflictProbe(
+        {"a": first, "again": first, "b": second}, 0, 6, torch.Generator().manual_seed(0)
+    )
+    cosines = probe.measure(model).cosines
+    assert cosines[0][1] == pytest.approx(1.0, abs=1e-5)
+    assert cosines[0][2] == cosines[2][0]
+    assert -1 <= cosines[0][2] < 0.999
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_gradient_cosine_against_plain_backward(model, encoder, toy_tasks):
+    from epi_bench.batching import collate
+
+    gradients, pools = [], {}
+    for name in ("toy_first", "toy_second"):
+        pools[name] = [encoder.encode(e.messages) for e in TASKS.get(name)().examples("train")[:5]]
+        model.zero_grad()
+        mean_loss(model, collate(pools[name], 0)).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    model.zero_grad(set_to_none=True)
+    expected = torch.cosine_similarity(*gradients, dim=0).item()
+    probe = ConflictProbe(pools, 0, 5, torch.Generator().manual_seed(0))
+    assert probe.measure(model).cosines[0][1] == pytest.approx(expected, abs=1e-5)

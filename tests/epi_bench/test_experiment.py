@@ -1,0 +1,211 @@
+"""Whole runs: identity, records, failures, interruption."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from epi_bench import Strategy, register_strategy
+from epi_bench.config import complete_spec, read_toml
+from epi_bench.errors import UserError
+from epi_bench.launch import RunRequest, expand, reference_spec, run_in_process
+from epi_bench.leaderboard import load_published
+from epi_bench.observer import RunObserver
+from epi_bench.record import comparable, load_record
+from epi_bench.strategy import STRATEGIES
+from epi_bench.workspace import Workspace
+
+ALL = ["toy_first", "toy_second", "toy_choice"]
+
+
+def test_two_runs_of_one_specification_give_identical_records(run_toy, tmp_path):
+    first = run_toy("epi", tasks=ALL, out=tmp_path / "one").record
+    second = run_toy("epi", tasks=ALL, out=tmp_path / "two").record
+    assert first.status == "finished"
+    assert comparable(first) == comparable(second)
+
+
+def test_a_record_holds_what_the_run_measured(run_toy):
+    outcome = run_toy("epi", {"warmup": 2, "interval": 3}, tasks=ALL)
+    record = load_record(outcome.path)
+    assert record == outcome.record
+    matrix = record.score_matrix
+    assert matrix.rows == ("base", *ALL)
+    assert [column.learned_at for column in matrix.columns] == [1, 2, 3]
+    assert matrix.n == (14, 14, 14)
+    assert len(record.gradient_conflict.points) == 3
+    assert record.mask_statistics[-1].values["achieved_ratio"] == pytest.approx(0.5, rel=1e-3)
+    assert record.retention.tokens > 1000
+    assert record.cost.tokens_trained > 0
+    assert record.cost.extra_state_bytes > 4 * record.cost.trainable_parameters
+    assert record.strategy.hyperparameters["beta"] == 0.99
+    assert record.environment.threads == 1
+
+
+def test_an_untrained_model_forgets_nothing(run_toy):
+    class Frozen(Strategy):
+        """Every step is undone."""
+
+        def begin_experience(self, experience):
+            self.kept = [p.detach().clone() for p in self.context.model.parameters()]
+
+        def parameters_updated(self, step):
+            for parameter, kept in zip(step.model.parameters(), self.kept, strict=True):
+                parameter.data.copy_(kept)
+
+    if "toy_frozen" not in STRATEGIES.names():
+        register_strategy("toy_frozen")(Frozen)
+    metrics = run_toy("toy_frozen", tasks=ALL).record.metrics
+    for name in ("forgetting", "backward_transfer", "forward_transfer", "general_retention"):
+        assert metrics[name] == 0
+
+
+def test_a_finished_run_is_skipped_and_force_makes_it_anew(run_toy):
+    first = run_toy()
+    again = run_toy()
+    assert again.skipped
+    assert again.record == first.record
+    forced = run_toy(request={"force": True})
+    assert not forced.skipped
+    assert comparable(forced.record) == comparable(first.record)
+
+
+def test_mixed_stream_has_as_many_rows_as_tasks_and_only_fitting_metrics(run_toy):
+    record = run_toy(tasks=ALL, stream={"kind": "mixed"}).record
+    assert len(record.score_matrix.rows) == 1 + 3
+    assert record.experiences[0].steps == 18
+    assert record.metrics["average_accuracy"] is not None
+    assert record.metrics["backward_transfer"] is None
+    assert record.metrics["forgetting"] is None
+
+
+def test_references_come_once_and_complete_the_metrics(toy_spec, tmp_path):
+    spec = toy_spec("full_sft", tasks=ALL)
+    workspace = Workspace(tmp_path)
+    without = next(run_in_process([spec], RunRequest(workspace), RunObserver()))
+    assert without.record.metrics["intransigence"] is None
+    request = RunRequest(workspace, references=True)
+    completed = next(run_in_process([spec], request, RunObserver()))
+    assert completed.skipped  # completed from its score matrix, not trained again
+    assert set(completed.record.reference_scores) == set(ALL)
+    assert completed.record.metrics["intransigence"] is not None
+    assert load_record(completed.path) == completed.record
+    # the first task of a stream is trained exactly as alone
+    matrix = completed.record.score_matrix
+    assert matrix.values[1][0] == completed.record.reference_scores[matrix.columns[0].task]
+    tracks = load_published(tmp_path / "leaderboards").tracks
+    assert len(tracks) == 1  # references are not published
+
+
+def test_a_reference_is_the_same_for_every_strategy_seed_and_stream(toy_spec):
+    specs = [
+        toy_spec("epi", {"ratio": 0.2}, seed=3),
+        toy_spec("full_sft", stream={"kind": "mixed"}),
+        toy_spec("lora", stream={"order": "random"}),
+    ]
+    references = {reference_spec(spec, "toy_first").model_dump_json() for spec in specs}
+    assert len(references) == 1
+
+
+def test_a_failing_strategy_leaves_a_failed_record_and_the_others_go_on(toy_spec, tmp_path):
+    class Broken(Strategy):
+        """Fails in the second experience."""
+
+        def begin_experience(self, experience):
+            if experience.index == 1:
+                raise ZeroDivisionError("on purpose")
+
+    if "toy_broken" not in STRATEGIES.names():
+        register_strategy("toy_broken")(Broken)
+    specs = expand(toy_spec(), {"toy_broken": {}, "full_sft": {}}, [0])
+    outcomes = list(run_in_process(specs, RunRequest(Workspace(tmp_path)), RunObserver()))
+    assert [outcome.succeeded for outcome in outcomes] == [False, True]
+    record = load_record(outcomes[0].path)
+    assert record.status == "failed"
+    assert record.error == "ZeroDivisionError: on purpose"
+    published = list((tmp_path / "leaderboards").rglob("*.json"))
+    assert [path.stem for path in published] == [outcomes[1].record.run_id]
+
+
+def test_ctrl_c_leaves_no_record(run_toy, tmp_path):
+    class Interrupt(RunObserver):
+        def step_done(self, report):
+            if report.number == 4:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_toy(observer=Interrupt())
+    assert not list(tmp_path.rglob("*.json"))
+    events = [json.loads(line) for line in next(tmp_path.rglob("events.jsonl")).open()]
+    assert events[-1]["event"] == "run_ended"
+    assert events[-1]["status"] == "interrupted"
+    assert run_toy().record.status == "finished"
+
+
+def test_run_toml_repeats_the_run(run_toy):
+    outcome = run_toy("epi", {"ratio": 0.25}, accumulation=2)
+    content = read_toml(outcome.path.with_name("run.toml"))
+    content.pop("locations")
+    assert complete_spec(content) == outcome.spec
+
+
+def test_seeds_draw_their_own_order(toy_spec):
+    from epi_bench.preparation import prepare_run
+
+    orders = {
+        tuple(prepare_run(toy_spec(tasks=ALL, stream={"order": "random"}, seed=seed)).tasks)
+        for seed in range(8)
+    }
+    assert len(orders) > 2
+
+
+def test_the_identity_covers_what_changes_results_and_nothing_else(toy_spec):
+    from epi_bench.preparation import prepare_run
+
+    def identity(**changes):
+        return prepare_run(toy_spec(**changes)).run_id
+
+    assert identity() == identity()
+    different = [identity(), identity(seed=1), identity(learning_rate=1e-4), identity(steps=7)]
+    assert len(set(different)) == 4
+    larger_batches = toy_spec().model_copy(
+        update={"evaluation": toy_spec().evaluation.model_copy(update={"batch_size": 7})}
+    )
+    assert prepare_run(larger_batches).run_id == identity()
+
+
+def test_examples_without_supervised_tokens_are_refused_or_counted(toy_spec):
+    from epi_bench.preparation import prepare_run
+
+    def prepared(max_length):
+        spec = toy_spec()
+        data = spec.data.model_copy(update={"max_length": max_length})
+        return prepare_run(spec.model_copy(update={"data": data}))
+
+    with pytest.raises(UserError, match="none of the 42 training examples keeps a supervised"):
+        prepared(8)
+    lengths = sorted(len(e) for e in prepared(64).tasks["toy_first"].train)
+    some = prepared(lengths[0] - 2)
+    report = some.tasks["toy_first"].report
+    assert report.unsupervised + report.encoded == 42
+    assert any("cut" in warning or "left out" in warning for warning in some.warnings)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_too_few_rows_are_refused(toy_spec, split):
+    from epi_bench.preparation import prepare_run
+
+    spec = toy_spec()
+    data = spec.data.model_copy(update={f"{split}_examples": 1000})
+    with pytest.raises(UserError, match=f"1000 were asked for: lower --{split}-examples"):
+        prepare_run(spec.model_copy(update={"data": data}))
+
+
+def test_saved_model_is_loaded_by_transformers(run_toy, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    run_toy("lora", {"rank": 2}, request={"save_model": tmp_path / "model"})
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert not any("lora" in name for name, _ in model.named_parameters())

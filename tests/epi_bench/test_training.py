@@ -1,0 +1,234 @@
+"""The training loop: loss, budget, hooks, determinism."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from epi_bench import EncodedExample, Strategy
+from epi_bench.batching import collate, length_sorted_batches, shuffled_batches
+from epi_bench.config import TrainingSpec
+from epi_bench.errors import TrainingFailedError
+from epi_bench.losses import mean_loss, summed_loss
+from epi_bench.optimization import build_optimizer, learning_rate_share
+from epi_bench.training import steps_of
+
+
+def _examples(count=12, seed=0):
+    generator = random.Random(seed)
+    made = []
+    for _ in range(count):
+        length = generator.randint(3, 12)
+        ids = tuple(generator.randrange(100) for _ in range(length))
+        made.append(EncodedExample(ids, tuple(i >= length // 2 for i in range(length))))
+    return made
+
+
+@pytest.fixture(scope="module")
+def model(toy_model):
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(toy_model).eval()
+
+
+def test_loss_equals_that_of_transformers(model):
+    batch = collate(_examples(), pad_token_id=0)
+    assert mean_loss(model, batch).item() == pytest.approx(model(**batch).loss.item(), rel=1e-6)
+
+
+def test_loss_does_not_depend_on_how_a_step_is_cut(model):
+    examples = _examples()
+    whole, count = summed_loss(model, collate(examples, 0))
+    parts = [summed_loss(model, collate(examples[i : i + 5], 0)) for i in range(0, 12, 5)]
+    assert sum(tokens for _, tokens in parts) == count
+    assert sum(total.item() for total, _ in parts) == pytest.approx(whole.item(), rel=1e-5)
+
+
+def test_accumulation_gives_the_same_gradients_as_one_large_batch(train_toy):
+    loop = train_toy(steps=1)
+    examples = _examples()
+    gradients = []
+    for micro_batches in ([examples], [examples[:3], examples[3:4], examples[4:]]):
+        loop._accumulate(micro_batches)
+        gradients.append([p.grad.clone() for p in loop.model.parameters()])
+        loop.model.zero_grad()
+    for whole, cut in zip(*gradients, strict=True):
+        assert torch.allclose(whole, cut, rtol=1e-4, atol=1e-6)
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(1, 7), st.integers(0, 9))
+def test_every_example_comes_once_before_any_comes_again(lengths, batch_size, seed):
+    batches = shuffled_batches(lengths, batch_size, random.Random(seed))
+    seen: Counter[int] = Counter()
+    bucket = batch_size * 16
+    drawn = 0
+    while drawn < 3 * bucket:
+        batch = next(batches)
+        seen.update(batch)
+        drawn += len(batch)
+    # bucket ends are where the permutation's order is exact
+    assert max(seen.values()) - min(seen[i] for i in range(len(lengths))) <= 1
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(1, 7))
+def test_scoring_batches_hold_every_example_once_longest_first(lengths, batch_size):
+    batches = list(length_sorted_batches(lengths, batch_size))
+    order = [position for batch in batches for position in batch]
+    assert sorted(order) == list(range(len(lengths)))
+    assert [lengths[p] for p in order] == sorted(lengths, reverse=True)
+
+
+def test_padding_is_small():
+    lengths = [random.Random(i).randint(10, 100) for i in range(1000)]
+    batches = shuffled_batches(lengths, 16, random.Random(0))
+    real = padded = 0
+    for _ in range(60):
+        rows = [lengths[position] for position in next(batches)]
+        real += sum(rows)
+        padded += max(rows) * len(rows)
+    assert padded / real < 1.1
+
+
+def test_collate_by_hand():
+    batch = collate(
+        [EncodedExample((5, 6, 7), (False, True, True)), EncodedExample((8,), (True,))], 9
+    )
+    assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert batch["labels"].tolist() == [[-100, 6, 7], [8, -100, -100]]
+
+
+@pytest.mark.parametrize(
+    ("decay", "expected"),
+    [
+        ("linear", [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]),
+        ("constant", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]),
+        ("cosine", [0.5, 1.0, 1.0, 0.8535534, 0.5, 0.1464466]),
+    ],
+)
+def test_learning_rate_by_hand(decay, expected):
+    spec = TrainingSpec(steps=6, warmup_share=1 / 3, decay=decay)
+    shares = [learning_rate_share(step, 6, spec) for step in range(1, 7)]
+    assert shares == pytest.approx(expected)
+
+
+def test_vectors_are_not_decayed(model):
+    optimizer = build_optimizer(model.parameters(), TrainingSpec(steps=1, weight_decay=0.1), 1e-3)
+    for group in optimizer.param_groups:
+        assert group["weight_decay"] == (0.1 if group["params"][0].ndim >= 2 else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "examples", "budget", "expected"),
+    [
+        ({"steps": 150}, 10, 1.0, 150),
+        ({"steps": 150}, 10, 5.0, 750),
+        ({"epochs": 1.0, "batch_size": 8}, 17, 1.0, 3),
+        ({"epochs": 2.0, "batch_size": 4, "accumulation": 2}, 16, 1.0, 4),
+        ({"epochs": 0.1, "batch_size": 8}, 8, 1.0, 1),
+    ],
+)
+def test_steps_of_an_experience(settings, examples, budget, expected):
+    assert steps_of(examples, budget, TrainingSpec(**settings)) == expected
+
+
+def test_hooks_are_called_in_the_documented_order(train_toy):
+    calls = []
+
+    class Recorder(Strategy):
+        def prepare_model(self, model):
+            calls.append("prepare_model")
+            return model
+
+        def begin_experience(self, experience):
+            calls.append(f"begin {experience.name}")
+
+        def training_examples(self, experience):
+            calls.append("training_examples")
+            return experience.examples
+
+        def penalty(self, model):
+            calls.append("penalty")
+
+        def gradients_ready(self, step):
+            assert all(p.grad is not None for p in step.model.parameters())
+            calls.append("gradients_ready")
+
+        def parameters_updated(self, step):
+            calls.append("parameters_updated")
+
+        def end_experience(self, experience):
+            calls.append("end")
+
+    train_toy(strategy=Recorder(), steps=1, accumulation=2)
+    a_step = ["penalty", "penalty", "gradients_ready", "parameters_updated", "end"]
+    first = ["begin toy_first", "training_examples", *a_step]
+    second = ["begin toy_second", "training_examples", *a_step]
+    assert calls == ["prepare_model", *first, *second]
+
+
+def test_gradients_reach_the_hook_before_clipping(train_toy):
+    norms = []
+
+    class Norms(Strategy):
+        def gradients_ready(self, step):
+            norms.append(_gradient_norm(step.model))
+
+        def parameters_updated(self, step):
+            norms.append(_gradient_norm(step.model))
+
+    train_toy(strategy=Norms(), steps=1, max_gradient_norm=0.01, tasks=["toy_first"])
+    assert norms[0] > 0.1
+    assert norms[1] == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_penalty_changes_the_gradient_by_its_own(train_toy):
+    gradients = {}
+
+    class Pull(Strategy):
+        def __init__(self, strength):
+            self.strength = strength
+
+        def penalty(self, model):
+            return self.strength * sum(p.sum() for p in model.parameters())
+
+        def gradients_ready(self, step):
+            gradients[self.strength] = [p.grad.clone() for p in step.model.parameters()]
+
+    for strength in (0.0, 2.0):
+        train_toy(strategy=Pull(strength), steps=1, tasks=["toy_first"], accumulation=2)
+    for plain, pulled in zip(gradients[0.0], gradients[2.0], strict=True):
+        assert torch.allclose(pulled - plain, torch.full_like(plain, 2.0), atol=1e-4)
+
+
+def test_two_trainings_of_one_specification_are_bit_identical(train_toy):
+    first, second = train_toy("lora", {"dropout": 0.1}), train_toy("lora", {"dropout": 0.1})
+    for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_another_seed_trains_otherwise(train_toy):
+    first, second = train_toy(seed=0), train_toy(seed=1)
+    assert any(
+        not torch.equal(a, b)
+        for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True)
+    )
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(train_toy):
+    class Poison(Strategy):
+        def parameters_updated(self, step):
+            with torch.no_grad():
+                next(iter(step.model.parameters())).fill_(float("nan"))
+
+    with pytest.raises(TrainingFailedError, match="step 2 of 'toy_first'"):
+        train_toy(strategy=Poison())
+
+
+def _gradient_norm(model):
+    return torch.cat([p.grad.flatten() for p in model.parameters()]).norm().item()
