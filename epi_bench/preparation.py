@@ -17,11 +17,14 @@ from pathlib import Path
 from epi_bench.backbone import ModelLocation, load_tokenizer, locate_model
 from epi_bench.chat import ChatEncoder, EncodedExample, EncodingReport
 from epi_bench.config import RunSpec, run_id
+from epi_bench.dataset_task import DatasetTask
 from epi_bench.errors import UserError
 from epi_bench.strategy import STRATEGIES, Experience, Strategy, create_strategy
 from epi_bench.stream import ExperiencePlan, build_stream, mix_examples, order_tasks
 from epi_bench.task import TASKS, Example, Split, Task
 from epi_bench.training import steps_of
+
+SPLITS: tuple[Split, ...] = ("train", "test")
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,7 @@ def _warnings(tasks: Mapping[str, PreparedTask], encoder: ChatEncoder) -> list[s
             "the tokenizer has no chat template: the default (ChatML) is used and recorded"
         )
     for name, prepared in tasks.items():
+        warnings += _skipped_rows(prepared.task)
         report = prepared.report
         if report.unsupervised:
             warnings.append(
@@ -194,6 +198,19 @@ def _warnings(tasks: Mapping[str, PreparedTask], encoder: ChatEncoder) -> list[s
                 f"to {encoder.max_length} tokens"
             )
     return warnings
+
+
+def _skipped_rows(task: Task) -> list[str]:
+    if not isinstance(task, DatasetTask):
+        return []
+    lines = []
+    for split in SPLITS:
+        report = task.report(split)
+        for reason, count in report.skipped.items():
+            lines.append(
+                f"task {task.name!r}: {count} of {report.rows} {split} rows left out: {reason}"
+            )
+    return lines
 
 
 def _examples_fingerprint(examples: Sequence[Example]) -> str:

@@ -208,12 +208,17 @@ def _score_matrix(prepared: PreparedRun, measured: Measurements) -> ScoreMatrixR
 
 
 def _learned_at(prepared: PreparedRun, task: str) -> int | None:
-    """The row after the last experience that trained the task, if it trained this task alone."""
+    """The row right after the last experience that trained the task.
+
+    There is no such moment in a stream of one experience with all tasks: nothing follows it.
+    """
+    if len(prepared.plans) == 1 and len(prepared.tasks) > 1:
+        return None
     row, found = 0, None
     for plan in prepared.plans:
         row += plan.evaluations
         if task in plan.tasks:
-            found = row if len(plan.tasks) == 1 else None
+            found = row
     return found
 
 

@@ -55,6 +55,3 @@ def main() -> None:
     except UserError as error:
         typer.echo(f"epi-bench: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("epi-bench: interrupted; no record was written for the run under way", err=True)
-        sys.exit(130)

@@ -35,10 +35,14 @@ def execute(
     console = Console(quiet=quiet)
     outcomes: list[RunOutcome] = []
     progress = LiveProgress(console) if not quiet and jobs == 1 else None
-    with progress or nullcontext():
-        for outcome in _outcomes(specs, request, jobs, progress or RunObserver()):
-            outcomes.append(outcome)
-            _announce(outcome, len(outcomes), len(specs), console)
+    try:
+        with progress or nullcontext():
+            for outcome in _outcomes(specs, request, jobs, progress or RunObserver()):
+                outcomes.append(outcome)
+                _announce(outcome, len(outcomes), len(specs), console)
+    except KeyboardInterrupt:
+        typer.echo("epi-bench: interrupted; the run under way left no record", err=True)
+        raise typer.Exit(130) from None
     if report and outcomes and outcomes[0].path:
         status = "skipped" if outcomes[0].skipped else str(outcomes[0].record.status)  # type: ignore[union-attr]
         report.write_text(f"{status} {outcomes[0].path.resolve()}", encoding="utf-8")

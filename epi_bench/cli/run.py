@@ -140,6 +140,13 @@ def run(
     evaluation_batch_size: Annotated[
         int | None, typer.Option(help="Examples scored at once.", rich_help_panel=TRAINING)
     ] = None,
+    probe_examples: Annotated[
+        int | None,
+        typer.Option(
+            help="Examples of each task's gradient-conflict probe; 0 turns the probes off.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -202,7 +209,7 @@ def run(
             "autocast": autocast,
             "gradient_checkpointing": gradient_checkpointing,
         },
-        "evaluation": {"batch_size": evaluation_batch_size},
+        "evaluation": {"batch_size": evaluation_batch_size, "probe_examples": probe_examples},
         "seed": seed,
     }
     selection = Selection(

@@ -8,25 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 from epi_bench.launch import RunOutcome
+from epi_bench.leaderboard import MEASURES
 from epi_bench.record import RunRecord, ScoreMatrixRecord
 from epi_bench.workspace import Workspace
 
 UNDEFINED = "–"
-
-METRICS = (
-    ("average_accuracy", "average accuracy", "mean of the last row"),
-    ("backward_transfer", "backward transfer", "last row minus the score right after learning"),
-    ("forgetting", "forgetting", "best earlier score minus the last row"),
-    ("forgetting_rate", "forgetting rate, %", "forgotten share of what was learned"),
-    ("forward_transfer", "forward transfer", "score before learning minus the base model's"),
-    ("learning_accuracy", "learning accuracy", "score right after learning each task"),
-    ("worst_task_drop", "worst task drop", "the task that lost most"),
-    ("intransigence", "intransigence", "single-task reference minus score after learning"),
-    ("interference", "interference", "single-task reference minus joint training"),
-    ("average_normalised_score", "average normalised score", "1 is the single-task reference"),
-    ("gradient_conflict", "gradient conflict", "share of task pairs with opposed gradients"),
-    ("general_retention", "general text, nats a token", "loss after minus before, 0 is none lost"),
-)
 
 
 def print_record(outcome: RunOutcome, console: Console) -> None:
@@ -99,11 +85,10 @@ def _metrics_table(record: RunRecord) -> Table:
     table.add_column()
     table.add_column(justify="right")
     table.add_column(style="dim")
-    for name, label, meaning in METRICS:
-        value = record.metrics.get(name)
-        if value is not None:
-            digits = 1 if abs(value) >= 1.5 or name.endswith("accuracy") else 2
-            table.add_row(label, _number(value, digits), meaning)
+    for measure in MEASURES.values():
+        value = measure.of(record)
+        if value is not None and not measure.cost and not measure.name.endswith("_left_out"):
+            table.add_row(measure.title, _number(value, measure.decimals), measure.formula)
     return table
 
 
