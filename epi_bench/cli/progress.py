@@ -81,8 +81,8 @@ class LiveProgress(RunObserver):
         )
 
     def scored(self, row: str, scores: Mapping[str, float]) -> None:
-        cells = "  ".join(f"{name} {score:5.1f}" for name, score in scores.items())
-        self._console.print(f"  after {row}: {cells}", highlight=False, markup=False)
+        cells = "  ".join(f"{name} {score:.0f}" for name, score in scores.items())
+        self._console.print(f"  {row}:  {cells}", highlight=False, markup=False, soft_wrap=True)
 
     def run_ended(self, status: str, error: str | None) -> None:
         if self._bar is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from epi_bench.launch import RunOutcome
@@ -88,7 +89,8 @@ def _metrics_table(record: RunRecord) -> Table:
     for measure in MEASURES.values():
         value = measure.of(record)
         if value is not None and not measure.cost and not measure.name.endswith("_left_out"):
-            table.add_row(measure.title, _number(value, measure.decimals), measure.formula)
+            row = (measure.title, _number(value, measure.decimals), measure.formula)
+            table.add_row(*map(escape, row))
     return table
 
 

@@ -205,7 +205,7 @@ def test_a_failing_strategy_gives_code_1_and_the_others_their_records(tmp_path, 
         "        raise RuntimeError('broken on purpose')\n"
     )
     arguments = ["--plugin", "failing.py", "--strategy", "failing,full_sft"]
-    code, out, error = call("run", *small, *arguments, cwd=tmp_path)
+    code, _, error = call("run", *small, *arguments, cwd=tmp_path)
     assert code == 1
     assert "failing failed: RuntimeError: broken on purpose" in error
     statuses = sorted(load_record(p).status for p in (tmp_path / "runs").glob("*/record.json"))
