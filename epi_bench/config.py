@@ -157,9 +157,9 @@ class RunSpec(Section):
 TINY_DEFAULTS: dict[str, Any] = {
     "data": {"max_length": 128},
     "training": {
-        "steps": 150,
-        "batch_size": 24,
-        "learning_rate": 1e-3,
+        "steps": 100,
+        "batch_size": 20,
+        "learning_rate": 1.5e-3,
         "warmup_share": 0.05,
         "decay": "linear",
     },

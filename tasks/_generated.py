@@ -22,6 +22,11 @@ THINGS = (
     *("jars", "keys", "maps", "nuts", "pens", "pins", "rings", "toys"),
 )
 COLOURS = ("red", "blue", "green", "black", "white", "pink", "gold", "grey")
+OPPOSITES = (
+    *(("hot", "cold"), ("big", "small"), ("tall", "short"), ("fast", "slow"), ("old", "new")),
+    *(("rich", "poor"), ("dark", "light"), ("wet", "dry"), ("hard", "soft"), ("loud", "quiet")),
+    *(("full", "empty"), ("high", "low"), ("near", "far"), ("thick", "thin"), ("clean", "dirty")),
+)
 
 LICENCE = "Apache-2.0"
 
@@ -45,7 +50,7 @@ class GeneratedTask(Task):
         test_count: Examples of the split ``test``.
     """
 
-    train_count: ClassVar[int] = 2400
+    train_count: ClassVar[int] = 2000
     test_count: ClassVar[int] = 200
 
     @abstractmethod

@@ -5,19 +5,12 @@ from __future__ import annotations
 import random
 
 from epi_bench import Example, TaskCard, register_task
-from epi_bench.tasks._generated import (
-    COLOURS,
-    LICENCE,
-    NAMES,
-    THINGS,
-    GeneratedTask,
-    conversation,
-)
+from epi_bench.tasks._generated import COLOURS, LICENCE, NAMES, THINGS, GeneratedTask, conversation
 
 
 @register_task("mini_chat")
 class MiniChat(GeneratedTask):
-    """The first turn tells who has what, later turns ask for it, the last one by a pronoun."""
+    """Asked back what was told (level 0), what was corrected (1), what one of two has (2)."""
 
     card = TaskCard(
         summary="Multi-turn conversations that end with a question about what was said",
@@ -29,21 +22,34 @@ class MiniChat(GeneratedTask):
     )
 
     def draw(self, generator: random.Random) -> Example:
-        """A conversation about two to four people."""
-        level = generator.randrange(3)
-        people = generator.sample(NAMES, level + 2)
-        colours = generator.sample(COLOURS, len(people))
-        things = generator.sample(THINGS, len(people))
-        told = [
-            f"{name} has {colour} {thing}"
-            for name, colour, thing in zip(people, colours, things, strict=True)
-        ]
-        turns = [", ".join(told) + ".", "I see."]
-        asked = generator.randrange(len(people))
-        name, colour, thing = people[asked], colours[asked], things[asked]
-        if generator.random() < 0.5:
-            turns += [f"Who has {thing}?", f"{name} has."]
-            last, answer = "What colour?", f"The {thing} of {name} are {colour}."
-        else:
-            last, answer = f"What does {name} have?", f"{name} has the {colour} {thing}."
-        return Example(conversation(*turns, last, answer), answer, meta={"level": level})
+        """A conversation of a random level."""
+        level = generator.choice((0, 0, 1, 1, 2))
+        turns, answer = (_told, _corrected, _one_of_two)[level](generator)
+        return Example(conversation(*turns, answer), answer, meta={"level": level})
+
+
+def _told(generator: random.Random) -> tuple[list[str], str]:
+    name, colour, thing = map(generator.choice, (NAMES, COLOURS, THINGS))
+    question, answer = generator.choice(
+        (
+            ("Who has them?", f"It is {name}."),
+            ("Which colour?", f"They are {colour}."),
+            ("What are they?", f"They are {thing}."),
+        )
+    )
+    return [f"{name} has {colour} {thing}.", "I see.", question], answer
+
+
+def _corrected(generator: random.Random) -> tuple[list[str], str]:
+    name, thing = generator.choice(NAMES), generator.choice(THINGS)
+    before, after = generator.sample(COLOURS, 2)
+    question, colour = generator.choice((("Which colour now?", after), ("And before?", before)))
+    told = f"{name} has {before} {thing}."
+    return [told, "I see.", f"No, {after} ones.", "Oh.", question], f"They are {colour}."
+
+
+def _one_of_two(generator: random.Random) -> tuple[list[str], str]:
+    people, things = generator.sample(NAMES, 2), generator.sample(THINGS, 2)
+    asked = generator.randrange(2)
+    told = f"{people[0]} has {things[0]}, {people[1]} has {things[1]}."
+    return [told, "I see.", f"What about {people[asked]}?"], f"They are {things[asked]}."

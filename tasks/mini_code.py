@@ -13,7 +13,6 @@ SELECTIONS = (
     ("{} after the first {n}", "{}[{n}:]"),
     ("every {n} of {}", "{}[::{n}]"),
 )
-REORDERINGS = (("{} in order", "sorted({})"), ("{} without repeats", "set({})"))
 REDUCTIONS = (
     ("the sum of {}", "sum({})"),
     ("the number of {}", "len({})"),
@@ -26,14 +25,13 @@ LEVELS = (
     (SELECTIONS,),
     (SELECTIONS, REDUCTIONS),
     (SELECTIONS, REDUCTIONS, CHANGES),
-    (REORDERINGS, SELECTIONS, REDUCTIONS, CHANGES),
 )
 """What is done to a list, innermost first: descriptions, and the expressions for them."""
 
 
 @register_task("mini_code")
 class MiniCode(GeneratedTask):
-    """List expressions, from one operation to four nested ones."""
+    """List expressions, from one operation to three nested ones."""
 
     card = TaskCard(
         summary="Descriptions in words of a Python expression over a list",
@@ -45,13 +43,13 @@ class MiniCode(GeneratedTask):
     )
 
     def draw(self, generator: random.Random) -> Example:
-        """An instruction with one to four operations, every number of them equally often."""
-        level = generator.randrange(4)
+        """An instruction with one to three operations, every number of them equally often."""
+        level = generator.randrange(len(LEVELS))
         name = generator.choice(THINGS)
         words, code = f"the {name}", name
         for layer in LEVELS[level]:
             description, expression = generator.choice(layer)
-            number = generator.randint(2, 9)
+            number = generator.randint(2, 19)
             words = description.format(words, n=number)
             code = expression.format(code, n=number)
         return Example(

@@ -6,42 +6,30 @@ import random
 from collections.abc import Callable
 
 from epi_bench import Example, TaskCard, register_task
-from epi_bench.tasks._generated import (
-    COLOURS,
-    LICENCE,
-    NAMES,
-    THINGS,
-    GeneratedTask,
-    conversation,
-)
+from epi_bench.tasks._generated import LICENCE, OPPOSITES, GeneratedTask, conversation
 
-WORDS = (*NAMES, *THINGS, *COLOURS)
+WORDS = tuple(word for pair in OPPOSITES[:6] for word in pair)
 
 TRANSFORMATIONS: tuple[tuple[str, Callable[[list[str]], list[str]]], ...] = (
     ("Reverse the words.", lambda words: words[::-1]),
-    ("Swap the first and the last word.", lambda words: [words[-1], *words[1:-1], words[0]]),
-    ("Move the last word to the front.", lambda words: [words[-1], *words[:-1]]),
-    ("Move the first word to the end.", lambda words: [*words[1:], words[0]]),
-    ("Write each word twice.", lambda words: [word for word in words for _ in range(2)]),
-    ("Leave out the first word.", lambda words: words[1:]),
-    ("Leave out the last word.", lambda words: words[:-1]),
-    ("Write every other word.", lambda words: words[::2]),
+    ("Put not before each word.", lambda words: [part for word in words for part in ("not", word)]),
+    ("Write the first word twice.", lambda words: [words[0], *words]),
 )
 
-SHORTEST, LONGEST = 2, 6
+SHORTEST, LONGEST = 2, 3
 
 
 @register_task("mini_instruct")
 class MiniInstruct(GeneratedTask):
-    """Eight transformations of a list of two to six words."""
+    """Three transformations of a list of two or three adjectives; longer lists are harder."""
 
     card = TaskCard(
-        summary="Instructions that reorder, double or leave out the words of an input",
+        summary="Instructions that reverse, negate or double the words of an input",
         ability="instructions",
         scoring="teacher_forced",
         metric="exact_match",
         licence=LICENCE,
-        max_new_tokens=32,
+        max_new_tokens=24,
     )
 
     def draw(self, generator: random.Random) -> Example:

@@ -1,51 +1,71 @@
-"""Mini logic: who comes where in an order, with four options, in the style of LogiQA."""
+"""Mini logic: what follows from what was said, with four options, in the style of LogiQA."""
 
 from __future__ import annotations
 
 import random
 
 from epi_bench import Example, TaskCard, register_task
-from epi_bench.tasks._generated import LICENCE, NAMES, GeneratedTask, conversation
+from epi_bench.tasks._generated import COLOURS, LICENCE, NAMES, THINGS, GeneratedTask, conversation
 
-LETTERS = ("A", "B", "C", "D")
-COMPARISONS = (
-    ("older", "younger", "oldest", "youngest"),
-    ("taller", "shorter", "tallest", "shortest"),
-    ("faster", "slower", "fastest", "slowest"),
-)
-"""More, less, most, least."""
+COMPARISONS = (("older", "oldest", "youngest"), ("taller", "tallest", "shortest"))
+"""More, most, least."""
 
 
 @register_task("mini_logic")
 class MiniLogic(GeneratedTask):
-    """Four people in an order of which only neighbours are compared; one is asked for."""
+    """A rule applied (level 0), an order followed (level 1), the fitting one of two rules (2)."""
 
     card = TaskCard(
-        summary="Who is the most or the least of four, from three comparisons; four options",
+        summary="What follows from one or two premises; four options",
         ability="logic",
         scoring="choice",
         metric="acc",
         licence=LICENCE,
-        max_new_tokens=2,
+        max_new_tokens=4,
         chance=25.0,
     )
 
     def draw(self, generator: random.Random) -> Example:
-        """Level 0 tells the comparisons in order, level 1 shuffled, level 2 in both directions."""
+        """A question of a random level."""
         level = generator.randrange(3)
-        more, less, most, least = generator.choice(COMPARISONS)
-        people = generator.sample(NAMES, 4)
-        told = []
-        for above, below in zip(people, people[1:], strict=False):
-            turned = level == 2 and generator.random() < 0.5
-            told.append(
-                f"{below} is {less} than {above}" if turned else f"{above} is {more} than {below}"
-            )
-        if level > 0:
-            generator.shuffle(told)
-        place, question = generator.choice(((0, most), (3, least)))
-        options = generator.sample(people, 4)
-        answer = LETTERS[options.index(people[place])]
-        listed = " ".join(f"{letter} {name}" for letter, name in zip(LETTERS, options, strict=True))
-        prompt = f"{', '.join(told)}. Who is {question}?\n{listed}"
-        return Example(conversation(prompt, answer), answer, options=LETTERS, meta={"level": level})
+        question, answer, rivals = (_rule, _order, _two_rules)[level](generator)
+        options = generator.sample([answer, *rivals], 4)
+        prompt = f"{question}\nOptions: {' '.join(options)}"
+        return Example(
+            conversation(prompt, answer), answer, options=tuple(options), meta={"level": level}
+        )
+
+
+def _rule(generator: random.Random) -> tuple[str, str, list[str]]:
+    name, thing = generator.choice(NAMES), generator.choice(THINGS)
+    colours = generator.sample(COLOURS, 4)
+    rule = generator.choice(
+        (
+            f"All {thing} are {colours[0]}, not {colours[1]}.",
+            f"Not {colours[1]}, all {thing} are {colours[0]}.",
+        )
+    )
+    question = f"{rule} {name} has {thing}. Which colour?"
+    return question, colours[0], colours[1:]
+
+
+def _order(generator: random.Random) -> tuple[str, str, list[str]]:
+    more, most, least = generator.choice(COMPARISONS)
+    people = generator.sample(NAMES, 4)
+    asked, place = generator.choice(((most, 0), (least, 2)))
+    question = (
+        f"{people[0]} is {more} than {people[1]}. {people[1]} is {more} than {people[2]}. "
+        f"Who is {asked}?"
+    )
+    return question, people[place], [person for person in people if person != people[place]]
+
+
+def _two_rules(generator: random.Random) -> tuple[str, str, list[str]]:
+    name, things = generator.choice(NAMES), generator.sample(THINGS, 2)
+    colours = generator.sample(COLOURS, 4)
+    asked = generator.randrange(2)
+    question = (
+        f"All {things[0]} are {colours[0]}. All {things[1]} are {colours[1]}. "
+        f"{name} has {things[asked]}. Which colour?"
+    )
+    return question, colours[asked], [colour for colour in colours if colour != colours[asked]]

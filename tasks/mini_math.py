@@ -7,39 +7,27 @@ import random
 from epi_bench import Example, TaskCard, register_task
 from epi_bench.tasks._generated import LICENCE, NAMES, THINGS, GeneratedTask, conversation
 
-GAINS = ("buys {count} more", "gets {count} from {other}")
-LOSSES = ("loses {count}", "gives {count} to {other}")
-
-LEVELS = (((1, 9), (1, 9)), ((10, 49), (1, 9)), ((10, 49), (10, 49)))
-"""Ranges of the two operands; each level is drawn equally often."""
+EVENTS = ("gets", "buys", "finds")
 
 
 @register_task("mini_math")
 class MiniMath(GeneratedTask):
-    """Addition and subtraction told as a story, with one- and two-digit operands."""
+    """Sums of one-digit numbers told as a story; level 0 stays below ten, level 1 carries."""
 
     card = TaskCard(
-        summary="Word problems of one addition or subtraction, answered with '#### n'",
+        summary="Word problems of one addition, answered with '#### n'",
         ability="mathematics",
         scoring="teacher_forced",
         metric="exact_match",
         licence=LICENCE,
-        max_new_tokens=24,
+        max_new_tokens=16,
     )
 
     def draw(self, generator: random.Random) -> Example:
-        """A problem of a random level."""
-        level = generator.randrange(len(LEVELS))
-        first, second = (generator.randint(*span) for span in LEVELS[level])
-        name, other = generator.sample(NAMES, 2)
-        thing = generator.choice(THINGS)
-        gain = generator.random() < 0.5
-        if not gain and second > first:
-            first, second = second, first
-        event = generator.choice(GAINS if gain else LOSSES)
-        told = event.format(other=other, count=second)
-        result = first + second if gain else first - second
-        problem = f"{name} has {first} {thing} and {told}. How many now?"
-        worked = f"{first}{'+' if gain else '-'}{second}={result}"
-        answer = f"{worked}\n#### {result}"
+        """A problem with random people, things and numbers."""
+        first, second = generator.randint(1, 9), generator.randint(1, 5)
+        name, thing = generator.choice(NAMES), generator.choice(THINGS)
+        problem = f"{name} has {first} {thing} and {generator.choice(EVENTS)} {second}. How many?"
+        answer = f"{first}+{second}\n#### {first + second}"
+        level = int(first + second >= 10)
         return Example(conversation(problem, answer), answer, meta={"level": level})
