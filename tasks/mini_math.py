@@ -25,7 +25,7 @@ class MiniMath(GeneratedTask):
 
     def draw(self, generator: random.Random) -> Example:
         """A problem with random people, things and numbers."""
-        first, second = generator.randint(1, 9), generator.randint(1, 5)
+        first, second = generator.randint(1, 9), generator.randint(1, 7)
         name, thing = generator.choice(NAMES), generator.choice(THINGS)
         problem = f"{name} has {first} {thing} and {generator.choice(EVENTS)} {second}. How many?"
         answer = f"{first}+{second}\n#### {first + second}"
