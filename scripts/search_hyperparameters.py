@@ -26,23 +26,23 @@ VALIDATION_SEEDS = (100, 101)
 GRIDS: dict[str, list[dict[str, Any]]] = {
     "full_sft": [{}],
     "epi": [
-        {"normalisation": "rank", "ratio": 0.3},
         {"normalisation": "rank", "ratio": 0.5},
         {"normalisation": "rank", "ratio": 0.7},
-        {"normalisation": "mean", "ratio": 0.3},
+        {"normalisation": "rank", "ratio": 0.9},
+        {"normalisation": "mean", "ratio": 0.5},
     ],
     "static_mask": [
-        {"normalisation": "rank", "ratio": 0.3},
         {"normalisation": "rank", "ratio": 0.5},
         {"normalisation": "rank", "ratio": 0.7},
-        {"normalisation": "mean", "ratio": 0.3},
+        {"normalisation": "rank", "ratio": 0.9},
+        {"normalisation": "mean", "ratio": 0.5},
     ],
     "random_mask": [{"ratio": ratio} for ratio in (0.5, 0.7, 0.9)],
     "inverted_mask": [{"ratio": ratio} for ratio in (0.3, 0.5, 0.7)],
-    "lora": [{"learning_rate_factor": factor} for factor in (3.0, 10.0)],
+    "lora": [{"learning_rate_factor": factor} for factor in (1.0, 3.0, 10.0)],
     "ewc": [{"strength": strength} for strength in (1e3, 1e4, 1e5)],
     "l2_sp": [{"strength": strength} for strength in (0.01, 0.1, 1.0)],
-    "replay": [{"share": share} for share in (0.25, 0.5)],
+    "replay": [{"share": share} for share in (0.125, 0.25, 0.5)],
 }
 
 

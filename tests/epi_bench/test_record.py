@@ -268,7 +268,7 @@ class TestTrack:
             {"stream": {"order": "random"}},
             {"data": {"tasks": ["b", "a"]}},
             {"training": {"learning_rate": 0.5, "optimizer": "sgd"}},
-            {"training": {"batch_size": 12, "accumulation": 2}},
+            {"training": {"batch_size": 10, "accumulation": 2}},  # still 20 examples a step
         ):
             assert track.track_name(make_facts(make_spec(**change))) == plain, change
 
