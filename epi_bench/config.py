@@ -220,18 +220,6 @@ def spec_to_toml(spec: RunSpec, extra: Mapping[str, Any] | None = None) -> str:
     return tomli_w.dumps({**content, **(extra or {})})
 
 
-def run_id(spec: RunSpec, fingerprints: Mapping[str, str]) -> str:
-    """The run's identity: 12 hexadecimal digits.
-
-    Args:
-        spec: The specification; settings that cannot change a result are left out.
-        fingerprints: Content hashes of what the specification only names: model, data, plugins.
-    """
-    content = spec.model_dump(mode="json")
-    del content["evaluation"]["batch_size"]
-    return short_hash({"spec": content, "fingerprints": dict(fingerprints)})
-
-
 def short_hash(value: JsonValue | Mapping[str, Any]) -> str:
     """Twelve hexadecimal digits that identify a JSON value."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

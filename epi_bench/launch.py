@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epi_bench.config import RunSpec, StrategySpec, run_id, spec_to_toml
+from epi_bench.config import RunSpec, StrategySpec, spec_to_toml
 from epi_bench.errors import UserError
+from epi_bench.identity import run_id
 from epi_bench.leaderboard import publish
 from epi_bench.observer import RunObserver
 from epi_bench.record import RunRecord, load_record, save_record

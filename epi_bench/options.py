@@ -7,12 +7,13 @@ default are read from there, its meaning from the ``Args`` section of the docstr
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, JsonValue, TypeAdapter, ValidationError
 
 from epi_bench.errors import UserError, unknown_name
 
@@ -89,6 +90,20 @@ def check_options(
             raise unknown_name(f"option of {owner}", name, known)
         checked[name] = _convert(owner, known[name], value)
     return checked
+
+
+def complete_options(
+    owner: str, target: Callable[..., Any], values: Mapping[str, Any], skip: int = 0
+) -> dict[str, JsonValue]:
+    """All options of a target as JSON values: the given ones checked, the others at their default.
+
+    So a default that is said aloud equals one that is left out. Arguments and errors as
+    :func:`check_options`.
+    """
+    defaults = {name: option.default for name, option in options_of(target, skip).items()}
+    given = check_options(owner, target, values, skip)
+    complete: dict[str, JsonValue] = json.loads(json.dumps({**defaults, **given}))
+    return complete
 
 
 def _convert(owner: str, option: Option, value: Any) -> Any:

@@ -16,9 +16,10 @@ from pathlib import Path
 
 from epi_bench.backbone import ModelLocation, load_tokenizer, locate_model
 from epi_bench.chat import ChatEncoder, EncodedExample, EncodingReport
-from epi_bench.config import RunSpec, run_id
+from epi_bench.config import RunSpec
 from epi_bench.dataset_task import DatasetTask
 from epi_bench.errors import UserError
+from epi_bench.identity import run_id
 from epi_bench.strategy import STRATEGIES, Experience, Strategy, create_strategy
 from epi_bench.stream import ExperiencePlan, build_stream, mix_examples, order_tasks
 from epi_bench.task import TASKS, Example, Split, Task

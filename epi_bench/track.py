@@ -7,7 +7,6 @@ hyperparameters, optimizer and learning rate, seed and task order.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Self
@@ -95,6 +94,9 @@ def track_facts(
         protocols: For each task its scoring mode and primary metric.
         processes: Training processes; each sees ``batch_size`` examples a micro-batch.
     """
+    from epi_bench.options import complete_options
+    from epi_bench.stream import STREAMS
+
     training = spec.training
     return TrackFacts(
         model=re.split(r"[\\/]", spec.model.name.rstrip("\\/"))[-1],
@@ -115,7 +117,12 @@ def track_facts(
         epochs=training.epochs,
         examples_per_step=training.batch_size * training.accumulation * processes,
         stream=spec.stream.kind,
-        stream_options=_complete_stream_options(spec),
+        stream_options=complete_options(
+            f"stream {spec.stream.kind!r}",
+            STREAMS.get(spec.stream.kind),
+            spec.stream.options,
+            skip=1,
+        ),
     )
 
 
@@ -124,7 +131,7 @@ def track_name(facts: TrackFacts) -> str:
     tasks = set(facts.tasks)
     suites = [name for name, members in SUITES.items() if set(members) == tasks]
     label = suites[0] if suites else "+".join(sorted(tasks))
-    digest = short_hash(facts.model_dump(mode="json"))[:8]
+    digest = short_hash(facts.model_dump(mode="json", exclude_defaults=True))[:8]
     parts = [_folder_part(part) for part in (label, facts.model, facts.stream)]
     return "-".join([*parts, digest])
 
@@ -132,18 +139,6 @@ def track_name(facts: TrackFacts) -> str:
 def make_track(facts: TrackFacts) -> Track:
     """The track with these facts."""
     return Track(name=track_name(facts), facts=facts)
-
-
-def _complete_stream_options(spec: RunSpec) -> dict[str, JsonValue]:
-    """The stream's options with the defaults filled in, so that a default said aloud is equal."""
-    from epi_bench.options import check_options, options_of
-    from epi_bench.stream import STREAMS
-
-    builder = STREAMS.get(spec.stream.kind)
-    defaults = {name: option.default for name, option in options_of(builder, skip=1).items()}
-    given = check_options(f"stream {spec.stream.kind!r}", builder, spec.stream.options, skip=1)
-    options: dict[str, JsonValue] = json.loads(json.dumps({**defaults, **given}))
-    return options
 
 
 def _folder_part(text: str) -> str:

@@ -30,18 +30,26 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
         {"normalisation": "rank", "ratio": 0.7},
         {"normalisation": "rank", "ratio": 0.9},
         {"normalisation": "mean", "ratio": 0.5},
+        {"normalisation": "mean", "ratio": 0.7},
+        {"normalisation": "mean", "ratio": 0.5, "beta": 0.999},
     ],
     "static_mask": [
         {"normalisation": "rank", "ratio": 0.5},
         {"normalisation": "rank", "ratio": 0.7},
         {"normalisation": "rank", "ratio": 0.9},
         {"normalisation": "mean", "ratio": 0.5},
+        {"normalisation": "mean", "ratio": 0.7},
+        {"normalisation": "mean", "ratio": 0.5, "beta": 0.999},
     ],
     "random_mask": [{"ratio": ratio} for ratio in (0.5, 0.7, 0.9)],
     "inverted_mask": [{"ratio": ratio} for ratio in (0.3, 0.5, 0.7)],
     "lora": [{"learning_rate_factor": factor} for factor in (1.0, 3.0, 10.0)],
     "ewc": [{"strength": strength} for strength in (1e3, 1e4, 1e5)],
-    "l2_sp": [{"strength": strength} for strength in (0.01, 0.1, 1.0)],
+    "l2_sp": [
+        {"strength": strength, "anchor": anchor}
+        for anchor in ("base", "previous")
+        for strength in (0.01, 0.1, 1.0)
+    ],
     "replay": [{"share": share} for share in (0.125, 0.25, 0.5)],
 }
 

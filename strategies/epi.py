@@ -33,7 +33,7 @@ class EPI(IsolationStrategy):
         ratio: float = 0.5,
         interval: int = 20,
         warmup: int = 20,
-        beta: float = 0.99,
-        normalisation: Literal["min_max", "mean", "rank"] = "rank",
+        beta: float = 0.999,
+        normalisation: Literal["min_max", "mean", "rank"] = "mean",
     ) -> None:
         super().__init__(ratio, interval, warmup, beta=beta, normalisation=normalisation)

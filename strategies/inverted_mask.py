@@ -21,7 +21,7 @@ class InvertedMask(IsolationStrategy):
 
     def __init__(
         self,
-        ratio: float = 0.5,
+        ratio: float = 0.7,
         interval: int = 20,
         warmup: int = 20,
         beta: float = 0.99,

@@ -24,7 +24,9 @@ class L2SP(Strategy):
             at the beginning of the experience, from the second one on.
     """
 
-    def __init__(self, strength: float = 0.1, anchor: Literal["base", "previous"] = "base") -> None:
+    def __init__(
+        self, strength: float = 0.1, anchor: Literal["base", "previous"] = "previous"
+    ) -> None:
         if strength < 0:
             raise UserError(f"l2_sp: strength={strength} must be at least 0")
         self.strength = strength

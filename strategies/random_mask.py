@@ -17,7 +17,7 @@ class RandomMask(IsolationStrategy):
         warmup: Optimizer steps before the first refresh, at least 0.
     """
 
-    def __init__(self, ratio: float = 0.5, interval: int = 20, warmup: int = 20) -> None:
+    def __init__(self, ratio: float = 0.7, interval: int = 20, warmup: int = 20) -> None:
         super().__init__(ratio, interval, warmup)
 
     def gradients_ready(self, step: Step) -> None:

@@ -26,7 +26,7 @@ class StaticMask(IsolationStrategy):
         measure: Literal["first_experience", "warmup"] = "first_experience",
         warmup: int = 20,
         beta: float = 0.99,
-        normalisation: Literal["min_max", "mean", "rank"] = "rank",
+        normalisation: Literal["min_max", "mean", "rank"] = "mean",
     ) -> None:
         super().__init__(ratio, 1, warmup, beta=beta, normalisation=normalisation)
         self.measure = measure

@@ -48,8 +48,9 @@ def test_a_gguf_model_learns_and_is_saved_for_transformers(real_data, tmp_path):
         {
             "model": {"name": given, "dtype": "bfloat16"},
             "data": {
-                "tasks": ["gsm8k"], "train_examples": 16, "test_examples": 1, "max_length": 96,
+                "tasks": ["gsm8k"], "train_examples": 4, "test_examples": 1, "max_length": 96,
             },
+            # Four examples, four a step: every loss is on the same batch.
             "training": {"steps": 4, "batch_size": 4, "learning_rate": 1e-4, "warmup_share": 0.0},
             "evaluation": {"probe_examples": 0},
         }
@@ -64,7 +65,7 @@ def test_a_gguf_model_learns_and_is_saved_for_transformers(real_data, tmp_path):
     outcomes = list(run_in_process(expand(spec, {"epi": {"warmup": 1, "interval": 1}}, [0]),
                                    request, Losses()))  # fmt: skip
     assert outcomes[0].succeeded, outcomes[0].error or outcomes[0].record.error
-    assert losses[-1] < losses[0]
+    assert losses[-1] < losses[0], losses
     statistics = outcomes[0].record.mask_statistics[-1].values
     assert statistics["achieved_ratio"] == pytest.approx(0.5, rel=1e-3)
     AutoModelForCausalLM.from_pretrained(tmp_path / "model")

@@ -39,7 +39,7 @@ def test_a_record_holds_what_the_run_measured(run_toy):
     assert record.retention.tokens > 1000
     assert record.cost.tokens_trained > 0
     assert record.cost.extra_state_bytes > 4 * record.cost.trainable_parameters
-    assert record.strategy.hyperparameters["beta"] == 0.99
+    assert record.strategy.hyperparameters["beta"] == 0.999
     assert record.environment.threads == 1
 
 

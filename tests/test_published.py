@@ -1,0 +1,42 @@
+"""The leaderboards in this repository are what their records make them."""
+
+from pathlib import Path
+
+import pytest
+
+from epi_bench.leaderboard import load_published
+from epi_bench.report import rendered_files
+from epi_bench.strategy import STRATEGIES
+
+LEADERBOARDS = Path(__file__).parents[1] / "leaderboards"
+
+
+@pytest.fixture(scope="module")
+def published():
+    return load_published(LEADERBOARDS)
+
+
+def test_the_tables_are_rendered_from_the_records(published):
+    files = rendered_files(published)
+    assert files
+    for path, text in files.items():
+        assert path.read_text(encoding="utf-8") == text, f"{path}: epi-bench leaderboard --update"
+
+
+def test_nothing_was_left_out_and_nothing_came_from_uncommitted_code(published):
+    assert not published.problems
+    for records in published.tracks.values():
+        for record in records:
+            assert record.environment.git_sha
+            assert record.environment.git_dirty is False
+
+
+@pytest.mark.parametrize("kind", ["sequential", "mixed"])
+def test_every_built_in_strategy_has_three_seeds_with_an_order_each(published, kind):
+    (track,) = (name for name in published.tracks if name.startswith(f"mini-tiny-{kind}-"))
+    runs = published.tracks[track]
+    for name in STRATEGIES.names():
+        if STRATEGIES.is_builtin(name):
+            orders = {r.spec.seed: tuple(r.task_order) for r in runs if r.strategy.name == name}
+            assert set(orders) >= {0, 1, 2}, name
+            assert len(set(orders.values())) == len(orders), name
