@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from epi_bench.errors import UserError
-from epi_bench.sources import Location, Row, locate, read_rows
+from epi_bench.sources import Location, Row, Rows, locate, read_rows
 from epi_bench.task import DataSource, Example, Message, Split, Task
 
 
@@ -104,14 +104,30 @@ class DatasetTask(Task):
             raise TypeError(f"the card of task {self.name!r} names no source")
         return self.card.source
 
+    def locate_rows(self, split: Split) -> Location:
+        """Where the split's rows lie; nothing is read.
+
+        Raises:
+            UserError: If they are not there.
+        """
+        return locate(self.source, split, self.data_dir)
+
+    def rows_at(self, location: Location) -> Rows:
+        """The rows at a location.
+
+        Raises:
+            UserError: If they are missing or broken; file and line are named.
+        """
+        return read_rows(self.source, location, self.data_dir, self.row_limit)
+
     def _load(self, split: Split) -> tuple[list[Example], SplitReport]:
         if split not in self._loaded:
             self._loaded[split] = self._read(split)
         return self._loaded[split]
 
     def _read(self, split: Split) -> tuple[list[Example], SplitReport]:
-        location = locate(self.source, split, self.data_dir)
-        rows = read_rows(self.source, location, self.data_dir, self.row_limit)
+        location = self.locate_rows(split)
+        rows = self.rows_at(location)
         divided = self._is_divided(location)
         examples: list[Example] = []
         skipped: Counter[str] = Counter()
@@ -143,7 +159,7 @@ class DatasetTask(Task):
         found = []
         for split in splits:
             with suppress(UserError):  # a missing split shares no rows with the other
-                found.append(locate(self.source, split, self.data_dir))
+                found.append(self.locate_rows(split))
         return found.count(location) == 2
 
 
