@@ -128,13 +128,13 @@ class DatasetTask(Task):
     def _read(self, split: Split) -> tuple[list[Example], SplitReport]:
         location = self.locate_rows(split)
         rows = self.rows_at(location)
-        divided = self._is_divided(location)
+        divided = self.is_divided(location)
         examples: list[Example] = []
         skipped: Counter[str] = Counter()
         belonging = 0
         for row in rows.chosen:
             made = self.example_from_row(row)
-            if divided and self._side(made) != split:
+            if divided and self.side(made) != split:
                 continue
             belonging += 1
             if isinstance(made, Skipped):
@@ -148,12 +148,13 @@ class DatasetTask(Task):
         )
         return examples, report
 
-    def _side(self, made: Example | Skipped) -> Split:
+    def side(self, made: Example | Skipped) -> Split:
+        """On which side of a divided split a row lies."""
         if isinstance(made, Skipped):  # it has no prompt to go by
             return "train"
         return "test" if is_test_prompt(self.division_key(made), self.test_every) else "train"
 
-    def _is_divided(self, location: Location) -> bool:
+    def is_divided(self, location: Location) -> bool:
         """Whether train and test are the same published rows, as they lie here."""
         splits: tuple[Split, ...] = ("train", "test")
         found = []

@@ -82,7 +82,7 @@ def read_suite(path: Path) -> Suite:
     try:
         suite = Suite(path, SuiteDefinition.model_validate(content))
     except ValidationError as error:
-        raise UserError(explain_in_file(error, SuiteDefinition, path, lines)) from error
+        raise explain_in_file(error, SuiteDefinition, path, lines) from error
     if "tasks" in suite.defaults.get("data", {}):
         raise UserError(f"{path}: tasks belong at the top of the file, not into [defaults.data]")
     if suite.defaults:

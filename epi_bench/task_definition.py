@@ -27,6 +27,18 @@ METRICS: Mapping[Scoring, Sequence[str]] = {
 AnswerForm = Literal["text", "index", "letter"]
 
 
+class DefinitionError(UserError):
+    """A file that says what cannot be.
+
+    Attributes:
+        problems: One line each; the message joins them.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = list(problems)
+
+
 class SourceTable(Section):
     """Where the rows lie.
 
@@ -204,7 +216,7 @@ def read_definition(path: Path) -> DefinitionFile:
     try:
         definition = TaskDefinition.model_validate(content)
     except ValidationError as error:
-        raise UserError(explain_in_file(error, TaskDefinition, path, lines)) from error
+        raise explain_in_file(error, TaskDefinition, path, lines) from error
     return DefinitionFile(path, definition, lines)
 
 
@@ -225,15 +237,15 @@ def read_toml_text(path: Path) -> tuple[str, dict[str, Any]]:
 
 def explain_in_file(
     error: ValidationError, root: type[BaseModel], path: Path, lines: TomlLines
-) -> str:
-    """All problems of a failed validation, each with its line, in one message."""
+) -> DefinitionError:
+    """All problems of a failed validation, each with its line."""
     told = []
     for problem in error.errors():
         keys = [str(part) for part in problem["loc"]]
         line = lines.line(keys)
         place = f"{path} line {line}" if line else str(path)
         told.append(f"{place}: {_explain(problem, keys, root)}")
-    return "; ".join(dict.fromkeys(told))
+    return DefinitionError(list(dict.fromkeys(told)))
 
 
 def _explain(problem: Mapping[str, Any], keys: Sequence[str], root: type[BaseModel]) -> str:
@@ -242,8 +254,9 @@ def _explain(problem: Mapping[str, Any], keys: Sequence[str], root: type[BaseMod
         model: Any = root
         for part in keys[:-1]:
             model = model.model_fields[part].annotation
-        known = [".".join([*keys[:-1], name]) for name in model.model_fields]
-        return str(unknown_name("key", key, known))
+        table = ".".join(keys[:-1])
+        kind = f"key of [{table}]" if table else "key"
+        return str(unknown_name(kind, keys[-1], model.model_fields))
     if problem["type"] == "missing":
         return f"{key} is missing"
     reason = problem["msg"].removeprefix("Value error, ")

@@ -105,7 +105,8 @@ class ExampleMaker:
 
     def _missing(self, name: str, row: Row) -> str:
         column = self._columns.get(name, name)
-        close = get_close_matches(column, row.fields, n=1, cutoff=0.5)
+        known = [*self._columns, *row.fields]
+        close = get_close_matches(column, known, n=1, cutoff=0.5)
         remedy = f" (did you mean {close[0]!r}?)" if close else ""
         return f"there is no column {column!r}{remedy}; the columns are {', '.join(row.fields)}"
 
