@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         TaskCard,
         register_task,
     )
-    from epi_bench.text_scores import score_text
+    from epi_bench.text_scores import marked_number, score_text
 
 _HOME = {
     "ChatEncoder": "chat",
@@ -61,6 +61,7 @@ _HOME = {
     "Task": "task",
     "TaskCard": "task",
     "register_task": "task",
+    "marked_number": "text_scores",
     "score_text": "text_scores",
 }
 

@@ -20,9 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from epi_bench.errors import UserError, unknown_name
 from epi_bench.stream import Order
 
-MINI_TASKS = ("mini_math", "mini_code", "mini_logic", "mini_instruct", "mini_chat")
-PAPER_TASKS = ("gsm8k", "code_alpaca", "logiqa", "alpaca", "ultrachat")
-SUITES: dict[str, tuple[str, ...]] = {"mini": MINI_TASKS, "paper": PAPER_TASKS}
+
+def _default_tasks() -> tuple[str, ...]:
+    """Suite ``mini``; suites are TOML files, and reading one waits until it is needed."""
+    from epi_bench.suites import suite_tasks
+
+    return suite_tasks("mini")
 
 
 class Section(BaseModel):
@@ -70,7 +73,7 @@ class DataSpec(Section):
         max_length: Longest conversation in tokens.
     """
 
-    tasks: tuple[str, ...] = Field(default=MINI_TASKS, min_length=1)
+    tasks: tuple[str, ...] = Field(default_factory=_default_tasks, min_length=1)
     train_examples: int | None = Field(default=None, ge=1)
     test_examples: int | None = Field(default=None, ge=1)
     max_length: int = Field(default=1024, ge=8)
@@ -147,7 +150,7 @@ class RunSpec(Section):
     model: ModelSpec = ModelSpec()
     strategy: StrategySpec = StrategySpec()
     stream: StreamSpec = StreamSpec()
-    data: DataSpec = DataSpec()
+    data: DataSpec = Field(default_factory=DataSpec)
     training: TrainingSpec
     evaluation: EvaluationSpec = EvaluationSpec()
     seed: int = Field(default=0, ge=0)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from epi_bench.errors import UserError
-from epi_bench.sources import Location, Row, locate, read_rows
+from epi_bench.sources import Location, Row, Rows, locate, read_rows
 from epi_bench.task import DataSource, Example, Message, Split, Task
 
 
@@ -104,21 +104,37 @@ class DatasetTask(Task):
             raise TypeError(f"the card of task {self.name!r} names no source")
         return self.card.source
 
+    def locate_rows(self, split: Split) -> Location:
+        """Where the split's rows lie; nothing is read.
+
+        Raises:
+            UserError: If they are not there.
+        """
+        return locate(self.source, split, self.data_dir)
+
+    def rows_at(self, location: Location) -> Rows:
+        """The rows at a location.
+
+        Raises:
+            UserError: If they are missing or broken; file and line are named.
+        """
+        return read_rows(self.source, location, self.data_dir, self.row_limit)
+
     def _load(self, split: Split) -> tuple[list[Example], SplitReport]:
         if split not in self._loaded:
             self._loaded[split] = self._read(split)
         return self._loaded[split]
 
     def _read(self, split: Split) -> tuple[list[Example], SplitReport]:
-        location = locate(self.source, split, self.data_dir)
-        rows = read_rows(self.source, location, self.data_dir, self.row_limit)
-        divided = self._is_divided(location)
+        location = self.locate_rows(split)
+        rows = self.rows_at(location)
+        divided = self.is_divided(location)
         examples: list[Example] = []
         skipped: Counter[str] = Counter()
         belonging = 0
         for row in rows.chosen:
             made = self.example_from_row(row)
-            if divided and self._side(made) != split:
+            if divided and self.side(made) != split:
                 continue
             belonging += 1
             if isinstance(made, Skipped):
@@ -132,18 +148,19 @@ class DatasetTask(Task):
         )
         return examples, report
 
-    def _side(self, made: Example | Skipped) -> Split:
+    def side(self, made: Example | Skipped) -> Split:
+        """On which side of a divided split a row lies."""
         if isinstance(made, Skipped):  # it has no prompt to go by
             return "train"
         return "test" if is_test_prompt(self.division_key(made), self.test_every) else "train"
 
-    def _is_divided(self, location: Location) -> bool:
+    def is_divided(self, location: Location) -> bool:
         """Whether train and test are the same published rows, as they lie here."""
         splits: tuple[Split, ...] = ("train", "test")
         found = []
         for split in splits:
             with suppress(UserError):  # a missing split shares no rows with the other
-                found.append(locate(self.source, split, self.data_dir))
+                found.append(self.locate_rows(split))
         return found.count(location) == 2
 
 

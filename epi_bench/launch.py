@@ -31,6 +31,7 @@ class RunRequest:
         workspace: Where results go.
         data_dir: Folder with local data sets; ``None`` loads from the hub.
         plugins: Files that were given with ``--plugin``.
+        task_files: TOML files that describe tasks of the runs.
         references: Whether missing single-task references are trained.
         force: Whether finished runs are made anew.
         allow_code_execution: Whether tasks may run code that the model wrote.
@@ -41,6 +42,7 @@ class RunRequest:
     workspace: Workspace
     data_dir: Path | None = None
     plugins: tuple[Path, ...] = ()
+    task_files: tuple[Path, ...] = ()
     references: bool = False
     force: bool = False
     allow_code_execution: bool = False
@@ -55,6 +57,8 @@ class RunRequest:
             table["data_dir"] = str(self.data_dir.resolve())
         if self.plugins:
             table["plugins"] = [str(path.resolve()) for path in self.plugins]
+        if self.task_files:
+            table["task_files"] = [str(path.resolve()) for path in self.task_files]
         return table
 
 

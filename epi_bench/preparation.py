@@ -157,7 +157,7 @@ def _prepare_task(task: Task, spec: RunSpec, encoder: ChatEncoder) -> PreparedTa
             f"task {task.name!r}: none of the {len(train)} training examples keeps a supervised "
             f"token within {encoder.max_length} tokens: raise --max-length"
         )
-    return PreparedTask(task, encoded, report, test, _examples_fingerprint([*train, *test]))
+    return PreparedTask(task, encoded, report, test, _task_fingerprint(task, [*train, *test]))
 
 
 def _experiences(
@@ -214,8 +214,10 @@ def _skipped_rows(task: Task) -> list[str]:
     return lines
 
 
-def _examples_fingerprint(examples: Sequence[Example]) -> str:
+def _task_fingerprint(task: Task, examples: Sequence[Example]) -> str:
     digest = hashlib.sha256()
+    if task.scoring_settings:
+        digest.update(json.dumps(dict(task.scoring_settings), sort_keys=True).encode())
     for example in examples:
         row = [list(map(dict, example.messages)), example.reference, list(example.options)]
         digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode())

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypedDict, TypeVar
 
+from pydantic import JsonValue
+
 from epi_bench.registry import Registry
 
 Split = Literal["train", "test"]
@@ -132,6 +134,14 @@ class Task(ABC):
 
     def __init__(self, data_dir: Path | None = None) -> None:
         self.data_dir = data_dir
+
+    @property
+    def scoring_settings(self) -> Mapping[str, JsonValue]:
+        """What beside its name and examples determines the task's scores; part of a run's identity.
+
+        Empty where the name stands for it, as for the built-in tasks.
+        """
+        return {}
 
     @abstractmethod
     def examples(self, split: Split) -> Sequence[Example]:

@@ -13,7 +13,7 @@ from typing import Self
 
 from pydantic import Field, JsonValue, model_validator
 
-from epi_bench.config import SUITES, RunSpec, Section, short_hash
+from epi_bench.config import RunSpec, Section, short_hash
 from epi_bench.task import Scoring
 
 SCHEMA_VERSION = 1
@@ -128,8 +128,10 @@ def track_facts(
 
 def track_name(facts: TrackFacts) -> str:
     """A readable name that differs for different facts and is safe as a folder's name."""
+    from epi_bench.suites import builtin_suites
+
     tasks = set(facts.tasks)
-    suites = [name for name, members in SUITES.items() if set(members) == tasks]
+    suites = [name for name, suite in builtin_suites().items() if set(suite.tasks) == tasks]
     label = suites[0] if suites else "+".join(sorted(tasks))
     digest = short_hash(facts.model_dump(mode="json", exclude_defaults=True))[:8]
     parts = [_folder_part(part) for part in (label, facts.model, facts.stream)]

@@ -84,7 +84,8 @@ def run(
     tasks: Annotated[
         str | None,
         typer.Option(
-            help="A suite (mini, paper) or task names separated by commas.  [default: mini]",
+            help="Names of tasks or suites, or .toml files that describe them, separated by "
+            "commas. See: epi-bench tasks list.  [default: mini]",
             rich_help_panel=DATA,
         ),
     ] = None,
@@ -250,5 +251,6 @@ def _resolve(selection: Any, out: Path, **how: Any) -> tuple[list[RunSpec], RunR
         workspace=Workspace(out),
         data_dir=selection.data_folder,
         plugins=tuple(selection.plugin_files),
+        task_files=tuple(selection.task_files),
         **how,
     )
