@@ -94,6 +94,7 @@ class ChatTemplate:
     Attributes:
         text: The template's source.
         is_default: Whether the tokenizer brought none.
+        arguments: All variables that the template is given.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class ChatTemplate:
         self.text: str = tokenizer.chat_template or _default_template(tokenizer)
         self._source = _FIXED_CLOCK + self.text if "strftime_now" in self.text else self.text
         self._tokenizer = tokenizer
-        self._arguments = {
+        self.arguments: dict[str, Any] = {
             "enable_thinking": False,
             "date_string": FIXED_DATE,
             **(arguments or {}),
@@ -169,7 +170,7 @@ class ChatTemplate:
             chat_template=self._source,
             tokenize=False,
             add_generation_prompt=generation_prompt,
-            **self._arguments,
+            **self.arguments,
         )
         return list(texts)
 
