@@ -71,12 +71,15 @@ class DataSpec(Section):
         train_examples: Training examples of each task; ``None`` takes all.
         test_examples: Test examples of each task; ``None`` takes all.
         max_length: Longest conversation in tokens.
+        mask_history: Whether only the last assistant turn of a training conversation carries loss;
+            otherwise every assistant turn does.
     """
 
     tasks: tuple[str, ...] = Field(default_factory=_default_tasks, min_length=1)
     train_examples: int | None = Field(default=None, ge=1)
     test_examples: int | None = Field(default=None, ge=1)
     max_length: int = Field(default=1024, ge=8)
+    mask_history: bool = False
 
     @model_validator(mode="after")
     def _tasks_differ(self) -> Self:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from epi_bench.errors import UserError
-from epi_bench.sources import Location, Row, Rows, locate, read_rows
+from epi_bench.sources import Location, Row, Rows, locate, read_json_rows, read_rows
 from epi_bench.task import DataSource, Example, Message, Split, Task
 
 
@@ -85,6 +85,14 @@ class DatasetTask(Task):
         """
         return next(m["content"] for m in example.messages if m["role"] == "user")
 
+    def read_file(self, path: Path) -> Iterable[Row]:
+        """The rows of a local file; override it for files in a layout of their own.
+
+        Raises:
+            UserError: If the file is broken; file and line are named.
+        """
+        return read_json_rows(path, self.data_dir)
+
     def examples(self, split: Split) -> Sequence[Example]:
         """All examples of a split, in the published order; read once.
 
@@ -118,7 +126,7 @@ class DatasetTask(Task):
         Raises:
             UserError: If they are missing or broken; file and line are named.
         """
-        return read_rows(self.source, location, self.data_dir, self.row_limit)
+        return read_rows(self.source, location, self.data_dir, self.row_limit, self.read_file)
 
     def _load(self, split: Split) -> tuple[list[Example], SplitReport]:
         if split not in self._loaded:

@@ -139,7 +139,7 @@ def run_one(spec: RunSpec, request: RunRequest, observer: RunObserver) -> RunOut
     workspace = request.workspace
     workspace.check_writable()
     observer.stage("reading data")
-    prepared = prepare_run(spec, request.data_dir, request.allow_code_execution)
+    prepared = prepare_run(spec, request.data_dir, request.allow_code_execution, observer)
     path = workspace.record_path(prepared.run_id)
     references = known_references(prepared, workspace)
     finished = workspace.finished_record(prepared.run_id)

@@ -82,6 +82,27 @@ class ExperienceRecord(Part):
     unsupervised: int = 0
 
 
+class TaskDataRecord(Part):
+    """What became of a task's rows and of the training examples made of them.
+
+    Attributes:
+        train_examples: Training examples, without those that had nothing to learn from.
+        test_examples: Test examples.
+        truncated: Training examples that were cut to the maximal length.
+        unsupervised: Training examples left out because nothing supervised was left of them.
+        rows_read: For each split, the rows that its file or hub data set holds; empty for a
+            generated task.
+        skipped_rows: For each split that has any, the rows that made no example, by reason.
+    """
+
+    train_examples: int
+    test_examples: int
+    truncated: int = 0
+    unsupervised: int = 0
+    rows_read: dict[str, int] = Field(default_factory=dict)
+    skipped_rows: dict[str, dict[str, int]] = Field(default_factory=dict)
+
+
 class ScoreColumn(Part):
     """A column of the score matrix.
 
@@ -241,6 +262,7 @@ class RunRecord(Part):
     Attributes:
         error: Why a failed run failed; ``None`` for a finished one.
         task_order: The tasks as the stream ordered them.
+        task_data: For each task what became of its rows and examples.
         secondary_scores: For each task every metric of the last row, in the task's own units.
         item_scores: For each task the primary metric of each test item in the last row, 0..100,
             packed by :func:`pack_items`.
@@ -258,6 +280,7 @@ class RunRecord(Part):
     track: Track
     task_order: tuple[str, ...]
     experiences: tuple[ExperienceRecord, ...] = ()
+    task_data: dict[str, TaskDataRecord] = Field(default_factory=dict)
     score_matrix: ScoreMatrixRecord | None = None
     secondary_scores: dict[str, dict[str, Number]] = Field(default_factory=dict)
     item_scores: dict[str, str] = Field(default_factory=dict)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from epi_bench.dataset_task import DatasetTask
 from epi_bench.environment import (
     git_state,
     package_versions,
@@ -30,16 +31,18 @@ from epi_bench.record import (
     ScoreColumn,
     ScoreMatrixRecord,
     StrategyRecord,
+    TaskDataRecord,
     pack_items,
 )
 from epi_bench.strategy import STRATEGIES
+from epi_bench.task import Split
 from epi_bench.track import make_track, track_facts
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from epi_bench.experiment import Experiment, Measurements
-    from epi_bench.preparation import PreparedRun
+    from epi_bench.preparation import PreparedRun, PreparedTask
     from epi_bench.training import TrainingCost
 
 
@@ -155,6 +158,7 @@ def _identity(experiment: Experiment, processes: int, device: str) -> dict[str, 
         ),
         "task_order": tuple(prepared.tasks),
         "experiences": tuple(_experience_records(prepared)),
+        "task_data": {name: _task_data(task) for name, task in prepared.tasks.items()},
         "fingerprints": fingerprints,
         "default_chat_template": prepared.encoder.uses_default_template,
         "environment": _environment(experiment, processes, device),
@@ -186,6 +190,24 @@ def _experience_records(prepared: PreparedRun) -> list[ExperienceRecord]:
             )
         )
     return records
+
+
+def _task_data(prepared: PreparedTask) -> TaskDataRecord:
+    task, counts = prepared.task, prepared.report
+    splits: tuple[Split, ...] = ("train", "test")
+    reports = (
+        {split: task.report(split) for split in splits} if isinstance(task, DatasetTask) else {}
+    )
+    return TaskDataRecord(
+        train_examples=counts.encoded,
+        test_examples=len(prepared.test),
+        truncated=counts.truncated,
+        unsupervised=counts.unsupervised,
+        rows_read={split: report.rows_read for split, report in reports.items()},
+        skipped_rows={
+            split: dict(report.skipped) for split, report in reports.items() if report.skipped
+        },
+    )
 
 
 def _score_matrix(prepared: PreparedRun, measured: Measurements) -> ScoreMatrixRecord:

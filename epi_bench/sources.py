@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -142,6 +142,7 @@ def read_rows(
     location: Location,
     data_dir: Path | None = None,
     limit: int | None = None,
+    read_file: Callable[[Path], Iterable[Row]] | None = None,
 ) -> Rows:
     """The rows at a location.
 
@@ -150,12 +151,14 @@ def read_rows(
         location: As :func:`locate` returned it.
         data_dir: Paths in messages are written relative to it.
         limit: Rows to choose of a longer split, spread evenly over it; ``None`` chooses all.
+        read_file: Reads a local file; ``None`` reads JSON.
 
     Raises:
         UserError: If the rows are missing or broken; file and line are named.
     """
     if location.kind == "file":
-        rows = list(read_json_rows(Path(location.place), data_dir))
+        path = Path(location.place)
+        rows = list(read_file(path) if read_file else read_json_rows(path, data_dir))
         return Rows(len(rows), [rows[index] for index in _spread(len(rows), limit)])
     load = _load_hub if location.kind == "hub" else _load_folder
     dataset = load(source, location)

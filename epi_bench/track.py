@@ -40,6 +40,7 @@ class TrackFacts(Section):
         train_examples: Training examples of each task; ``None`` for all.
         test_examples: Test examples of each task; ``None`` for all.
         max_length: Longest conversation in tokens.
+        mask_history: Whether only the last assistant turn carries loss.
         steps: Optimizer steps a task, or ``None``.
         epochs: Passes over the data, or ``None``.
         examples_per_step: Batch size times accumulation times processes.
@@ -55,6 +56,7 @@ class TrackFacts(Section):
     train_examples: int | None = None
     test_examples: int | None = None
     max_length: int
+    mask_history: bool = False
     steps: int | None = None
     epochs: float | None = None
     examples_per_step: int
@@ -113,6 +115,7 @@ def track_facts(
         train_examples=spec.data.train_examples,
         test_examples=spec.data.test_examples,
         max_length=spec.data.max_length,
+        mask_history=spec.data.mask_history,
         steps=training.steps,
         epochs=training.epochs,
         examples_per_step=training.batch_size * training.accumulation * processes,

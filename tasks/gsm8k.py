@@ -49,7 +49,7 @@ class GSM8K(DatasetTask):
         source=DataSource(
             hub_id="openai/gsm8k",
             config="main",
-            revision="main",
+            revision="e53f048856ff4f594e959d75785d2c2d37b678ee",
             splits={"train": "train", "test": "test"},
             files={"train": ("gsm8k/train.jsonl",), "test": ("gsm8k/test.jsonl",)},
         ),

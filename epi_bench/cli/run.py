@@ -109,6 +109,13 @@ def run(
         int | None,
         typer.Option(help="Longest conversation in tokens.", rich_help_panel=DATA),
     ] = None,
+    mask_history: Annotated[
+        bool | None,
+        typer.Option(
+            help="Train on the last assistant turn only.  [default: every assistant turn]",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
     steps: Annotated[
         int | None,
         typer.Option(help="Optimizer steps for each task.", rich_help_panel=TRAINING),
@@ -199,6 +206,7 @@ def run(
             "train_examples": train_examples,
             "test_examples": test_examples,
             "max_length": max_length,
+            "mask_history": mask_history,
         },
         "training": {
             "steps": steps,
