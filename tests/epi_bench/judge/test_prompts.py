@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epi_bench.errors import UserError
@@ -58,6 +58,7 @@ def test_the_score_of_a_verdict(verdict, score):
     assert PROMPTS.score_in(verdict) == score
 
 
+@settings(max_examples=50)
 @given(st.text(max_size=300))
 def test_no_verdict_breaks_the_reading_or_leaves_the_scale(verdict):
     score = PROMPTS.score_in(verdict)
