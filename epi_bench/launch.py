@@ -237,7 +237,7 @@ def _judged_by(record: RunRecord, settings: JudgeSettings) -> bool:
     return (
         found is not None
         and found.model == settings.model
-        and found.prompts == load_prompts(settings.prompts).fingerprint
+        and found.prompt_fingerprint == load_prompts(settings.prompts).fingerprint
     )
 
 

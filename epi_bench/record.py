@@ -189,16 +189,16 @@ class JudgedRow(Part):
 
 
 class JudgeRecord(Part):
-    """A judge model's view of a run. Comparable only between equal ``model`` and ``prompts``.
+    """A judge model's view of a run, comparable only where model and prompts are the same.
 
     Attributes:
         model: As the endpoint calls it.
-        prompts: SHA-256 of the prompts and of how verdicts are read.
+        prompt_fingerprint: SHA-256 of the prompts and of how verdicts are read.
         rows: The base model's and the last one.
     """
 
     model: str
-    prompts: str
+    prompt_fingerprint: str
     rows: tuple[JudgedRow, ...] = ()
 
 

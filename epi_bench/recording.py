@@ -263,7 +263,7 @@ def _judge_record(experiment: Experiment) -> JudgeRecord | None:
         return None
     return JudgeRecord(
         model=judge.model,
-        prompts=judge.prompts.fingerprint,
+        prompt_fingerprint=judge.prompts.fingerprint,
         rows=tuple(
             JudgedRow(
                 row=row,

@@ -188,7 +188,7 @@ def run(
     judge_rate: Annotated[
         int | None,
         typer.Option(
-            help="Requests a minute at most; 0 sets no limit.  [default: 300]",
+            help="Requests a minute at most, 300 if left out; 0 sets no limit.",
             rich_help_panel=JUDGE,
         ),
     ] = None,

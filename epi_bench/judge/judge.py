@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Lock
-from typing import Any, NamedTuple
+from queue import Empty, SimpleQueue
+from threading import Lock, Thread
+from typing import Any, NamedTuple, TypeVar
 
 from epi_bench.errors import UserError
 from epi_bench.judge.endpoint import ChatEndpoint, JudgeUnavailableError
@@ -23,6 +23,9 @@ CONCURRENCY = 4
 
 FAILURES_BEFORE_GIVING_UP = 3
 """Items in a row without an answer after which the rest of a row is not asked for."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,14 +170,11 @@ class _TaskGrading:
         warn: Callable[[str], None],
     ) -> JudgedScores:
         pairs = list(zip(examples, answers, strict=True))
-        pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="judge")
         try:
-            grades = list(pool.map(self._grade_item, pairs))
+            grades = _map_in_threads(self._grade_item, pairs)
         except BaseException:
-            self.gave_up = "was interrupted"  # what is under way ends without further questions
-            pool.shutdown(wait=False, cancel_futures=True)
+            self.gave_up = "was interrupted"  # so that the threads ask no further question
             raise
-        pool.shutdown()
         reasons = Counter(grade.missing for grade in grades if grade.missing)
         if reasons:
             told = "; ".join(
@@ -225,6 +225,39 @@ class _TaskGrading:
         except UserError as error:
             return _Grade(score, not_kept=str(error))
         return _Grade(score)
+
+
+def _map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """The function of every item, in order, :data:`CONCURRENCY` at a time.
+
+    The threads are daemons, unlike those of an executor: an interrupted run ends at once instead
+    of waiting for the answers under way.
+    """
+    results: dict[int, Result] = {}
+    failures: list[BaseException] = []
+    positions: SimpleQueue[int] = SimpleQueue()
+    for position in range(len(items)):
+        positions.put(position)
+
+    def work() -> None:
+        while not failures:
+            try:
+                position = positions.get_nowait()
+            except Empty:
+                return
+            try:
+                results[position] = function(items[position])
+            except BaseException as error:  # noqa: BLE001  (raised again in the caller's thread)
+                failures.append(error)
+
+    threads = [Thread(target=work, name="judge", daemon=True) for _ in range(CONCURRENCY)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    return [results[position] for position in range(len(items))]
 
 
 def open_judge(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from functools import partial
 from io import StringIO
@@ -161,6 +164,25 @@ def test_a_server_that_dies_costs_no_more_than_a_few_questions(open_toy, server,
     server.reply_to = lambda _: reply()
     graded, warnings = grade(judge, both)  # the next row tries again
     assert graded["toy_second"].missing == 0
+
+
+def test_an_interruption_does_not_wait_for_the_judge(open_toy, server, reply):
+    judge = open_toy()
+    server.reply_to = lambda _: reply(hang=True)
+    main = threading.main_thread().ident
+    threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGINT)).start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        grade(judge)
+    assert time.monotonic() - started < 4  # the time limit of a request is 5 s
+    server.ended.set()
+
+
+def test_a_mistake_in_the_program_is_not_taken_for_a_missing_grade(open_toy, monkeypatch):
+    judge = open_toy()
+    monkeypatch.setattr(judge.cache, "get", lambda _key: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        grade(judge)
 
 
 def test_single_failures_do_not_stop_the_judge(open_toy, server, reply):
