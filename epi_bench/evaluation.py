@@ -31,10 +31,12 @@ class TaskScores:
     Attributes:
         items: Primary metric of each test item, 0..100, in the examples' order.
         metrics: Mean of every metric the task reports, in the task's own units.
+        texts: The generated answers (scoring mode ``generate``), in the examples' order.
     """
 
     items: tuple[float, ...]
     metrics: Mapping[str, float]
+    texts: tuple[str, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -100,7 +102,8 @@ class TaskEvaluator:
         known = [loss for loss in losses if loss is not None]
         if known:
             metrics["reference_negative_log_likelihood"] = sum(known) / len(known)
-        return TaskScores(items, metrics)
+        generated = card.scoring == "generate"
+        return TaskScores(items, metrics, tuple(p.text for p in predictions if generated))
 
     def _predict(self, model: PreTrainedModel) -> list[Prediction]:
         if self.task.card.scoring == "choice":

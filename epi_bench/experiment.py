@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from epi_bench.backbone import Backbone
     from epi_bench.evaluation import Evaluator, TaskScores
     from epi_bench.interference import ConflictMeasurement, ConflictProbe
+    from epi_bench.judge.judge import Judge, JudgedScores
     from epi_bench.training import TrainingLoop
 
 LOG_EVERY = 10
@@ -42,6 +43,7 @@ class Measurements:
         losses: Step and mean loss of the last :data:`LOG_EVERY` steps.
         diagnostics: Step and what the strategy reported.
         retention: Negative log-likelihood of the general text before and after, and its tokens.
+        judged: Name of the base row and of the last one, and the judge's grades of each task there.
     """
 
     rows: list[tuple[str, dict[str, TaskScores]]] = field(default_factory=list)
@@ -49,6 +51,7 @@ class Measurements:
     losses: list[tuple[int, float]] = field(default_factory=list)
     diagnostics: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     retention: tuple[float, float, int] | None = None
+    judged: list[tuple[str, dict[str, JudgedScores]]] = field(default_factory=list)
 
 
 class Experiment:
@@ -61,6 +64,7 @@ class Experiment:
         reference_scores: Single-task score of each task, where known.
         save_model: Folder for the trained model, or ``None``.
         locations: What ``run.toml`` must say beside the specification to repeat the run.
+        judge: Grades the open-ended answers of the base row and of the last row, or ``None``.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class Experiment:
         reference_scores: Mapping[str, float] | None = None,
         save_model: Path | None = None,
         locations: Mapping[str, Any] | None = None,
+        judge: Judge | None = None,
     ) -> None:
         self.prepared = prepared
         self.workspace = workspace
@@ -78,6 +83,7 @@ class Experiment:
         self.reference_scores = reference_scores
         self.save_model = save_model
         self.locations = dict(locations or {})
+        self.judge = judge
         self.measurements = Measurements()
         self.started_at = datetime.now(UTC)
         self.started = perf_counter()
@@ -146,6 +152,7 @@ class Experiment:
         backbone.model.to(accelerator.device)
         total_parameters = sum(p.numel() for p in backbone.model.parameters())
         self._score("base", backbone.model, evaluator)
+        self._judge_last_row()
         before = self._general_loss(backbone, backbone.model)
         loop = TrainingLoop(
             spec=spec.training,
@@ -159,6 +166,7 @@ class Experiment:
         )
         trained = sum(p.numel() for p in loop.model.parameters() if p.requires_grad)
         final = self._train_stream(loop, evaluator)
+        self._judge_last_row()
         after = self._general_loss(backbone, final)
         self.measurements.retention = (before[0], after[0], before[1])
         if self.save_model:
@@ -220,6 +228,15 @@ class Experiment:
         scores = evaluator.score(model)
         self.measurements.rows.append((row, scores))
         self.observer.scored(row, {name: result.mean for name, result in scores.items()})
+
+    def _judge_last_row(self) -> None:
+        """Have the row that was scored last graded; only the first and the last are, for cost."""
+        if self.judge is None:
+            return
+        self.observer.stage("judging")
+        row, scores = self.measurements.rows[-1]
+        answers = {name: result.texts for name, result in scores.items()}
+        self.measurements.judged.append((row, self.judge.grade(answers, self.observer.warning)))
 
     def _evaluator(self) -> Evaluator:
         from epi_bench.evaluation import Evaluator, TaskEvaluator

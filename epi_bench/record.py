@@ -186,6 +186,43 @@ class Retention(Part):
     tokens: int
 
 
+class JudgedTask(Part):
+    """A judge model's grades of the answers to one task.
+
+    Attributes:
+        mean: Of the grades that were given, 0..10; ``None`` if there is none.
+        n: Answers that got a grade.
+        missing: Answers that got none; they are in no mean.
+        standard_error: Of the mean, over the graded answers.
+    """
+
+    mean: Number = None
+    n: int
+    missing: int = 0
+    standard_error: Number = None
+
+
+class JudgedRow(Part):
+    """What a judge graded at one point of evaluation: ``row`` as in the score matrix."""
+
+    row: str
+    tasks: dict[str, JudgedTask]
+
+
+class JudgeRecord(Part):
+    """A judge model's view of a run, comparable only where model and prompts are the same.
+
+    Attributes:
+        model: As the endpoint calls it.
+        prompt_fingerprint: SHA-256 of the prompts and of how verdicts are read.
+        rows: The base model's and the last one.
+    """
+
+    model: str
+    prompt_fingerprint: str
+    rows: tuple[JudgedRow, ...] = ()
+
+
 class Cost(Part):
     """What the run cost.
 
@@ -269,6 +306,8 @@ class RunRecord(Part):
         reference_scores: For each task the score of full fine-tuning on it alone, if measured.
         metrics: What :func:`epi_bench.metrics.derive_metrics` returns.
         default_chat_template: Whether the tokenizer brought no chat template of its own.
+        judge: A judge model's grades, if one was asked. It is no part of ``spec``: the same run may
+            be recorded with and without.
     """
 
     schema_version: Literal[1] = 1
@@ -289,6 +328,7 @@ class RunRecord(Part):
     gradient_conflict: GradientConflictRecord | None = None
     mask_statistics: tuple[Diagnostics, ...] = ()
     retention: Retention | None = None
+    judge: JudgeRecord | None = None
     cost: Cost | None = None
     losses: tuple[LossPoint, ...] = ()
     fingerprints: Fingerprints
@@ -340,8 +380,14 @@ def unpack_items(packed: str) -> dict[str, float | None]:
 
 
 def comparable(record: RunRecord) -> dict[str, Any]:
-    """The part of a record that two runs of one specification share, as JSON values."""
-    return record.model_dump(mode="json", exclude={"cost", "environment"})
+    """The part of a record that two runs of one specification share, as JSON values.
+
+    A judge's grades are left out: they are another model's, which may answer differently.
+    """
+    content = record.model_dump(mode="json", exclude={"cost", "environment", "judge"})
+    for name in {name for row in record.judge.rows for name in row.tasks} if record.judge else ():
+        content["secondary_scores"].get(name, {}).pop("judge", None)
+    return content
 
 
 def record_to_json(record: RunRecord) -> str:

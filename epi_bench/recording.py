@@ -25,6 +25,9 @@ from epi_bench.record import (
     ExperienceRecord,
     Fingerprints,
     GradientConflictRecord,
+    JudgedRow,
+    JudgedTask,
+    JudgeRecord,
     LossPoint,
     Retention,
     RunRecord,
@@ -72,7 +75,7 @@ def build_record(
         score_matrix=matrix,
         metrics=_metrics(matrix, conflict, retention, references),
         reference_scores=dict(references) if references else None,
-        secondary_scores={name: dict(scores.metrics) for name, scores in last.items()},
+        secondary_scores=_secondary_scores(measured),
         item_scores={
             name: pack_items({str(item): score for item, score in enumerate(scores.items)})
             for name, scores in last.items()
@@ -82,6 +85,7 @@ def build_record(
             Diagnostics(step=step, values=dict(values)) for step, values in measured.diagnostics
         ),
         retention=retention,
+        judge=_judge_record(experiment),
         losses=tuple(LossPoint(step=step, loss=loss) for step, loss in measured.losses),
         cost=Cost(
             training_seconds=training.seconds,
@@ -264,6 +268,40 @@ def _retention(measured: Measurements) -> Retention | None:
         return None
     before, after, tokens = measured.retention
     return Retention(nll_before=before, nll_after=after, tokens=tokens)
+
+
+def _secondary_scores(measured: Measurements) -> dict[str, dict[str, float | None]]:
+    """The last row's metrics, with the judge's mean grade as ``judge`` where there is one."""
+    graded = measured.judged[-1][1] if measured.judged else {}
+    return {
+        name: {**scores.metrics, **({"judge": graded[name].mean} if name in graded else {})}
+        for name, scores in measured.rows[-1][1].items()
+    }
+
+
+def _judge_record(experiment: Experiment) -> JudgeRecord | None:
+    judge = experiment.judge
+    if judge is None:
+        return None
+    return JudgeRecord(
+        model=judge.model,
+        prompt_fingerprint=judge.prompts.fingerprint,
+        rows=tuple(
+            JudgedRow(
+                row=row,
+                tasks={
+                    name: JudgedTask(
+                        mean=graded.mean,
+                        n=len(graded.judged),
+                        missing=graded.missing,
+                        standard_error=graded.standard_error,
+                    )
+                    for name, graded in tasks.items()
+                },
+            )
+            for row, tasks in experiment.measurements.judged
+        ),
+    )
 
 
 def _environment(experiment: Experiment, processes: int, device: str) -> Environment:

@@ -22,6 +22,7 @@ class TaskOrder(StrEnum):
 
 
 STREAM, DATA, TRAINING, OUTPUT = "Stream", "Model and data", "Training", "Output"
+JUDGE = "Judge model for open-ended answers"
 
 
 def run(
@@ -172,6 +173,33 @@ def run(
     allow_code_execution: Annotated[
         bool, typer.Option(help="Let tasks run code that the model wrote, in a sandbox.")
     ] = False,
+    judge_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="OpenAI-compatible endpoint; its key is read from EPI_BENCH_JUDGE_KEY.",
+            rich_help_panel=JUDGE,
+        ),
+    ] = None,
+    judge_model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Judge model at that endpoint.", rich_help_panel=JUDGE),
+    ] = None,
+    judge_prompts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="TOML file laid over the shipped prompts, see docs/judge.md.",
+            rich_help_panel=JUDGE,
+        ),
+    ] = None,
+    judge_rate: Annotated[
+        int | None,
+        typer.Option(
+            help="Requests a minute at most, 300 if left out; 0 sets no limit.",
+            rich_help_panel=JUDGE,
+        ),
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, each in its own process.")] = 1,
     force: Annotated[bool, typer.Option(help="Make finished runs anew.")] = False,
     out: Annotated[
@@ -198,6 +226,7 @@ def run(
     """Train one or more strategies on a stream of tasks and record what they keep and cost."""
     from epi_bench.cli.execution import execute
     from epi_bench.cli.selection import Selection
+    from epi_bench.judge.settings import judge_settings
 
     given = {
         "model": {"name": model, "revision": revision, "dtype": dtype},
@@ -240,6 +269,7 @@ def run(
         allow_code_execution=allow_code_execution,
         save_model=save_model,
         published=publish,
+        judge=judge_settings(judge_url, judge_model, judge_prompts, judge_rate),
     )
     execute(specs, request, jobs=jobs, quiet=quiet, report=report)
 
