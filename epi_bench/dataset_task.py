@@ -78,6 +78,13 @@ class DatasetTask(Task):
             UserError: If a field is missing or of the wrong kind (``Row`` raises it).
         """
 
+    def published_split(self, row: Row) -> str | None:
+        """The published split that a row says it belongs to, in a file that holds several.
+
+        The default, ``None``, is for rows that do not say: theirs is the file's or folder's split.
+        """
+        return None
+
     def division_key(self, example: Example) -> str:
         """The text by which a published split is divided; equal keys stay together.
 
@@ -112,13 +119,17 @@ class DatasetTask(Task):
     def _read(self, split: Split) -> tuple[list[Example], SplitReport]:
         location = locate(self.source, split, self.data_dir)
         rows = read_rows(self.source, location, self.data_dir, self.row_limit)
+        wanted = self.source.splits[split]
         divided = self._is_divided(location)
         examples: list[Example] = []
         skipped: Counter[str] = Counter()
         belonging = 0
         for row in rows.chosen:
+            published = self.published_split(row)
+            if published not in (None, wanted):
+                continue
             made = self.example_from_row(row)
-            if divided and self._side(made) != split:
+            if divided and published is None and self._side(made) != split:
                 continue
             belonging += 1
             if isinstance(made, Skipped):

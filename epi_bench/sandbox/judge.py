@@ -65,7 +65,9 @@ def judge(request: bytes, channel: Channel, limits: dict[str, int]) -> bytes:
             raise program.lost
     except ProgramLostError as error:
         outcome, detail = _explain_loss(error, limits)
-    return encode((outcome, detail[:LONGEST_MESSAGE]), no_handle)
+    if outcome != "passed":
+        detail = _one_line(detail[:LONGEST_MESSAGE]) or "no reason given"
+    return encode((outcome, detail), no_handle)
 
 
 def _run(
@@ -196,6 +198,11 @@ def _wait_for_end() -> tuple[int | None, float]:
             return status, usage.ru_utime + usage.ru_stime
         time.sleep(0.002)
     return None, 0.0
+
+
+def _one_line(text: str) -> str:
+    """The text, which the program may have chosen, without what could upset a terminal."""
+    return "".join(sign if sign.isprintable() else " " for sign in text).strip()
 
 
 def _describe(error: Exception, tests: str) -> str:

@@ -76,7 +76,9 @@ class Sandbox:
             end_after(self._judge)
         os.close(0)
         os.close(1)
-        os.wait()
+        kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+        while _has_children():  # the judge, then what it leaves behind
+            os.wait()
 
     def _judge(self) -> None:
         nowhere = os.open("/dev/null", os.O_RDWR)
@@ -133,6 +135,14 @@ def end_after(run: Callable[[], None]) -> NoReturn:
         os.write(2, f"{type(error).__name__}: {error}\n".encode(errors="replace")[:500])
     finally:
         os._exit(_SETUP_FAILED)
+
+
+def _has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _close_all_but(*kept: int) -> None:
