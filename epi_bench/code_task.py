@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
+import textwrap
 import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -108,7 +109,9 @@ def complete_function(stub: str, name: str, answer: str) -> str:
     if name in defined_names(code):
         return f"{stub.rstrip()}\n\n\n{code}\n"
     body = code.strip("\n")
-    if body[:1] not in (" ", "\t"):
+    if body.startswith("\t"):
+        body = textwrap.dedent(body)
+    if not body.startswith(" "):
         body = _indented(body)
     return f"{stub.rstrip()}\n{body}\n"
 
@@ -116,14 +119,14 @@ def complete_function(stub: str, name: str, answer: str) -> str:
 def _indented(body: str) -> str:
     """A body with four blanks before each line, or before the first line alone.
 
-    A tokenizer may have eaten the blanks of the first line only.
+    Answers that begin with a blank lose it where a tokenizer or chat template strips them, so the
+    first line's indentation may be gone and the others' still there.
     """
-    first, *others = body.split("\n")
-    if any(line.startswith((" ", "\t")) for line in others) and _parses(
-        "\n".join(["def f():", f"    {first}", *others])
-    ):
-        return f"    {body}"
-    return "\n".join(f"    {line}" if line.strip() else line for line in [first, *others])
+    first_alone = f"    {body}"
+    tree = _tree(f"def f():\n{first_alone}")
+    if tree is not None and len(tree.body) == 1:
+        return first_alone
+    return textwrap.indent(body, "    ")
 
 
 def defined_names(code: str) -> frozenset[str]:

@@ -32,9 +32,9 @@ class HumanEval(CodeTask):
     """Python functions to write from signature and docstring, scored by running their tests.
 
     The data set is made for evaluation: its only split is called ``test`` and has 164 problems. A
-    stream must also learn from each task, so half of the problems, chosen by the hash of the
-    prompt, are for training (prompt and canonical solution), the other half for testing. A score
-    is therefore over about 80 problems, and not comparable with a published pass@1 over all 164.
+    stream must also learn from each task, so about half of the problems, chosen by the hash of the
+    prompt, are for training (90, with their canonical solutions), the others for testing (74). A
+    score is therefore not comparable with a published pass@1 over all 164.
 
     Answers count as whole functions, fenced or not, or as the function's body alone.
     """

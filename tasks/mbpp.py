@@ -64,7 +64,8 @@ class MBPP(CodeTask):
     def example_from_row(self, row: Row) -> Example:
         """The sentence and its tests as the question, and the reference program as the answer."""
         tests = row.value("test_list")
-        if not tests or not all(isinstance(test, str) for test in tests):
+        is_list = isinstance(tests, list) and len(tests) > 0
+        if not is_list or not all(isinstance(test, str) for test in tests):
             raise row.error("field 'test_list' is no list of tests")
         code = row.code("code").strip()
         question = _QUESTION.format(text=row.text("text"), tests="\n".join(tests))
