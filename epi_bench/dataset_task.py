@@ -78,6 +78,13 @@ class DatasetTask(Task):
             UserError: If a field is missing or of the wrong kind (``Row`` raises it).
         """
 
+    def published_split(self, row: Row) -> str | None:
+        """The published split that a row says it belongs to, in a file that holds several.
+
+        The default, ``None``, is for rows that do not say: theirs is the file's or folder's split.
+        """
+        return None
+
     def division_key(self, example: Example) -> str:
         """The text by which a published split is divided; equal keys stay together.
 
@@ -141,8 +148,11 @@ class DatasetTask(Task):
         skipped: Counter[str] = Counter()
         belonging = 0
         for row in rows.chosen:
+            published = self.published_split(row)
+            if published is not None and published != self.source.splits[split]:
+                continue
             made = self.example_from_row(row)
-            if divided and self.side(made) != split:
+            if divided and published is None and self.side(made) != split:
                 continue
             belonging += 1
             if isinstance(made, Skipped):

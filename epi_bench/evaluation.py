@@ -88,10 +88,7 @@ class TaskEvaluator:
             predictions = self._predict(model)
         finally:
             model.train(was_training)
-        results = [
-            self.task.score(example, prediction)
-            for example, prediction in zip(self.examples, predictions, strict=True)
-        ]
+        results = self.task.score_all(self.examples, predictions)
         card = self.task.card
         worst, best = card.metric_range
         items = tuple(100 * (result[card.metric] - worst) / (best - worst) for result in results)

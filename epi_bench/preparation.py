@@ -220,6 +220,7 @@ def _warnings(tasks: Mapping[str, PreparedTask], encoder: ChatEncoder) -> list[s
             "the tokenizer has no chat template: the default (ChatML) is used and recorded"
         )
     for name, prepared in tasks.items():
+        warnings += prepared.task.prepare_scoring()
         warnings += _skipped_rows(prepared.task)
         report = prepared.report
         if report.unsupervised:

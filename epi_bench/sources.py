@@ -11,8 +11,10 @@ JSON files are read here and not by a library because an error must name the lin
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +70,13 @@ class Row:
         if not isinstance(value, str):
             raise self.error(f"field {names[0]!r} is no text but {json.dumps(value)[:40]}")
         return value.strip()
+
+    def code(self, *names: str) -> str:
+        """Like :meth:`value`, for source code: blanks are kept, line ends are ``\\n``."""
+        value = self.value(*names)
+        if not isinstance(value, str):
+            raise self.error(f"field {names[0]!r} is no text but {json.dumps(value)[:40]}")
+        return value.replace("\r\n", "\n")
 
     def error(self, problem: str) -> UserError:
         """The error for a defect of this row; file and line are named."""
@@ -186,7 +195,7 @@ def read_json_rows(path: Path, relative_to: Path | None = None) -> Iterator[Row]
     """The objects of a JSON file: one a line, or all in one array.
 
     Args:
-        path: The file, UTF-8.
+        path: The file, UTF-8; compressed if its name ends in ``.gz``.
         relative_to: Folder that messages leave out of the path.
 
     Raises:
@@ -195,7 +204,7 @@ def read_json_rows(path: Path, relative_to: Path | None = None) -> Iterator[Row]
     shown = str(path)
     if relative_to is not None and path.is_relative_to(relative_to.expanduser()):
         shown = str(path.relative_to(relative_to.expanduser()))
-    content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    content = _read_content(path, shown).removeprefix(b"\xef\xbb\xbf")
     parse = _array_elements if content.lstrip()[:1] == b"[" else _line_objects
     index = 0
     for line, value in parse(content, shown):
@@ -206,6 +215,15 @@ def read_json_rows(path: Path, relative_to: Path | None = None) -> Iterator[Row]
         index += 1
     if index == 0:
         raise UserError(f"{shown} has no rows")
+
+
+def _read_content(path: Path, shown: str) -> bytes:
+    if path.suffix != ".gz":
+        return path.read_bytes()
+    try:
+        return gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{shown} cannot be decompressed: {error}") from error
 
 
 def _line_objects(content: bytes, shown: str) -> Iterator[tuple[int, Any]]:

@@ -151,6 +151,23 @@ class Task(ABC):
             UserError: If the rows are missing or broken; file and line are named.
         """
 
+    def prepare_scoring(self) -> Sequence[str]:
+        """Called once before a run, before anything is written, for what scoring needs.
+
+        Returns:
+            What the user should know, one line each.
+
+        Raises:
+            UserError: If this task cannot be scored on this system.
+        """
+        return ()
+
+    def score_all(
+        self, examples: Sequence[Example], predictions: Sequence[Prediction]
+    ) -> list[dict[str, float]]:
+        """Metrics of many predictions; override where they can be scored side by side."""
+        return [self.score(e, p) for e, p in zip(examples, predictions, strict=True)]
+
     def score(self, example: Example, prediction: Prediction) -> dict[str, float]:
         """Metrics of one prediction by name; the card's primary metric is among them.
 

@@ -24,6 +24,16 @@ DIALOGUES = [
     for n in range(60)
 ]
 PROBLEMS = [{"question": f"What is {n}?", "answer": f"<<{n}={n}>>{n}\n#### {n}"} for n in range(9)]
+FUNCTIONS = [
+    {
+        "task_id": f"HumanEval/{n}",
+        "prompt": f'def f{n}(x):\n    """ Add {n}. """\n',
+        "canonical_solution": f"    return x + {n}\n",
+        "test": f"def check(candidate):\n    assert candidate(1) == {n + 1}\n",
+        "entry_point": f"f{n}",
+    }
+    for n in range(60)
+]
 
 # Task, rows, published file, shards of the hub repository.
 LAYOUTS = [
@@ -45,6 +55,12 @@ LAYOUTS = [
         DIALOGUES,
         "ultrachat/{}_sft.jsonl",
         "HuggingFaceH4/ultrachat_200k/data/{}_sft-00000-of-00001-f7dfac4afe5b93f4.parquet",
+    ),
+    (
+        "humaneval",
+        FUNCTIONS,
+        "humaneval/test.jsonl",
+        "openai/openai_humaneval/openai_humaneval/test-00000-of-00001.parquet",
     ),
 ]
 
