@@ -36,6 +36,8 @@ class RunRequest:
         allow_code_execution: Whether tasks may run code that the model wrote.
         save_model: Folder for the trained model (single runs only).
         published: Whether finished records are copied to the leaderboards.
+        log_predictions: Whether the final predictions are written beside the record; a finished
+            run without them is made anew.
     """
 
     workspace: Workspace
@@ -46,6 +48,7 @@ class RunRequest:
     allow_code_execution: bool = False
     save_model: Path | None = None
     published: bool = True
+    log_predictions: bool = False
 
     @property
     def locations(self) -> dict[str, Any]:
@@ -139,7 +142,10 @@ def run_one(spec: RunSpec, request: RunRequest, observer: RunObserver) -> RunOut
     path = workspace.record_path(prepared.run_id)
     references = known_references(prepared, workspace)
     finished = workspace.finished_record(prepared.run_id)
-    skipped = finished is not None and not request.force and request.save_model is None
+    complete = finished is not None and (
+        not request.log_predictions or workspace.predictions_path(prepared.run_id).is_file()
+    )
+    skipped = complete and not request.force and request.save_model is None
     try:
         if finished is not None and skipped:
             record = _with_references(finished, references, path)
@@ -175,7 +181,7 @@ def make_reference(spec: RunSpec, request: RunRequest, observer: RunObserver) ->
         request: How runs are made.
         observer: Listens.
     """
-    plain = replace(request, save_model=None, force=False, published=False)
+    plain = replace(request, save_model=None, force=False, published=False, log_predictions=False)
     outcome = run_one(spec, plain, observer)
     if outcome.record is not None and not outcome.succeeded:
         observer.warning(
@@ -198,6 +204,7 @@ def _experiment(
         observer,
         reference_scores=references,
         save_model=request.save_model,
+        log_predictions=request.log_predictions,
         locations=request.locations,
     ).run()
 
@@ -259,7 +266,9 @@ def run_in_subprocesses(
             for spec in specs
             for task in spec.data.tasks
         }
-        plain = replace(request, references=False, force=False, published=False)
+        plain = replace(
+            request, references=False, force=False, published=False, log_predictions=False
+        )
         with ThreadPoolExecutor(jobs) as pool:
             list(pool.map(lambda spec: _subprocess_run(spec, plain), firsts.values()))
     with ThreadPoolExecutor(jobs) as pool:
@@ -277,6 +286,7 @@ def _subprocess_run(spec: RunSpec, request: RunRequest) -> RunOutcome:
         command += ["--out", str(request.workspace.out), "--quiet", "--report", str(report)]
         command += [] if request.published else ["--no-publish"]
         command += ["--force"] if request.force else []
+        command += ["--log-predictions"] if request.log_predictions else []
         command += ["--allow-code-execution"] if request.allow_code_execution else []
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if not report.is_file():

@@ -75,7 +75,7 @@ def test_teacher_forced_exact_match_is_greedy_exact_match(encoder, learned):
 
 def test_choice_by_one_forward_pass_equals_choice_by_whole_sequences(encoder, learned):
     evaluator = _evaluator("toy_choice", encoder, 4)
-    predictions = evaluator._predict(learned)
+    predictions = evaluator.predict(learned)
     for options, prediction in zip(evaluator._options, predictions, strict=True):
         for option, found in zip(options, prediction.option_log_likelihoods, strict=True):
             ids = torch.tensor(option.input_ids)[None]
