@@ -74,14 +74,23 @@ class TaskEvaluator:
         examples: What to score on; not empty.
         encoder: Encodes conversations; its tokenizer decodes answers.
         batch_size: Examples (or options) scored at once.
+        reference_loss: Whether the log-likelihood of the reference is measured where text is
+            generated; it costs a forward pass over prompt and reference.
     """
 
     def __init__(
-        self, task: Task, examples: Sequence[Example], encoder: ChatEncoder, batch_size: int
+        self,
+        task: Task,
+        examples: Sequence[Example],
+        encoder: ChatEncoder,
+        batch_size: int,
+        *,
+        reference_loss: bool = True,
     ) -> None:
         self.task = task
         self.examples = examples
         self.batch_size = batch_size
+        self.reference_loss = reference_loss
         self._tokenizer = encoder.tokenizer
         self._pad = int(self._tokenizer.pad_token_id)
         if task.card.scoring == "choice":
@@ -103,12 +112,16 @@ class TaskEvaluator:
         try:
             if self.task.card.scoring == "choice":
                 return self._choose(model)
-            forced = self._teacher_force(model)
             if self.task.card.scoring == "teacher_forced":
-                return forced
+                return self._teacher_force(model)
+            losses: list[float | None] = [None] * len(self.examples)
+            if self.reference_loss:
+                forced = self._teacher_force(model)
+                losses = [found.reference_negative_log_likelihood for found in forced]
+            texts = self._generate(model)
             return [
-                Prediction(text, (), (), prediction.reference_negative_log_likelihood)
-                for text, prediction in zip(self._generate(model), forced, strict=True)
+                Prediction(text, reference_negative_log_likelihood=loss)
+                for text, loss in zip(texts, losses, strict=True)
             ]
         finally:
             model.train(was_training)

@@ -26,11 +26,15 @@ if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel
 
 _WITHOUT_EFFECT = {
-    "bos_token_id", "cache_implementation", "do_sample", "eos_token_id", "max_length",
-    "max_new_tokens", "min_p", "pad_token_id", "temperature", "top_k", "top_p",
-    "transformers_version", "typical_p", "use_cache",
+    "bos_token_id", "cache_implementation", "do_sample", "eos_token_id", "length_penalty",
+    "max_length", "max_new_tokens", "min_p", "output_attentions", "output_hidden_states",
+    "output_logits", "output_scores", "pad_token_id", "return_dict_in_generate", "temperature",
+    "top_k", "top_p", "transformers_version", "typical_p", "use_cache",
 }  # fmt: skip
 """Generation settings that do not change which token greedy decoding takes."""
+
+_NEUTRAL = {"repetition_penalty": 1.0, "num_beams": 1, "min_length": 0, "no_repeat_ngram_size": 0}
+"""Values of other settings that turn them off, as ``None`` and ``False`` do for all."""
 
 
 @torch.no_grad()
@@ -137,5 +141,11 @@ def _chooses_plainly(model: PreTrainedModel) -> bool:
     settings = getattr(model, "generation_config", None)
     if settings is None:
         return True
-    given = {name for name in settings.to_diff_dict() if not name.startswith("_")}
-    return given <= _WITHOUT_EFFECT
+    return all(
+        name.startswith("_")
+        or name in _WITHOUT_EFFECT
+        or value is None
+        or value is False
+        or value == _NEUTRAL.get(name)
+        for name, value in settings.to_diff_dict().items()
+    )
