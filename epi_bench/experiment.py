@@ -63,6 +63,7 @@ class Experiment:
         observer: Listens.
         reference_scores: Single-task score of each task, where known.
         save_model: Folder for the trained model, or ``None``.
+        log_predictions: Whether to write the last row's predictions beside the record.
         locations: What ``run.toml`` must say beside the specification to repeat the run.
         judge: Grades the open-ended answers of the base row and of the last row, or ``None``.
     """
@@ -74,6 +75,7 @@ class Experiment:
         observer: RunObserver,
         reference_scores: Mapping[str, float] | None = None,
         save_model: Path | None = None,
+        log_predictions: bool = False,
         locations: Mapping[str, Any] | None = None,
         judge: Judge | None = None,
     ) -> None:
@@ -82,6 +84,7 @@ class Experiment:
         self.observer = observer
         self.reference_scores = reference_scores
         self.save_model = save_model
+        self.log_predictions = log_predictions
         self.locations = dict(locations or {})
         self.judge = judge
         self.measurements = Measurements()
@@ -119,6 +122,7 @@ class Experiment:
         folder = self.workspace.run_folder(self.prepared.run_id)
         folder.mkdir(parents=True, exist_ok=True)
         self.workspace.record_path(self.prepared.run_id).unlink(missing_ok=True)
+        self.workspace.predictions_path(self.prepared.run_id).unlink(missing_ok=True)
         toml = spec_to_toml(self.prepared.spec, {"locations": self.locations})
         (folder / "run.toml").write_text(toml, encoding="utf-8")
         log = EventLog(folder / "events.jsonl", LOG_EVERY)
@@ -171,6 +175,8 @@ class Experiment:
         self.measurements.retention = (before[0], after[0], before[1])
         if self.save_model:
             self._save(final, backbone)
+        if self.log_predictions:
+            self._save_predictions()
         return build_record(
             self, loop.cost, evaluator.seconds, (trained, total_parameters), accelerator
         )
@@ -226,7 +232,11 @@ class Experiment:
     def _score(self, row: str, model: Any, evaluator: Evaluator) -> None:
         self.observer.stage("scoring")
         scores = evaluator.score(model)
-        self.measurements.rows.append((row, scores))
+        rows = self.measurements.rows
+        if rows:  # predictions are large, and only those of the last row are of use
+            name, earlier = rows[-1]
+            rows[-1] = (name, {task: s.without_predictions() for task, s in earlier.items()})
+        rows.append((row, scores))
         self.observer.scored(row, {name: result.mean for name, result in scores.items()})
 
     def _judge_last_row(self) -> None:
@@ -235,7 +245,10 @@ class Experiment:
             return
         self.observer.stage("judging")
         row, scores = self.measurements.rows[-1]
-        answers = {name: result.texts for name, result in scores.items()}
+        answers = {
+            name: [prediction.text for prediction in result.predictions]
+            for name, result in scores.items()
+        }
         self.measurements.judged.append((row, self.judge.grade(answers, self.observer.warning)))
 
     def _evaluator(self) -> Evaluator:
@@ -290,6 +303,13 @@ class Experiment:
         model.config.use_cache = True
         model.save_pretrained(self.save_model)
         backbone.tokenizer.save_pretrained(self.save_model)
+
+    def _save_predictions(self) -> None:
+        from epi_bench.prediction_log import save_predictions
+
+        last = self.measurements.rows[-1][1]
+        examples = {name: task.test for name, task in self.prepared.tasks.items()}
+        save_predictions(examples, last, self.workspace.predictions_path(self.prepared.run_id))
 
     def _failed_record(self, error: Exception) -> RunRecord:
         from epi_bench.recording import build_failed_record

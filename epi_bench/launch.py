@@ -41,6 +41,8 @@ class RunRequest:
         published: Whether finished records are copied to the leaderboards.
         judge: The judge model that grades open-ended answers, or ``None``. It is here and not in
             the specification because it looks at a run and changes none of its numbers.
+        log_predictions: Whether the final predictions are written beside the record; a finished
+            run without them is made anew.
     """
 
     workspace: Workspace
@@ -53,6 +55,7 @@ class RunRequest:
     save_model: Path | None = None
     published: bool = True
     judge: JudgeSettings | None = None
+    log_predictions: bool = False
 
     @property
     def locations(self) -> dict[str, Any]:
@@ -148,9 +151,12 @@ def run_one(spec: RunSpec, request: RunRequest, observer: RunObserver) -> RunOut
     path = workspace.record_path(prepared.run_id)
     references = known_references(prepared, workspace)
     finished = workspace.finished_record(prepared.run_id)
-    skipped = finished is not None and not request.force and request.save_model is None
+    complete = finished is not None and (
+        not request.log_predictions or workspace.predictions_path(prepared.run_id).is_file()
+    )
+    skipped = complete and not request.force and request.save_model is None
     if skipped and finished is not None and request.judge is not None:
-        # The answers of a finished run are not kept, so a new judge needs the run made anew.
+        # A record holds no answers, so a new judge needs the run made anew.
         skipped = _judged_by(finished, request.judge)
     try:
         if finished is not None and skipped:
@@ -187,13 +193,18 @@ def make_reference(spec: RunSpec, request: RunRequest, observer: RunObserver) ->
         request: How runs are made.
         observer: Listens.
     """
-    plain = replace(request, save_model=None, force=False, published=False, judge=None)
+    plain = _plain(replace(request, save_model=None))
     outcome = run_one(spec, plain, observer)
     if outcome.record is not None and not outcome.succeeded:
         observer.warning(
             f"the single-task reference of {spec.data.tasks[0]!r} failed, so the metrics that "
             f"need it stay undefined: {outcome.record.error}"
         )
+
+
+def _plain(request: RunRequest) -> RunRequest:
+    """How references are made: once, for their scores alone."""
+    return replace(request, force=False, published=False, judge=None, log_predictions=False)
 
 
 def _experiment(
@@ -212,6 +223,7 @@ def _experiment(
             observer,
             reference_scores=references,
             save_model=request.save_model,
+            log_predictions=request.log_predictions,
             locations=request.locations,
             judge=judge,
         ).run()
@@ -302,7 +314,7 @@ def run_in_subprocesses(
             for spec in specs
             for task in spec.data.tasks
         }
-        plain = replace(request, references=False, force=False, published=False, judge=None)
+        plain = _plain(replace(request, references=False))
         with ThreadPoolExecutor(jobs) as pool:
             list(pool.map(lambda spec: _subprocess_run(spec, plain), firsts.values()))
     if request.judge:
@@ -322,6 +334,7 @@ def _subprocess_run(spec: RunSpec, request: RunRequest) -> RunOutcome:
         command += ["--out", str(request.workspace.out), "--quiet", "--report", str(report)]
         command += [] if request.published else ["--no-publish"]
         command += ["--force"] if request.force else []
+        command += ["--log-predictions"] if request.log_predictions else []
         command += ["--allow-code-execution"] if request.allow_code_execution else []
         command += request.judge.flags() if request.judge else []
         result = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -301,6 +301,8 @@ class RunRecord(Part):
         task_order: The tasks as the stream ordered them.
         task_data: For each task what became of its rows and examples.
         secondary_scores: For each task every metric of the last row, in the task's own units.
+        secondary_standard_errors: Of ``secondary_scores``, over the test items; records made before
+            they were kept have none.
         item_scores: For each task the primary metric of each test item in the last row, 0..100,
             packed by :func:`pack_items`.
         reference_scores: For each task the score of full fine-tuning on it alone, if measured.
@@ -322,6 +324,7 @@ class RunRecord(Part):
     task_data: dict[str, TaskDataRecord] = Field(default_factory=dict)
     score_matrix: ScoreMatrixRecord | None = None
     secondary_scores: dict[str, dict[str, Number]] = Field(default_factory=dict)
+    secondary_standard_errors: dict[str, dict[str, Number]] = Field(default_factory=dict)
     item_scores: dict[str, str] = Field(default_factory=dict)
     reference_scores: dict[str, Number] | None = None
     metrics: dict[str, int | Number] = Field(default_factory=dict)

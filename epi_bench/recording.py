@@ -76,6 +76,9 @@ def build_record(
         metrics=_metrics(matrix, conflict, retention, references),
         reference_scores=dict(references) if references else None,
         secondary_scores=_secondary_scores(measured),
+        secondary_standard_errors={
+            name: dict(scores.metric_errors) for name, scores in last.items()
+        },
         item_scores={
             name: pack_items({str(item): score for item, score in enumerate(scores.items)})
             for name, scores in last.items()

@@ -212,6 +212,13 @@ def run(
             help="Folder for the trained model, loadable by transformers.", rich_help_panel=OUTPUT
         ),
     ] = None,
+    log_predictions: Annotated[
+        bool,
+        typer.Option(
+            help="Write what the trained model said to each test item to predictions.jsonl.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     publish: Annotated[
         bool, typer.Option(help="Copy the record to leaderboards/.", rich_help_panel=OUTPUT)
     ] = True,
@@ -268,6 +275,7 @@ def run(
         force=force,
         allow_code_execution=allow_code_execution,
         save_model=save_model,
+        log_predictions=log_predictions,
         published=publish,
         judge=judge_settings(judge_url, judge_model, judge_prompts, judge_rate),
     )

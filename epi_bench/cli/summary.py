@@ -25,6 +25,8 @@ def print_record(outcome: RunOutcome, console: Console) -> None:
     console.print(_metrics_table(record))
     if record.judge:
         console.print(_judge_table(record.judge))
+    if record.secondary_scores:
+        console.print(_secondary_table(record))
     if record.cost:
         cost = record.cost
         memory = f"{(cost.peak_memory_bytes or 0) / 2**30:.2f} GB peak memory"
@@ -110,6 +112,20 @@ def _judge_table(judge: JudgeRecord) -> Table:
             error = _number(task.standard_error, 2)
             cells.append(f"{_number(task.mean, 2)} ± {error} (n = {task.n}{missing})")
         table.add_row(row.row, *cells)
+    return table
+
+
+def _secondary_table(record: RunRecord) -> Table:
+    """Every metric of every task after the last experience, with its standard error."""
+    table = Table(title="All metrics of the tasks, at the end", title_justify="left")
+    table.add_column("task")
+    table.add_column("metric")
+    for name in ("mean", "standard error"):
+        table.add_column(name, justify="right")
+    for task in record.task_order:
+        errors = record.secondary_standard_errors.get(task, {})
+        for metric, value in record.secondary_scores.get(task, {}).items():
+            table.add_row(task, metric, _number(value, 3), _number(errors.get(metric), 3))
     return table
 
 
