@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +11,9 @@ from torch import Tensor, nn
 from epi_bench.errors import UserError
 from epi_bench.isolation.importance import ImportanceMode, OptimizerMoment, create_importance
 from epi_bench.isolation.mask_statistics import MaskHistory, pack_bits, unpack_bits
-from epi_bench.isolation.normalisation import AFFINE, Normalisation
+from epi_bench.isolation.normalisation import Normalisation
 from epi_bench.isolation.protection import ProtectedWeights, flat_view
-from epi_bench.isolation.selection import select_top, share_by_rank, sort_keys
+from epi_bench.isolation.selection import select
 
 
 class Isolation:
@@ -55,7 +56,7 @@ class Isolation:
     ) -> None:
         if not 0 <= ratio < 1:
             raise UserError(f"ratio={ratio} must lie in [0, 1)")
-        if normalisation not in ("rank", *AFFINE):
+        if normalisation not in get_args(Normalisation):
             raise UserError(f"normalisation={normalisation!r}: choose min_max, mean or rank")
         self.ratio = ratio
         self.normalisation = normalisation
@@ -115,9 +116,13 @@ class Isolation:
         Args:
             scores: For each parameter a tensor of its shape, not negative, normalised here.
         """
-        flat = {name: self._flat_scores(name, scores[name]) for name in self.parameters}
-        choose = self._select_by_rank if self.normalisation == "rank" else self._select_by_value
-        masks = choose(flat)
+        masks = select(
+            list(self.parameters),
+            lambda name: self._flat_scores(name, scores[name]),
+            self.target_count,
+            self.normalisation,
+            self.largest,
+        )
         self._weights.protect(masks)
         self._history.add(masks)
 
@@ -190,31 +195,10 @@ class Isolation:
 
     def _flat_scores(self, name: str, scores: Tensor) -> Tensor:
         """Scores in the parameter's order of memory."""
-        parameter = self.parameters[name]
+        parameter, scores = self.parameters[name], scores.detach()
         if scores.stride() == parameter.stride() and scores.device == parameter.device:
             return flat_view(scores)
         return flat_view(torch.empty_like(parameter, dtype=torch.float32).copy_(scores))
-
-    def _select_by_value(self, flat: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        normalise = AFFINE[self.normalisation]
-        return select_top(
-            list(flat),
-            lambda name: sort_keys(normalise(flat[name]), self.largest),
-            self.target_count,
-        )
-
-    def _select_by_rank(self, flat: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        sizes = {name: scores.numel() for name, scores in flat.items()}
-        positive = {
-            name: int(scores.count_nonzero()) if self.largest else scores.numel()
-            for name, scores in flat.items()
-        }
-        counts = share_by_rank(sizes, positive, self.target_count)
-
-        def keys(name: str) -> Tensor:
-            return sort_keys(flat[name], self.largest)
-
-        return {name: select_top([name], keys, counts[name])[name] for name in flat}
 
 
 def _trained_once(
