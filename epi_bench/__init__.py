@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from epi_bench.bridges import Protection, protect
     from epi_bench.chat import ChatEncoder, EncodedExample
     from epi_bench.classification_task import ClassificationTask
     from epi_bench.code_task import (
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from epi_bench.text_scores import marked_number, python_code, score_text
 
 _HOME = {
+    "Protection": "bridges",
+    "protect": "bridges",
     "ChatEncoder": "chat",
     "EncodedExample": "chat",
     "ClassificationTask": "classification_task",

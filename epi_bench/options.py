@@ -98,13 +98,15 @@ def complete_options(
 ) -> dict[str, JsonValue]:
     """All options of a target as JSON values: the given ones checked, the others at their default.
 
-    So a default that is said aloud equals one that is left out. Arguments and errors as
-    :func:`check_options`.
+    So a default that is said aloud equals one that is left out. An option that ``target`` names
+    in ``later_options`` is left out as long as it has the value that all runs had before there
+    was such an option: they stay the same runs. Arguments and errors as :func:`check_options`.
     """
     defaults = {name: option.default for name, option in options_of(target, skip).items()}
     given = check_options(owner, target, values, skip)
     complete: dict[str, JsonValue] = json.loads(json.dumps({**defaults, **given}))
-    return complete
+    later: Mapping[str, JsonValue] = getattr(target, "later_options", {})
+    return {k: value for k, value in complete.items() if k not in later or value != later[k]}
 
 
 def _convert(owner: str, option: Option, value: Any) -> Any:

@@ -55,7 +55,8 @@ class StrategyRecord(Part):
     """The strategy that was run.
 
     Attributes:
-        hyperparameters: All of them, the defaults filled in.
+        hyperparameters: All of them, the defaults filled in; without those that later versions
+            added and that have the value implied before (``Strategy.later_options``).
         source: Whether it came with the package or from a plugin.
     """
 

@@ -16,7 +16,7 @@ from epi_bench.environment import (
     processor_name,
 )
 from epi_bench.metrics import derive_metrics
-from epi_bench.options import options_of
+from epi_bench.options import complete_options
 from epi_bench.record import (
     ConflictPoint,
     Cost,
@@ -174,10 +174,11 @@ def _identity(experiment: Experiment, processes: int, device: str) -> dict[str, 
 
 def _strategy_record(prepared: PreparedRun) -> StrategyRecord:
     name = prepared.spec.strategy.name
-    defaults = {option.name: option.default for option in options_of(STRATEGIES.get(name)).values()}
     return StrategyRecord(
         name=name,
-        hyperparameters={**defaults, **prepared.spec.strategy.options},
+        hyperparameters=complete_options(
+            f"strategy {name!r}", STRATEGIES.get(name), prepared.spec.strategy.options
+        ),
         source="built-in" if STRATEGIES.is_builtin(name) else "plugin",
     )
 

@@ -121,10 +121,14 @@ class Strategy:
         stores_examples: Whether training data of earlier experiences is kept.
         learning_rate_factor: The run's learning rate is multiplied by it. For strategies whose
             trained parameters need another scale than full fine-tuning's (adapters).
+        later_options: Options added after results of the strategy were published, with the value
+            that those runs had without saying so. With that value an option is left out of a
+            run's identity, so that published runs stay the same runs.
         context: Set by the training loop before the first hook.
     """
 
     name: ClassVar[str] = ""
+    later_options: ClassVar[Mapping[str, Any]] = {}
     stores_examples: ClassVar[bool] = False
     learning_rate_factor: float = 1.0
     context: StrategyContext

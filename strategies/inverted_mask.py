@@ -17,6 +17,10 @@ class InvertedMask(IsolationStrategy):
         warmup: Optimizer steps before the first refresh, at least 0.
         beta: Decay of the importance, in [0, 1).
         normalisation: Within each tensor: ``min_max``, ``mean`` or ``rank``.
+        importance: How importance is kept, and its bytes a parameter: ``ema`` (4), ``ema_bf16``
+            (2), ``factored`` (about 0), ``optimizer`` (0; reads AdamW's own second moment, so
+            clipped gradients and a decay of beta2).
+        offload: Keep the importance in the memory of the CPU instead of the GPU.
     """
 
     def __init__(
@@ -26,7 +30,16 @@ class InvertedMask(IsolationStrategy):
         warmup: int = 20,
         beta: float = 0.99,
         normalisation: Literal["min_max", "mean", "rank"] = "rank",
+        importance: Literal["ema", "ema_bf16", "factored", "optimizer"] = "ema",
+        offload: bool = False,
     ) -> None:
         super().__init__(
-            ratio, interval, warmup, beta=beta, normalisation=normalisation, largest=False
+            ratio,
+            interval,
+            warmup,
+            beta=beta,
+            normalisation=normalisation,
+            largest=False,
+            importance=importance,
+            offload=offload,
         )

@@ -18,6 +18,10 @@ class StaticMask(IsolationStrategy):
         warmup: Optimizer steps before the mask is taken with ``measure=warmup``, at least 1.
         beta: Decay of the importance, in [0, 1).
         normalisation: Within each tensor: ``min_max``, ``mean`` or ``rank``.
+        importance: How importance is kept, and its bytes a parameter: ``ema`` (4), ``ema_bf16``
+            (2), ``factored`` (about 0), ``optimizer`` (0; reads AdamW's own second moment, so
+            clipped gradients and a decay of beta2).
+        offload: Keep the importance in the memory of the CPU instead of the GPU.
     """
 
     def __init__(
@@ -27,8 +31,18 @@ class StaticMask(IsolationStrategy):
         warmup: int = 20,
         beta: float = 0.99,
         normalisation: Literal["min_max", "mean", "rank"] = "mean",
+        importance: Literal["ema", "ema_bf16", "factored", "optimizer"] = "ema",
+        offload: bool = False,
     ) -> None:
-        super().__init__(ratio, 1, warmup, beta=beta, normalisation=normalisation)
+        super().__init__(
+            ratio,
+            1,
+            warmup,
+            beta=beta,
+            normalisation=normalisation,
+            importance=importance,
+            offload=offload,
+        )
         self.measure = measure
 
     def gradients_ready(self, step: Step) -> None:

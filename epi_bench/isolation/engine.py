@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
 from epi_bench.errors import UserError
-from epi_bench.isolation.importance import SquaredGradientAverage
+from epi_bench.isolation.importance import ImportanceMode, OptimizerMoment, create_importance
 from epi_bench.isolation.mask_statistics import MaskHistory, pack_bits, unpack_bits
-from epi_bench.isolation.normalisation import AFFINE, Normalisation
+from epi_bench.isolation.normalisation import Normalisation
 from epi_bench.isolation.protection import ProtectedWeights, flat_view
-from epi_bench.isolation.selection import select_top, share_by_rank, sort_keys
+from epi_bench.isolation.selection import select
 
 
 class Isolation:
@@ -28,9 +29,17 @@ class Isolation:
         normalisation: Within each tensor: ``min_max``, ``mean`` or ``rank``.
         beta: Decay of the importance, in [0, 1).
         largest: Protect the most important weights; ``False`` protects the least important.
+        importance: How importance is kept, with its bytes a parameter: ``ema`` (4), ``ema_bf16``
+            (2), ``factored`` (about 0), ``optimizer`` (0; Adam's own second moment is read, give
+            the optimizer too). See :mod:`epi_bench.isolation.importance`.
+        offload: Keep the importance in the memory of the CPU instead of beside the parameters.
+        optimizer: The optimizer that ``importance="optimizer"`` reads; it may also be given later
+            with :meth:`attach_optimizer`.
+        seed: Of the stochastic rounding of ``ema_bf16``.
 
     Raises:
-        UserError: If a value is out of range or nothing is trainable.
+        UserError: If a value is out of range, nothing is trainable, or the optimizer keeps no
+            second moment that could be read.
     """
 
     def __init__(
@@ -40,10 +49,14 @@ class Isolation:
         normalisation: Normalisation = "rank",
         beta: float = 0.99,
         largest: bool = True,
+        importance: ImportanceMode = "ema",
+        offload: bool = False,
+        optimizer: torch.optim.Optimizer | None = None,
+        seed: int = 0,
     ) -> None:
         if not 0 <= ratio < 1:
             raise UserError(f"ratio={ratio} must lie in [0, 1)")
-        if normalisation not in ("rank", *AFFINE):
+        if normalisation not in get_args(Normalisation):
             raise UserError(f"normalisation={normalisation!r}: choose min_max, mean or rank")
         self.ratio = ratio
         self.normalisation = normalisation
@@ -52,7 +65,9 @@ class Isolation:
         if not self.parameters:
             raise UserError("the model has no trainable parameters to protect")
         self.size = sum(parameter.numel() for parameter in self.parameters.values())
-        self.importance = SquaredGradientAverage(self.parameters, beta)
+        self.importance = create_importance(importance, self.parameters, beta, offload, seed)
+        if optimizer is not None:
+            self.attach_optimizer(optimizer)
         self._weights = ProtectedWeights(self.parameters)
         self._history = MaskHistory({name: p.numel() for name, p in self.parameters.items()})
 
@@ -61,16 +76,37 @@ class Isolation:
         """How many weights are to be protected."""
         return round(self.ratio * self.size)
 
-    def observe(self) -> bool:
-        """Take the present gradients into the importance; False if they are not finite."""
-        return self.importance.observe()
+    def attach_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Say which optimizer steps the parameters; only ``importance="optimizer"`` needs it.
+
+        Raises:
+            UserError: If its second moment is to be read and it keeps none.
+        """
+        if isinstance(self.importance, OptimizerMoment):
+            self.importance.attach(optimizer)
+
+    def observe(self, finite: bool | None = None) -> bool:
+        """Take the present gradients into the importance.
+
+        Args:
+            finite: Whether all gradients are finite, where the caller knows (from the norm that
+                clipping computes); ``None`` finds out, at the price of reading them once more.
+
+        Returns:
+            Whether they were finite; otherwise the importance has not been changed.
+        """
+        return self.importance.observe(finite)
 
     def restore(self) -> None:
         """Write the protected values back; call right after ``optimizer.step()``."""
         self._weights.restore()
 
     def refresh(self) -> None:
-        """Move the mask to what is important now."""
+        """Move the mask to what is important now.
+
+        Raises:
+            UserError: If the optimizer's second moment is to be read and there is none.
+        """
         self.refresh_from(self.importance.values)
 
     @torch.no_grad()
@@ -80,9 +116,13 @@ class Isolation:
         Args:
             scores: For each parameter a tensor of its shape, not negative, normalised here.
         """
-        flat = {name: self._flat_scores(name, scores[name]) for name in self.parameters}
-        choose = self._select_by_rank if self.normalisation == "rank" else self._select_by_value
-        masks = choose(flat)
+        masks = select(
+            list(self.parameters),
+            lambda name: self._flat_scores(name, scores[name]),
+            self.target_count,
+            self.normalisation,
+            self.largest,
+        )
         self._weights.protect(masks)
         self._history.add(masks)
 
@@ -105,19 +145,25 @@ class Isolation:
         return self._history.statistics()
 
     def state_bytes(self) -> int:
-        """Bytes of importance, mask, saved values and the first mask."""
-        importance = sum(t.numel() * t.element_size() for t in self.importance.values.values())
-        return importance + self._weights.bytes() + self._history.bytes()
+        """Bytes of importance, mask, saved values, and the first and last mask."""
+        return self.importance.state_bytes() + self._weights.bytes() + self._history.bytes()
 
     def state_dict(self) -> dict[str, Tensor]:
         """Importance, mask and first mask; the protected values are those in the model."""
         state = {f"importance.{k}": v for k, v in self.importance.state_dict().items()}
+        state |= {f"shape.{n}": torch.tensor(p.shape) for n, p in self.parameters.items()}
         state |= {f"mask.{name}": pack_bits(mask) for name, mask in self.masks.items()}
         state |= {f"history.{name}": bits for name, bits in self._history.state_dict().items()}
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take up a state; the model must hold the weights it was saved with."""
+        """Take up a state; the model must hold the weights it was saved with.
+
+        Raises:
+            UserError: If the state was saved from other parameters or with another importance
+                mode; the parameter is named.
+        """
+        self._check_shapes(_part(state, "shape."))
         self.importance.load_state_dict(_part(state, "importance."))
         packed = _part(state, "mask.")
         self._weights.protect(
@@ -128,33 +174,31 @@ class Isolation:
         )
         self._history.load_state_dict(_part(state, "history."))
 
+    def _check_shapes(self, saved: Mapping[str, Tensor]) -> None:
+        for name, parameter in self.parameters.items():
+            if name not in saved:
+                raise UserError(
+                    f"the saved state knows no parameter {name!r}: resume with the model and the "
+                    "trainable parameters that it was saved with"
+                )
+            if saved[name].tolist() != list(parameter.shape):
+                raise UserError(
+                    f"parameter {name!r} has shape {tuple(parameter.shape)}, but the saved state "
+                    f"is for {tuple(saved[name].tolist())}: resume with the model it was saved with"
+                )
+        extra = sorted(set(saved) - set(self.parameters))
+        if extra:
+            raise UserError(
+                f"the saved state has a parameter {extra[0]!r} that is not trained now: resume "
+                "with the model and the trainable parameters that it was saved with"
+            )
+
     def _flat_scores(self, name: str, scores: Tensor) -> Tensor:
         """Scores in the parameter's order of memory."""
-        parameter = self.parameters[name]
+        parameter, scores = self.parameters[name], scores.detach()
         if scores.stride() == parameter.stride() and scores.device == parameter.device:
             return flat_view(scores)
         return flat_view(torch.empty_like(parameter, dtype=torch.float32).copy_(scores))
-
-    def _select_by_value(self, flat: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        normalise = AFFINE[self.normalisation]
-        return select_top(
-            list(flat),
-            lambda name: sort_keys(normalise(flat[name]), self.largest),
-            self.target_count,
-        )
-
-    def _select_by_rank(self, flat: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        sizes = {name: scores.numel() for name, scores in flat.items()}
-        positive = {
-            name: int(scores.count_nonzero()) if self.largest else scores.numel()
-            for name, scores in flat.items()
-        }
-        counts = share_by_rank(sizes, positive, self.target_count)
-
-        def keys(name: str) -> Tensor:
-            return sort_keys(flat[name], self.largest)
-
-        return {name: select_top([name], keys, counts[name])[name] for name in flat}
 
 
 def _trained_once(

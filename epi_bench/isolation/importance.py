@@ -1,64 +1,431 @@
-"""Importance of parameters: an exponential moving average of squared gradients."""
+"""Importance of parameters: a moving average of squared gradients, kept in four ways.
+
+All estimate ``I <- beta I + (1 - beta) g^2`` (EPI, arXiv 2604.14010). The average starts at zero
+and is not corrected for it: a common factor does not change which weights are the most important.
+The ways differ in what they keep, and so in bytes a parameter:
+
+============== ==================================================== =====================
+``ema``        the average in single precision                      4
+``ema_bf16``   the average in bfloat16, rounded stochastically      2
+``factored``   means of rows and columns (Adafactor)                4 (1/rows + 1/columns)
+``optimizer``  nothing: Adam's own second moment is read            0
+============== ==================================================== =====================
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from epi_bench.errors import UserError
+from epi_bench.isolation.protection import flat_view
+from epi_bench.isolation.sharding import local
+
+ImportanceMode = Literal["ema", "ema_bf16", "factored", "optimizer"]
+"""How importance is kept."""
+
+GROUP_SIZE = 1 << 24
+"""Elements whose gradients are worked on together: bounds the temporaries to 64 MiB."""
 
 
-class SquaredGradientAverage:
-    """``I <- beta I + (1 - beta) g^2`` in single precision: 4 bytes a parameter.
-
-    The average starts at zero and is not corrected for it: a common factor does not change which
-    weights are the most important (EPI, arXiv 2604.14010).
+class Importance(ABC):
+    """The importance of every parameter.
 
     Args:
         parameters: By name; each is measured.
         beta: Decay, in [0, 1).
+        offload: Keep the averages in the memory of the CPU, wherever the parameters are.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], beta: float) -> None:
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], beta: float, offload: bool = False
+    ) -> None:
         if not 0 <= beta < 1:
             raise UserError(f"beta={beta} must lie in [0, 1)")
         self.beta = beta
+        self.offload = offload
         self._parameters = parameters
-        self.values: dict[str, Tensor] = {
-            name: torch.zeros_like(parameter, dtype=torch.float32, requires_grad=False)
-            for name, parameter in parameters.items()
-        }
+
+    @property
+    def values(self) -> Mapping[str, Tensor]:
+        """The importance of each parameter, in its shape, float32, computed when it is read."""
+        return _Lazy(list(self._parameters), self._value)
 
     @torch.no_grad()
-    def observe(self) -> bool:
+    def observe(self, finite: bool | None = None) -> bool:
         """Take in the present gradients; a parameter without one counts as having gradient zero.
+
+        Args:
+            finite: Whether they are finite, where the caller knows; ``None`` measures it, which
+                reads all gradients once more.
 
         Returns:
             Whether they were finite; otherwise nothing has been changed.
         """
-        measured = {
-            name: parameter.grad.float()
+        gradients = {
+            name: local(parameter.grad)
             for name, parameter in self._parameters.items()
             if parameter.grad is not None
         }
-        gradients = list(measured.values())
-        if gradients:
-            norms = torch.stack([norm.float() for norm in torch._foreach_norm(gradients)])
-            if not bool(torch.isfinite(norms).all()):
-                return False
-        torch._foreach_mul_(list(self.values.values()), self.beta)
-        if gradients:
-            averages = [self.values[name] for name in measured]
-            torch._foreach_addcmul_(averages, gradients, gradients, value=1 - self.beta)
-        return True
+        if finite is None:
+            finite = _all_finite(list(gradients.values()))
+        if finite:
+            self._take(gradients)
+        return finite
+
+    def state_bytes(self) -> int:
+        """Bytes kept."""
+        return sum(t.numel() * t.element_size() for t in self._tensors().values())
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averages by parameter name."""
-        return dict(self.values)
+        """What is kept, by name."""
+        return self._tensors()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take up the averages."""
-        for name, average in self.values.items():
-            average.copy_(state[name])
+        """Take up what was kept.
+
+        Raises:
+            UserError: If the state is of another model or another mode; the tensor is named.
+        """
+        for name, tensor in self._tensors().items():
+            if name not in state:
+                raise UserError(
+                    f"the saved state holds no importance {name!r}: it was saved from another "
+                    "model or with another importance mode"
+                )
+            if state[name].shape != tensor.shape or state[name].dtype != tensor.dtype:
+                raise UserError(
+                    f"the saved importance {name!r} has shape {tuple(state[name].shape)} and "
+                    f"type {state[name].dtype}, expected are {tuple(tensor.shape)} and "
+                    f"{tensor.dtype}: resume with the model and importance mode it was saved with"
+                )
+            tensor.copy_(state[name])
+
+    def _zeros(self, parameter: nn.Parameter, dtype: torch.dtype) -> Tensor:
+        device = torch.device("cpu") if self.offload else None
+        return torch.zeros_like(local(parameter.detach()), dtype=dtype, device=device)
+
+    @abstractmethod
+    def _take(self, gradients: Mapping[str, Tensor]) -> None:
+        """Update with these gradients, which are finite."""
+
+    @abstractmethod
+    def _value(self, name: str) -> Tensor:
+        """The importance of one parameter, float32."""
+
+    @abstractmethod
+    def _tensors(self) -> dict[str, Tensor]:
+        """What is kept, by name."""
+
+
+class SquaredGradientAverage(Importance):
+    """``ema``: the average itself in single precision. 4 bytes a parameter."""
+
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], beta: float, offload: bool = False
+    ) -> None:
+        super().__init__(parameters, beta, offload)
+        self._averages = {n: self._zeros(p, torch.float32) for n, p in parameters.items()}
+        self._groups = list(_groups({n: a.numel() for n, a in self._averages.items()}))
+
+    def _take(self, gradients: Mapping[str, Tensor]) -> None:
+        for names in self._groups:
+            torch._foreach_mul_([self._averages[name] for name in names], self.beta)
+            measured = [name for name in names if name in gradients]
+            if not measured:
+                continue
+            averages = [self._averages[name] for name in measured]
+            taken = [
+                gradients[name].to(average.device, torch.float32)
+                for name, average in zip(measured, averages, strict=True)
+            ]
+            torch._foreach_addcmul_(averages, taken, taken, value=1 - self.beta)
+
+    def _value(self, name: str) -> Tensor:
+        return self._averages[name]
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return dict(self._averages)
+
+
+class RoundedSquaredGradientAverage(Importance):
+    """``ema_bf16``: the average in bfloat16. 2 bytes a parameter.
+
+    A step changes the average by about the share ``1 - beta`` of itself. bfloat16 has 8 binary
+    digits, so rounding to the nearest loses every change below 1/512: with beta 0.999 the average
+    would never move again. Here a value is rounded up with the probability that makes the rounding
+    right on average: 16 random bits are added below the last kept digit and the rest is cut off.
+
+    The random bits are a permutation of all 65,536 values that is read from another place for each
+    block and step, drawn from a generator of its own.
+
+    Args:
+        parameters: By name; each is measured.
+        beta: Decay, in [0, 1).
+        offload: Keep the averages in the memory of the CPU.
+        seed: Of the rounding.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        beta: float,
+        offload: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(parameters, beta, offload)
+        self._seed = seed
+        self._steps = torch.zeros((), dtype=torch.int64)
+        self._averages = {n: self._zeros(p, torch.bfloat16) for n, p in parameters.items()}
+        self._noise: dict[torch.device, Tensor] = {}
+
+    def _take(self, gradients: Mapping[str, Tensor]) -> None:
+        self._steps += 1
+        offsets = random.Random(f"stochastic rounding {self._seed} {int(self._steps)}")
+        for name, average in self._averages.items():
+            noise = self._noise_on(average.device)
+            block = noise.numel() // 2
+            flat = _in_memory_order(average, average)
+            gradient = gradients.get(name)
+            if gradient is not None:
+                gradient = _in_memory_order(gradient, average)
+            for start in range(0, flat.numel(), block):
+                part = flat[start : start + block]
+                value = part.float().mul_(self.beta)
+                if gradient is not None:
+                    taken = gradient[start : start + block].to(value.device, torch.float32)
+                    value.addcmul_(taken, taken, value=1 - self.beta)
+                offset = offsets.randrange(block)
+                bits = value.view(torch.int32).add_(noise[offset : offset + part.numel()])
+                part.view(torch.int16).copy_(bits.bitwise_right_shift_(16))
+
+    def _noise_on(self, device: torch.device) -> Tensor:
+        """Twice the same block of random bits, so that a block can be read from any offset."""
+        if device not in self._noise:
+            generator = torch.Generator().manual_seed(self._seed)
+            bits = torch.randperm(1 << 16, generator=generator).to(device, torch.int32)
+            copies = 2 if device.type == "cpu" else 64  # a GPU wants few large blocks
+            self._noise[device] = bits.repeat(copies)
+        return self._noise[device]
+
+    def _value(self, name: str) -> Tensor:
+        return self._averages[name].float()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {**self._averages, "#steps": self._steps}
+
+    def state_bytes(self) -> int:
+        return sum(average.numel() * 2 for average in self._averages.values())
+
+
+class FactoredSquaredGradientAverage(Importance):
+    """``factored``: means over rows and columns, as in Adafactor (arXiv 1804.04235, algorithm 4).
+
+    ``I_ij = R_i C_j / mean(R)`` with ``R`` and ``C`` the averages of the squared gradient over
+    each row and each column, exact where the squared gradients have rank one. Tensors of more than
+    two dimensions are matrices of their last dimension; vectors are kept whole.
+    ``4 (1/rows + 1/columns)`` bytes a parameter: next to nothing.
+    """
+
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], beta: float, offload: bool = False
+    ) -> None:
+        super().__init__(parameters, beta, offload)
+        self._kept: dict[str, Tensor] = {}
+        for name, parameter in parameters.items():
+            tensor = local(parameter.detach())
+            device = torch.device("cpu") if offload else tensor.device
+            if tensor.ndim < 2:
+                self._kept[name] = torch.zeros(tensor.shape, device=device)
+                continue
+            rows = tensor.numel() // max(tensor.shape[-1], 1)
+            self._kept[f"{name}#rows"] = torch.zeros(rows, device=device)
+            self._kept[f"{name}#columns"] = torch.zeros(tensor.shape[-1], device=device)
+
+    def _take(self, gradients: Mapping[str, Tensor]) -> None:
+        torch._foreach_mul_(list(self._kept.values()), self.beta)
+        for name, gradient in gradients.items():
+            if name in self._kept:
+                means = {name: gradient.float().square()}
+            else:
+                matrix = gradient.reshape(-1, gradient.shape[-1])
+                rows, columns = matrix.shape
+                norm = torch.linalg.vector_norm
+                by_row = norm(matrix, dim=1, dtype=torch.float32).square_()
+                by_column = norm(matrix, dim=0, dtype=torch.float32).square_()
+                means = {
+                    f"{name}#rows": by_row.div_(max(columns, 1)),
+                    f"{name}#columns": by_column.div_(max(rows, 1)),
+                }
+            for key, mean in means.items():
+                kept = self._kept[key]
+                kept.add_(mean.to(kept.device), alpha=1 - self.beta)
+
+    def _value(self, name: str) -> Tensor:
+        if name in self._kept:
+            return self._kept[name]
+        rows, columns = self._kept[f"{name}#rows"], self._kept[f"{name}#columns"]
+        mean = rows.mean()
+        if not bool(mean > 0):
+            return torch.zeros(local(self._parameters[name]).shape, device=rows.device)
+        product = torch.outer(rows / mean, columns)
+        return product.view(local(self._parameters[name]).shape)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return dict(self._kept)
+
+
+class OptimizerMoment(Importance):
+    """``optimizer``: Adam's own second moment ``exp_avg_sq``. 0 bytes a parameter.
+
+    It is the same average with three differences: the decay is Adam's ``beta2``, not ``beta``; the
+    gradients in it are those after clipping; and a fresh optimizer forgets it. A parameter that
+    the optimizer has not stepped yet has importance zero.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], beta: float) -> None:
+        super().__init__(parameters, beta)
+        self._optimizer: torch.optim.Optimizer | None = None
+
+    def attach(self, optimizer: torch.optim.Optimizer) -> None:
+        """Read from this optimizer from now on.
+
+        Raises:
+            UserError: If it is known to keep no ``exp_avg_sq``.
+        """
+        optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate's wrapper
+        if not has_second_moment(optimizer):
+            raise no_second_moment(type(optimizer).__name__)
+        self._optimizer = optimizer
+
+    def _take(self, gradients: Mapping[str, Tensor]) -> None:
+        """The optimizer does it."""
+
+    def observe(self, finite: bool | None = None) -> bool:
+        """Nothing to do: the optimizer takes in the gradients that it is given."""
+        return True if finite is None else finite
+
+    @property
+    def values(self) -> Mapping[str, Tensor]:
+        if self._optimizer is None:
+            raise UserError(
+                "importance='optimizer' reads the optimizer's second moment: give the optimizer "
+                "with attach_optimizer() before the mask moves"
+            )
+        states = [self._optimizer.state.get(p, {}) for p in self._parameters.values()]
+        if any(states) and not any("exp_avg_sq" in state for state in states):
+            raise no_second_moment(type(self._optimizer).__name__)
+        return super().values
+
+    def _value(self, name: str) -> Tensor:
+        parameter = self._parameters[name]
+        state = self._optimizer.state.get(parameter, {}) if self._optimizer else {}
+        if "exp_avg_sq" not in state:
+            return torch.zeros_like(local(parameter.detach()), dtype=torch.float32)
+        return local(state["exp_avg_sq"]).float()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {}
+
+
+def create_importance(
+    mode: ImportanceMode,
+    parameters: Mapping[str, nn.Parameter],
+    beta: float,
+    offload: bool = False,
+    seed: int = 0,
+) -> Importance:
+    """The importance of that mode.
+
+    Args:
+        mode: How it is kept; see the module.
+        parameters: By name; each is measured.
+        beta: Decay, in [0, 1).
+        offload: Keep it in the memory of the CPU.
+        seed: Of the rounding of ``ema_bf16``.
+
+    Raises:
+        UserError: If a value is out of range.
+    """
+    if mode == "ema":
+        return SquaredGradientAverage(parameters, beta, offload)
+    if mode == "ema_bf16":
+        return RoundedSquaredGradientAverage(parameters, beta, offload, seed)
+    if mode == "factored":
+        return FactoredSquaredGradientAverage(parameters, beta, offload)
+    if mode == "optimizer":
+        if offload:
+            raise UserError("importance='optimizer' keeps nothing, so offload=True has no effect")
+        return OptimizerMoment(parameters, beta)
+    raise UserError(f"importance={mode!r}: choose {', '.join(get_args(ImportanceMode))}")
+
+
+def has_second_moment(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer may keep ``exp_avg_sq``; one of another library gets the benefit."""
+    if any("exp_avg_sq" in state for state in optimizer.state.values()):
+        return True
+    if type(optimizer).__module__.startswith("torch.optim"):
+        adam = (torch.optim.Adam, torch.optim.NAdam, torch.optim.RAdam, torch.optim.SparseAdam)
+        return isinstance(optimizer, (*adam, torch.optim.AdamW))
+    return True
+
+
+def no_second_moment(optimizer: str) -> UserError:
+    """The error for an optimizer without ``exp_avg_sq``."""
+    return UserError(
+        f"importance='optimizer' reads Adam's second moment, which {optimizer} does not keep: "
+        "use importance ema, ema_bf16 or factored, or an Adam optimizer"
+    )
+
+
+class _Lazy(Mapping[str, Tensor]):
+    """A mapping whose values are computed when they are read, so that only one exists at a time."""
+
+    def __init__(self, names: list[str], compute: Callable[[str], Tensor]) -> None:
+        self._names = dict.fromkeys(names)
+        self._compute = compute
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._compute(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _all_finite(gradients: list[Tensor]) -> bool:
+    if not gradients:
+        return True
+    norms = [norm.float() for norm in torch._foreach_norm(gradients)]
+    device = norms[0].device
+    return bool(torch.isfinite(torch.stack([norm.to(device) for norm in norms])).all())
+
+
+def _groups(sizes: Mapping[str, int]) -> Iterator[list[str]]:
+    """Names in their order, cut into groups of about :data:`GROUP_SIZE` elements."""
+    group: list[str] = []
+    filled = 0
+    for name, size in sizes.items():
+        if group and filled + size > GROUP_SIZE:
+            yield group
+            group, filled = [], 0
+        group.append(name)
+        filled += size
+    if group:
+        yield group
+
+
+def _in_memory_order(tensor: Tensor, like: Tensor) -> Tensor:
+    """The elements of a tensor as they lie in the memory of ``like``."""
+    if tensor.stride() != like.stride():
+        tensor = torch.empty_like(like, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
+    return flat_view(tensor)

@@ -1,84 +1,263 @@
-"""Choosing the top share of all scores without sorting or concatenating them.
+"""Choosing the top share of all scores, exactly, without sorting or concatenating them.
 
-Non-negative floats order like their bit patterns read as integers. A histogram of the upper 16
-bits finds the bin that holds the threshold, a second one of the lower 16 bits inside that bin finds
-the threshold itself: exact counts for any number of scores, in three passes and constant memory
-(a radix select). Scores that equal the threshold are taken in the order of the parameters until
-the asked number is reached; a score of zero is never taken.
+Non-negative floats order like their bit patterns read as integers. A small sample of the scores
+tells a narrow bracket of such integers in which the threshold lies. One pass over all scores counts
+those above the bracket exactly and collects the few inside it in a histogram with one bin for
+every float, which gives the threshold itself, the number of scores above it and the number of its
+ties. A second pass makes the masks. Should the sample mislead, the pass is repeated with wider
+brackets: the result does not depend on it. Normalised scores are never stored: a bracket of
+normalised scores is a bracket of each tensor's own scores (:meth:`Scaling.cuts`).
+
+Scores that equal the threshold are taken in the order of the parameters until the asked number is
+reached; a score of zero is never taken. Of tensors that are spread over processes, only counts and
+histograms are exchanged, and the result is that of one process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-UPPER_BINS = 1 << 15
-"""Values of the upper 16 bits of a non-negative float."""
+from epi_bench.isolation.keys import (
+    BEYOND_INFINITY,
+    at_least,
+    count_and_extract,
+    sort_keys,
+)
+from epi_bench.isolation.normalisation import Normalisation, Scaling, measure_scaling
+from epi_bench.isolation.sharding import Processes
 
-LOWER_BINS = 1 << 16
-"""Values of the lower 16 bits."""
+SAMPLE = 1 << 17
+"""About so many scores tell the bracket."""
 
-INFINITY_KEY = 0x7F800000
-"""Bit pattern of infinity, the largest score."""
+SAMPLE_BITS = 14
+"""Low bits of a key that the sample's histogram does not tell apart."""
 
-Keys = Callable[[str], Tensor]
-"""Gives the flat int32 sort keys of one tensor of scores by name; computed anew at each call."""
+MARGIN = 5.0
+"""Standard deviations of the sample that the bracket reaches to either side."""
+
+BINS = 1 << 18
+"""Most bins of a histogram."""
+
+KEPT = 1 << 25
+"""Most keys that are collected before they are counted."""
+
+Scores = Callable[[str], Tensor]
+"""Gives the flat scores of a tensor by name: float32, not negative, not NaN."""
+
+Job = TypeVar("Job")
+Done = TypeVar("Done")
 
 
-def sort_keys(scores: Tensor, largest: bool = True) -> Tensor:
-    """Integers that order like the scores; 0 for what must never be taken.
+@dataclass(frozen=True)
+class Threshold:
+    """A score's key with how many scores lie above it and how many equal it."""
 
-    Args:
-        scores: Flat, float32, not negative, not NaN.
-        largest: False reverses the order; zero scores are then the first to be taken.
-    """
-    keys = (scores + 0.0).view(torch.int32)  # adding zero turns -0.0 into 0.0
-    return keys if largest else INFINITY_KEY + 1 - keys
+    key: int
+    above: int
+    equal: int
 
 
-def select_top(names: list[str], keys: Keys, count: int) -> dict[str, Tensor]:
-    """Boolean masks of the ``count`` largest keys over all tensors together.
+def select(
+    names: Sequence[str],
+    scores: Scores,
+    count: int,
+    normalisation: Normalisation,
+    largest: bool = True,
+    processes: Processes | None = None,
+) -> dict[str, Tensor]:
+    """Boolean masks of the ``count`` largest normalised scores over all tensors together.
 
     Args:
         names: Of the tensors, in the order in which ties are resolved.
-        keys: Gives each tensor's sort keys.
-        count: How many are taken; fewer only if fewer keys are positive.
+        scores: Gives each tensor's flat scores; those of this process if they are spread.
+        count: How many are taken in all; fewer only if fewer normalised scores are positive.
+        normalisation: Within each tensor.
+        largest: False takes the smallest, zeros first.
+        processes: Over which the tensors are spread.
 
     Returns:
         For each name a flat mask.
     """
-    count = min(count, sum(int(keys(name).count_nonzero()) for name in names))
-    if count == 0:
-        return {name: torch.zeros_like(keys(name), dtype=torch.bool) for name in names}
-    upper = torch.zeros(UPPER_BINS, dtype=torch.int64)
-    for name in names:
-        upper += torch.bincount(keys(name) >> 16, minlength=UPPER_BINS).cpu()
-    bin_index, above = _threshold_bin(upper, count)
-    lower = torch.zeros(LOWER_BINS, dtype=torch.int64)
-    for name in names:
-        tensor = keys(name)
-        inside = tensor[(tensor >> 16) == bin_index]
-        lower += torch.bincount(inside & 0xFFFF, minlength=LOWER_BINS).cpu()
-    offset, above_offset = _threshold_bin(lower, count - above)
-    threshold = (bin_index << 16) + offset
-    ties_left = count - above - above_offset
-    masks = {}
-    for name in names:
-        tensor = keys(name)
-        mask = tensor > threshold
-        equal = tensor == threshold
-        ties = int(equal.sum())
-        if ties and ties_left > 0:
-            if ties > ties_left:
-                positions = equal.nonzero().squeeze(1)[:ties_left]
-                mask[positions] = True
-            else:
-                mask |= equal
-            ties_left -= min(ties, ties_left)
-        masks[name] = mask
-    return masks
+    processes = processes or Processes()
+    if normalisation == "rank":
+        return _select_by_rank(names, scores, count, largest, processes)
+    scaling = measure_scaling(normalisation, names, scores, processes)
+    return _Selection(names, scores, scaling, processes).take(count, largest)
+
+
+def _select_by_rank(
+    names: Sequence[str], scores: Scores, count: int, largest: bool, processes: Processes
+) -> dict[str, Tensor]:
+    def sizes_of(name: str) -> tuple[int, int]:
+        tensor = scores(name)
+        return tensor.numel(), int(tensor.count_nonzero()) if largest else tensor.numel()
+
+    counted = processes.sum(torch.tensor([sizes_of(name) for name in names]))
+    sizes = dict(zip(names, counted[:, 0].tolist(), strict=True))
+    positive = dict(zip(names, counted[:, 1].tolist(), strict=True))
+    counts = share_by_rank(sizes, positive, count)
+
+    def take(name: str) -> Tensor:
+        tensor = scores(name)
+        one = _Selection([name], lambda _: tensor, Scaling.none(1), processes, threads=1)
+        return one.take(counts[name], largest)[name]
+
+    # collectives must come in the same order in every process, hence one thread then
+    masks = _in_threads(take, names, 1 if processes.count > 1 else torch.get_num_threads())
+    return dict(zip(names, masks, strict=True))
+
+
+class _Selection:
+    """One threshold for some tensors.
+
+    Args:
+        names: Of the tensors, in the order in which ties are resolved.
+        scores: Gives each tensor's flat scores.
+        scaling: Normalises them.
+        processes: Over which the tensors are spread.
+        threads: That work at a time; ``None`` takes torch's number.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        scores: Scores,
+        scaling: Scaling,
+        processes: Processes,
+        threads: int | None = None,
+    ) -> None:
+        self._names = names
+        self._scores = scores
+        self._scaling = scaling
+        self._processes = processes
+        self._threads = threads or torch.get_num_threads()
+        self._own_sizes = [scores(name).numel() for name in names]
+        self._size = int(processes.sum(torch.tensor(sum(self._own_sizes))))
+
+    def take(self, count: int, largest: bool) -> dict[str, Tensor]:
+        """Masks of the largest, or the smallest, normalised scores."""
+        if count <= 0 or not self._size:
+            return {
+                name: torch.zeros_like(self._keys(name), dtype=torch.bool) for name in self._names
+            }
+        threshold = self._find(count if largest else self._size - count + 1)
+        if largest and threshold.key == 0:  # fewer positive scores than asked for
+            threshold = Threshold(1, threshold.above, 0)
+        first, after = self._scaling.cuts(threshold.key), self._scaling.cuts(threshold.key + 1)
+        if largest:
+            masks = self._map(lambda i: at_least(self._keys(self._names[i]), int(first[i])))
+            surplus = threshold.above + threshold.equal - count
+        else:
+            masks = self._map(lambda i: ~at_least(self._keys(self._names[i]), int(after[i])))
+            surplus = self._size - threshold.above - count
+        if surplus > 0 and threshold.equal:
+            self._drop_last_ties(masks, first, after, surplus)
+        return dict(zip(self._names, masks, strict=True))
+
+    def _keys(self, name: str) -> Tensor:
+        return sort_keys(self._scores(name))
+
+    def _map(self, work: Callable[[int], Done]) -> list[Done]:
+        return _in_threads(work, range(len(self._names)), self._threads)
+
+    def _find(self, wanted: int) -> Threshold:
+        """The threshold that the ``wanted``-th largest normalised score makes, from 1."""
+        low, high = self._sampled_bracket(wanted)
+        while True:
+            shift = max((high - low - 1).bit_length() - BINS.bit_length() + 1, 0)
+            above, counts = self._histogram(low, high, shift)
+            if not above < wanted <= above + int(counts.sum()):  # the sample misled
+                low, high = 0, BEYOND_INFINITY
+                continue
+            from_top = counts.flip(0).cumsum(0)
+            position = int(torch.searchsorted(from_top, torch.tensor(wanted - above)))
+            bin_index = len(counts) - 1 - position
+            above += int(from_top[position - 1]) if position else 0
+            if shift == 0:
+                return Threshold(low + bin_index, above, int(counts[bin_index]))
+            low += bin_index << shift
+            high = min(low + (1 << shift), BEYOND_INFINITY)
+
+    def _sampled_bracket(self, wanted: int) -> tuple[int, int]:
+        """Keys between which the ``wanted``-th largest lies, in all likelihood."""
+        stride = self._size // SAMPLE | 1  # odd, so that no column of a matrix is left out
+        sampled = [
+            self._scaling.keys(i, sort_keys(self._scores(name)[::stride].contiguous()))
+            for i, name in enumerate(self._names)
+        ]
+        together = torch.cat([keys.cpu() for keys in sampled]).clamp_(min=0)
+        bins = (BEYOND_INFINITY >> SAMPLE_BITS) + 1
+        counts = torch.bincount(together >> SAMPLE_BITS, minlength=bins)
+        from_top = self._processes.sum(counts).flip(0).cumsum(0)
+        size = int(from_top[-1])
+        share = wanted / self._size
+        margin = MARGIN * math.sqrt(share * (1 - share) * size) + MARGIN if stride > 1 else 1.0
+        ends = torch.tensor([share * size - margin, share * size + margin], dtype=torch.float64)
+        top, bottom = (bins - 1 - torch.searchsorted(from_top, ends).clamp_(max=bins - 1)).tolist()
+        high = min((top + 1) << SAMPLE_BITS, BEYOND_INFINITY)
+        return bottom << SAMPLE_BITS, high
+
+    def _histogram(self, low: int, high: int, shift: int) -> tuple[int, Tensor]:
+        """Number of normalised keys from ``high`` on, and a histogram of those in [low, high)."""
+        first, last = self._scaling.cuts(low), self._scaling.cuts(high)
+        bins = ((high - low - 1) >> shift) + 1
+        counts = torch.zeros(bins, dtype=torch.int64)
+        above, kept, size = 0, [], 0
+
+        def look(tensor: int) -> tuple[int, Tensor]:
+            keys = self._keys(self._names[tensor])
+            found, inside = count_and_extract(keys, int(first[tensor]), int(last[tensor]))
+            return found, self._scaling.keys(tensor, inside).clamp_(min=0)
+
+        for batch in _batches(self._own_sizes, KEPT):
+            for found, inside in _in_threads(look, batch, self._threads):
+                above += found
+                kept.append(inside.cpu())
+                size += inside.numel()
+            if size > KEPT // 8:
+                counts += _bincount(kept, low, shift, bins)
+                kept, size = [], 0
+        counts += _bincount(kept, low, shift, bins)
+        total = self._processes.sum(torch.cat([counts, torch.tensor([above])]))
+        return int(total[-1]), total[:-1]
+
+    def _drop_last_ties(
+        self,
+        masks: list[Tensor],
+        first: NDArray[np.int64],
+        after: NDArray[np.int64],
+        surplus: int,
+    ) -> None:
+        """Take the last ``surplus`` ties out of the masks; ties have keys in [first, after)."""
+
+        def ties(tensor: int) -> int:
+            if first[tensor] >= after[tensor]:
+                return 0
+            keys = self._keys(self._names[tensor])
+            return _count_between(keys, int(first[tensor]), int(after[tensor]))
+
+        own = torch.tensor(self._map(ties))
+        everywhere = self._processes.list(own)  # (processes, tensors)
+        rank = self._processes.rank
+        for tensor in reversed(range(len(self._names))):
+            for process in reversed(range(self._processes.count)):
+                dropped = min(surplus, int(everywhere[process, tensor]))
+                surplus -= dropped
+                if process == rank and dropped:
+                    keys = self._keys(self._names[tensor])
+                    equal = (keys >= int(first[tensor])) & (keys < int(after[tensor]))
+                    masks[tensor][equal.nonzero().squeeze(1)[-dropped:]] = False
+            if surplus == 0:
+                return
 
 
 def share_by_rank(
@@ -124,10 +303,34 @@ def _common_share(sizes: Mapping[str, int], positive: Mapping[str, int], wanted:
     return 1.0
 
 
-def _threshold_bin(counts: Tensor, wanted: int) -> tuple[int, int]:
-    """The bin in which the ``wanted``-th largest lies, and how many lie in the bins above."""
-    from_top = counts.flip(0).cumsum(0)
-    position = int(torch.searchsorted(from_top, torch.tensor(wanted)))
-    position = min(position, len(counts) - 1)
-    above = int(from_top[position - 1]) if position else 0
-    return len(counts) - 1 - position, above
+def _bincount(keys: Sequence[Tensor], low: int, shift: int, bins: int) -> Tensor:
+    if not keys:
+        return torch.zeros(bins, dtype=torch.int64)
+    return torch.bincount((torch.cat(list(keys)) - low) >> shift, minlength=bins)
+
+
+def _count_between(keys: Tensor, low: int, high: int) -> int:
+    return int(count_and_extract(keys, low, high)[1].numel())
+
+
+def _batches(sizes: Sequence[int], limit: int) -> Iterable[list[int]]:
+    """Positions in their order, in batches of more than ``limit`` elements, but for the last."""
+    batch: list[int] = []
+    filled = 0
+    for position, size in enumerate(sizes):
+        batch.append(position)
+        filled += size
+        if filled > limit:
+            yield batch
+            batch, filled = [], 0
+    if batch:
+        yield batch
+
+
+def _in_threads(work: Callable[[Job], Done], jobs: Iterable[Job], threads: int) -> list[Done]:
+    """Results in the order of the jobs."""
+    todo = list(jobs)
+    if threads == 1 or len(todo) == 1:
+        return [work(job) for job in todo]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, todo))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from epi_bench.errors import UserError
 from epi_bench.isolation.engine import Isolation
@@ -26,6 +26,8 @@ class IsolationStrategy(Strategy):
         engine: Keyword arguments of :class:`Isolation` beside the ratio.
     """
 
+    later_options: ClassVar[Mapping[str, Any]] = {"importance": "ema", "offload": False}
+
     def __init__(self, ratio: float, interval: int, warmup: int, **engine: Any) -> None:
         if not 0 <= ratio < 1:
             raise UserError(f"{self.name}: ratio={ratio} must lie in [0, 1)")
@@ -45,7 +47,10 @@ class IsolationStrategy(Strategy):
         """The engine; it exists from the first experience on."""
         if self._engine is None:
             self._engine = Isolation(
-                self.context.model.named_parameters(), ratio=self.ratio, **self._engine_options
+                self.context.model.named_parameters(),
+                ratio=self.ratio,
+                seed=self.context.seed,
+                **self._engine_options,
             )
         return self._engine
 
@@ -60,6 +65,7 @@ class IsolationStrategy(Strategy):
     def gradients_ready(self, step: Step) -> None:
         """Take the step's gradients into the importance."""
         if self.ratio > 0:
+            self.isolation.attach_optimizer(step.optimizer)
             self.isolation.observe()
 
     def parameters_updated(self, step: Step) -> None:

@@ -1,10 +1,14 @@
 """What makes two runs the same run."""
 
+from pathlib import Path
+
 import pytest
 
 from epi_bench.config import complete_spec
 from epi_bench.errors import UserError
 from epi_bench.identity import run_id
+
+LEADERBOARDS = Path(__file__).parents[2] / "leaderboards"
 
 
 def identity(fingerprints=None, **values):
@@ -58,3 +62,40 @@ def test_the_evaluation_batch_cannot_change_a_result():
 def test_an_unknown_option_is_refused():
     with pytest.raises(UserError, match="ratio"):
         identity(**epi(ration=0.5))
+
+
+@pytest.mark.parametrize("name", ["epi", "static_mask", "inverted_mask"])
+def test_an_option_added_later_makes_another_run_only_where_it_differs(name, monkeypatch):
+    from epi_bench.strategy import STRATEGIES
+
+    cls = STRATEGIES.get(name)
+    plain = identity(strategy={"name": name})
+
+    def with_options(**options):
+        return identity(strategy={"name": name, "options": options})
+
+    assert with_options(importance="ema", offload=False) == plain
+    others = [with_options(importance=m) for m in ("ema_bf16", "factored", "optimizer")]
+    assert len({plain, *others}) == 4
+    # the value left out is the one of the published runs, not whatever the default becomes
+    defaults = cls.__init__.__defaults__
+    changed = tuple("ema_bf16" if value == "ema" else value for value in defaults)
+    monkeypatch.setattr(cls.__init__, "__defaults__", changed)
+    assert with_options() == others[0]
+    assert with_options(importance="ema") == plain
+
+
+def test_published_runs_keep_their_identity():
+    from epi_bench.record import load_record
+    from epi_bench.strategy import STRATEGIES
+
+    paths = sorted(LEADERBOARDS.glob("*/*.json"))
+    if not paths:
+        pytest.skip("this copy has no published records")
+    for path in paths:
+        record = load_record(path)
+        if not STRATEGIES.is_builtin(record.strategy.name):
+            continue
+        tasks = {f"task:{name}": value for name, value in record.fingerprints.tasks.items()}
+        fingerprints = {"model": record.fingerprints.model, **tasks}
+        assert run_id(record.spec, fingerprints) == record.run_id, path
