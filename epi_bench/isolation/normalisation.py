@@ -21,7 +21,7 @@ from epi_bench.isolation.sharding import Processes
 
 Normalisation = Literal["min_max", "mean", "rank"]
 
-PIECE = 1 << 22
+PIECE = 1 << 17
 """Elements that are converted to double precision at a time."""
 
 

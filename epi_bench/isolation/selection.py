@@ -44,11 +44,14 @@ SAMPLE_BITS = 14
 MARGIN = 5.0
 """Standard deviations of the sample that the bracket reaches to either side."""
 
-BINS = 1 << 18
+BINS = 1 << 12
 """Most bins of a histogram."""
 
-KEPT = 1 << 25
-"""Most keys that are collected before they are counted."""
+KEPT = 1 << 24
+"""Most keys of a bracket that are kept; more are looked for again."""
+
+BATCH = 1 << 25
+"""Elements of the tensors that are looked through before what was found is put together."""
 
 Scores = Callable[[str], Tensor]
 """Gives the flat scores of a tensor by name: float32, not negative, not NaN."""
@@ -59,11 +62,15 @@ Done = TypeVar("Done")
 
 @dataclass(frozen=True)
 class Threshold:
-    """A score's key with how many scores lie above it and how many equal it."""
+    """A score's key with how many scores lie above it and how many equal it.
+
+    ``ties`` are the latter for each tensor of this process, if they were counted.
+    """
 
     key: int
     above: int
     equal: int
+    ties: Sequence[int] | None
 
 
 def select(
@@ -151,7 +158,7 @@ class _Selection:
             }
         threshold = self._find(count if largest else self._size - count + 1)
         if largest and threshold.key == 0:  # fewer positive scores than asked for
-            threshold = Threshold(1, threshold.above, 0)
+            threshold = Threshold(1, threshold.above, 0, None)
         first, after = self._scaling.cuts(threshold.key), self._scaling.cuts(threshold.key + 1)
         if largest:
             masks = self._map(lambda i: at_least(self._keys(self._names[i]), int(first[i])))
@@ -160,7 +167,8 @@ class _Selection:
             masks = self._map(lambda i: ~at_least(self._keys(self._names[i]), int(after[i])))
             surplus = self._size - threshold.above - count
         if surplus > 0 and threshold.equal:
-            self._drop_last_ties(masks, first, after, surplus)
+            ties = self._ties(first, after) if threshold.ties is None else threshold.ties
+            self._drop_last_ties(masks, first, after, ties, surplus)
         return dict(zip(self._names, masks, strict=True))
 
     def _keys(self, name: str) -> Tensor:
@@ -172,20 +180,25 @@ class _Selection:
     def _find(self, wanted: int) -> Threshold:
         """The threshold that the ``wanted``-th largest normalised score makes, from 1."""
         low, high = self._sampled_bracket(wanted)
+        above, inside = self._look(low, high)
         while True:
             shift = max((high - low - 1).bit_length() - BINS.bit_length() + 1, 0)
-            above, counts = self._histogram(low, high, shift)
+            counts = self._histogram(low, high, shift, inside)
             if not above < wanted <= above + int(counts.sum()):  # the sample misled
-                low, high = 0, BEYOND_INFINITY
+                low, high, above, inside = 0, BEYOND_INFINITY, 0, None
                 continue
             from_top = counts.flip(0).cumsum(0)
             position = int(torch.searchsorted(from_top, torch.tensor(wanted - above)))
             bin_index = len(counts) - 1 - position
             above += int(from_top[position - 1]) if position else 0
             if shift == 0:
-                return Threshold(low + bin_index, above, int(counts[bin_index]))
+                key = low + bin_index
+                ties = [int((keys == key).sum()) for keys in inside] if inside else None
+                return Threshold(key, above, int(counts[bin_index]), ties)
             low += bin_index << shift
             high = min(low + (1 << shift), BEYOND_INFINITY)
+            if inside:
+                inside = [keys[(keys >= low) & (keys < high)] for keys in inside]
 
     def _sampled_bracket(self, wanted: int) -> tuple[int, int]:
         """Keys between which the ``wanted``-th largest lies, in all likelihood."""
@@ -206,58 +219,75 @@ class _Selection:
         high = min((top + 1) << SAMPLE_BITS, BEYOND_INFINITY)
         return bottom << SAMPLE_BITS, high
 
-    def _histogram(self, low: int, high: int, shift: int) -> tuple[int, Tensor]:
-        """Number of normalised keys from ``high`` on, and a histogram of those in [low, high)."""
+    def _look(self, low: int, high: int) -> tuple[int, list[Tensor] | None]:
+        """Number of normalised keys from ``high`` on, and those in [low, high) of each tensor.
+
+        ``None`` instead of the latter where they are too many to be kept.
+        """
         first, last = self._scaling.cuts(low), self._scaling.cuts(high)
-        bins = ((high - low - 1) >> shift) + 1
-        counts = torch.zeros(bins, dtype=torch.int64)
-        above, kept, size = 0, [], 0
 
         def look(tensor: int) -> tuple[int, Tensor]:
             keys = self._keys(self._names[tensor])
             found, inside = count_and_extract(keys, int(first[tensor]), int(last[tensor]))
-            return found, self._scaling.keys(tensor, inside).clamp_(min=0)
+            return found, self._scaling.keys(tensor, inside).clamp_(min=0).cpu()
 
-        for batch in _batches(self._own_sizes, KEPT):
+        above, kept, size = 0, [], 0
+        for batch in _batches(self._own_sizes, BATCH):
             for found, inside in _in_threads(look, batch, self._threads):
                 above += found
-                kept.append(inside.cpu())
+                kept.append(inside)
                 size += inside.numel()
-            if size > KEPT // 8:
-                counts += _bincount(kept, low, shift, bins)
-                kept, size = [], 0
-        counts += _bincount(kept, low, shift, bins)
-        total = self._processes.sum(torch.cat([counts, torch.tensor([above])]))
-        return int(total[-1]), total[:-1]
+        above, fits = self._processes.sum(torch.tensor([above, int(size <= KEPT)])).tolist()
+        return above, kept if fits == self._processes.count else None
+
+    def _histogram(self, low: int, high: int, shift: int, inside: list[Tensor] | None) -> Tensor:
+        """Counts of the normalised keys in [low, high), which are ``inside`` if that is given."""
+        bins = ((high - low - 1) >> shift) + 1
+        if inside is not None:
+            return self._processes.sum(_bincount(inside, low, shift, bins))
+        first, last = self._scaling.cuts(low), self._scaling.cuts(high)
+
+        def count(tensor: int) -> Tensor:
+            keys = self._keys(self._names[tensor])
+            found = count_and_extract(keys, int(first[tensor]), int(last[tensor]))[1]
+            return _bincount([self._scaling.keys(tensor, found).clamp_(min=0)], low, shift, bins)
+
+        counts = torch.zeros(bins, dtype=torch.int64)
+        for batch in _batches(self._own_sizes, BATCH):
+            for found in _in_threads(count, batch, self._threads):
+                counts += found.cpu()
+        return self._processes.sum(counts)
 
     def _drop_last_ties(
         self,
         masks: list[Tensor],
         first: NDArray[np.int64],
         after: NDArray[np.int64],
+        ties: Sequence[int],
         surplus: int,
     ) -> None:
         """Take the last ``surplus`` ties out of the masks; ties have keys in [first, after)."""
-
-        def ties(tensor: int) -> int:
-            if first[tensor] >= after[tensor]:
-                return 0
-            keys = self._keys(self._names[tensor])
-            return _count_between(keys, int(first[tensor]), int(after[tensor]))
-
-        own = torch.tensor(self._map(ties))
-        everywhere = self._processes.list(own)  # (processes, tensors)
-        rank = self._processes.rank
+        everywhere = self._processes.list(torch.tensor(ties))  # (processes, tensors)
         for tensor in reversed(range(len(self._names))):
             for process in reversed(range(self._processes.count)):
                 dropped = min(surplus, int(everywhere[process, tensor]))
                 surplus -= dropped
-                if process == rank and dropped:
+                if dropped and process == self._processes.rank:
                     keys = self._keys(self._names[tensor])
                     equal = (keys >= int(first[tensor])) & (keys < int(after[tensor]))
                     masks[tensor][equal.nonzero().squeeze(1)[-dropped:]] = False
             if surplus == 0:
                 return
+
+    def _ties(self, first: NDArray[np.int64], after: NDArray[np.int64]) -> list[int]:
+        """How many keys of each tensor lie in [first, after)."""
+
+        def ties(tensor: int) -> int:
+            keys = self._keys(self._names[tensor])
+            low, high = int(first[tensor]), int(after[tensor])
+            return count_and_extract(keys, low, high)[1].numel() if low < high else 0
+
+        return self._map(ties)
 
 
 def share_by_rank(
@@ -307,10 +337,6 @@ def _bincount(keys: Sequence[Tensor], low: int, shift: int, bins: int) -> Tensor
     if not keys:
         return torch.zeros(bins, dtype=torch.int64)
     return torch.bincount((torch.cat(list(keys)) - low) >> shift, minlength=bins)
-
-
-def _count_between(keys: Tensor, low: int, high: int) -> int:
-    return int(count_and_extract(keys, low, high)[1].numel())
 
 
 def _batches(sizes: Sequence[int], limit: int) -> Iterable[list[int]]:
