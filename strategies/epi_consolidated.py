@@ -59,6 +59,9 @@ class EPIConsolidated(IsolationStrategy):
         normalisation: Within each tensor: ``min_max``, ``mean`` or ``rank``.
         penalty: Strength of the pull on unprotected weights, at least 0.
         fisher_samples: Training examples of a Fisher pass, at least 1.
+        control: For ablations: ``permuted`` gives each tensor's importances to weights drawn at
+            random, ``inverted`` the largest to the least important weight. Mask and penalty keep
+            their strength and lose their aim.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class EPIConsolidated(IsolationStrategy):
         normalisation: Literal["min_max", "mean", "rank"] = "mean",
         penalty: float = 0.0,
         fisher_samples: int = 64,
+        control: Literal["none", "permuted", "inverted"] = "none",
     ) -> None:
         super().__init__(ratio, interval, 0, beta=beta, normalisation=normalisation)
         if penalty < 0:
@@ -83,6 +87,7 @@ class EPIConsolidated(IsolationStrategy):
         self.current = current
         self.pull = penalty
         self.fisher_samples = fisher_samples
+        self.control = control
         self._finished = 0
         self._past: dict[str, Tensor] = {}
 
@@ -97,7 +102,7 @@ class EPIConsolidated(IsolationStrategy):
         present = self.isolation.importance.values
         self.isolation.refresh_from(
             {
-                name: torch.maximum(past, normalise(present[name], self.isolation.normalisation))
+                name: torch.maximum(past, self._normalised(self._aimed(name, present[name])))
                 for name, past in self._past.items()
             }
         )
@@ -118,7 +123,7 @@ class EPIConsolidated(IsolationStrategy):
         """Merge the finished experience's importance into the past and protect by it."""
         if self.ratio == 0 and self.pull == 0:
             return
-        importance = self._importance_of(experience)
+        importance = {k: self._aimed(k, v) for k, v in self._importance_of(experience).items()}
         self._finished += 1
         if self.ratio > 0:
             for name, scores in importance.items():
@@ -169,6 +174,23 @@ class EPIConsolidated(IsolationStrategy):
         count = min(self.fisher_samples, len(experience.examples))
         samples = generator.sample(list(experience.examples), count)
         return diagonal_fisher(self.context, self.isolation.parameters, samples)
+
+    def _normalised(self, scores: Tensor) -> Tensor:
+        return normalise(scores, self.isolation.normalisation)
+
+    def _aimed(self, name: str, scores: Tensor) -> Tensor:
+        """The scores, or for a control the same values at other weights of the tensor."""
+        if self.control == "none":
+            return scores
+        flat = scores.reshape(-1)
+        if self.control == "inverted":
+            order = flat.argsort(stable=True)
+            values = flat[order.flip(0)]
+        else:
+            generator = self.context.torch_generator(f"{name} after {self._finished}")
+            order = torch.randperm(flat.numel(), generator=generator).to(flat.device)
+            values = flat
+        return torch.empty_like(flat).index_copy_(0, order, values).view_as(scores)
 
     def _begin_anew(self) -> None:
         """The next experience's moving average starts from zero."""

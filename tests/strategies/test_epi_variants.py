@@ -198,6 +198,17 @@ def test_importance_of_finished_experiences_is_merged(merge, expected):
     assert mask.tolist() == [True, True, False, False]
 
 
+@pytest.mark.parametrize("control", ["permuted", "inverted"])
+def test_controls_keep_the_values_and_lose_the_aim(control):
+    strategy = create_strategy("epi_consolidated", {"control": control})
+    strategy.context = SimpleNamespace(torch_generator=lambda purpose: torch.Generator())
+    scores = torch.tensor([[3.0, 1.0], [2.0, 4.0]])
+    aimed = strategy._aimed("w", scores)
+    assert sorted(aimed.view(-1).tolist()) == [1.0, 2.0, 3.0, 4.0]
+    if control == "inverted":
+        assert aimed.tolist() == [[2.0, 4.0], [3.0, 1.0]]
+
+
 def test_every_finished_experience_pulls_with_the_same_mean_strength():
     """Fisher information 4 and 36 at one of four weights each: both count as 4 in units of the
     mean, so with rate 0.5 and penalty 0.5 a displacement of 1 is divided by 1 + 0.25 * 4."""
