@@ -22,8 +22,15 @@ if TYPE_CHECKING:
     )
     from epi_bench.dataset_task import DatasetTask, Skipped, ask
     from epi_bench.errors import UserError
+    from epi_bench.fisher import diagonal_fisher
     from epi_bench.instruction_task import InstructionTask
-    from epi_bench.isolation import Isolation, IsolationStrategy
+    from epi_bench.isolation import (
+        ElasticAnchor,
+        Isolation,
+        IsolationStrategy,
+        normalise,
+        unit_mean,
+    )
     from epi_bench.sandbox import CodeRunner, Limits, Program, Verdict
     from epi_bench.sources import Row
     from epi_bench.strategy import (
@@ -60,13 +67,17 @@ _HOME = {
     "Skipped": "dataset_task",
     "ask": "dataset_task",
     "UserError": "errors",
+    "diagonal_fisher": "fisher",
     "InstructionTask": "instruction_task",
+    "ElasticAnchor": "isolation",
     "Isolation": "isolation",
     "IsolationStrategy": "isolation",
     "CodeRunner": "sandbox",
     "Limits": "sandbox",
     "Program": "sandbox",
     "Verdict": "sandbox",
+    "normalise": "isolation",
+    "unit_mean": "isolation",
     "Row": "sources",
     "Experience": "strategy",
     "Step": "strategy",
