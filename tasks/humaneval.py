@@ -50,7 +50,7 @@ class HumanEval(CodeTask):
         source=DataSource(
             hub_id="openai/openai_humaneval",
             config="openai_humaneval",
-            revision="main",
+            revision="7dce6050a7d6d172f3cc5c32aa97f52fa1a2e544",
             splits={"train": "test", "test": "test"},
             files={"train": _FILES, "test": _FILES},
         ),

@@ -43,7 +43,7 @@ class MBPP(CodeTask):
         source=DataSource(
             hub_id="google-research-datasets/mbpp",
             config="full",
-            revision="main",
+            revision="4bb6404fdc6cacfda99d4ac4205087b89d32030c",
             splits={"train": "train", "test": "test"},
             files={"train": _FILES, "test": _FILES},
         ),
