@@ -138,6 +138,18 @@ def toy_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def forgotten_tasks():
+    """Tasks that a test registers are forgotten after it, so that others may use their names."""
+    from epi_bench.task import TASKS
+
+    before = set(TASKS._registered)
+    yield
+    for name in set(TASKS._registered) - before:
+        if not TASKS.is_builtin(name):
+            del TASKS._registered[name]
+
+
+@pytest.fixture
 def toy_spec(toy_model: Path, toy_tasks: Path):
     """Makes small specifications: ``toy_spec("epi", {"ratio": 0.3}, steps=5)``."""
     from epi_bench.config import complete_spec

@@ -21,8 +21,8 @@ class EPIPlugin(SupervisedPlugin):
     Works with every strategy that builds on ``SupervisedTemplate``, together with other plugins:
     the importance sees the gradients as they are before the update, after plugins such as A-GEM
     have changed them in ``after_backward``. Importance, mask and the count of steps go on from
-    experience to experience. If an experience changes which parameters there are (a head that
-    grows), they are measured anew from there on.
+    experience to experience. Where an experience changes a parameter's shape (a head that grows) or
+    adds one, only that parameter is measured anew, and protected from the next refresh on.
 
     Args:
         ratio: Share of all trained weights that is protected, in [0, 1); 0 protects nothing.
@@ -30,7 +30,8 @@ class EPIPlugin(SupervisedPlugin):
         warmup: Optimizer steps before the first refresh, at least 0.
         beta: Decay of the importance, in [0, 1).
         normalisation: Of the importance within each tensor: ``min_max``, ``mean`` or ``rank``.
-        **isolation: Further keyword arguments of :class:`epi_bench.Isolation`.
+        **isolation: Further keyword arguments of :class:`epi_bench.Isolation`, such as
+            ``importance="optimizer"``, which keeps nothing beside Adam's own second moment.
 
     Attributes:
         protection: The :class:`Protection`, from the first experience on.
@@ -59,12 +60,13 @@ class EPIPlugin(SupervisedPlugin):
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Find the parameters; the model is adapted to the experience already."""
-        if self.protection is None or not self.protection.trains(
-            strategy.optimizer, strategy.model
-        ):
+        earlier = self.protection
+        if earlier is None or not earlier.trains(strategy.optimizer, strategy.model):
             self.protection = Protection(strategy.optimizer, strategy.model, **self._options)
+            if earlier is not None:
+                _carry_over(earlier, self.protection)
         if self._loaded is not None:
-            self.protection.load_state_dict(self._loaded)
+            self._current().load_state_dict(self._loaded)
             self._loaded = None
 
     def before_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
@@ -91,3 +93,28 @@ class EPIPlugin(SupervisedPlugin):
         if self.protection is None:
             raise UserError("EPIPlugin: no experience has begun; call strategy.train(...)")
         return self.protection
+
+
+def _carry_over(earlier: Protection, later: Protection) -> None:
+    """Go on with what was measured before the model changed, for parameters that kept their shape.
+
+    Args:
+        earlier: Of the parameters before.
+        later: Of the parameters now, still fresh.
+    """
+    old, state = earlier.state_dict(), later.state_dict()
+    before, now = earlier.isolation.parameters, later.isolation.parameters
+    changed = {n for n in now if n not in before or before[n].shape != now[n].shape}
+
+    def owner(key: str) -> str:
+        return key.partition(".")[2].partition("#")[0]
+
+    for key in state:
+        if key in old and owner(key) not in changed:
+            state[key] = old[key]
+    for mask in ("history.first.", "history.last."):
+        if any(key.startswith(mask) for key in old):
+            # What is new was not protected: its mask is the empty one of the fresh protection.
+            for name in now:
+                state[mask + name] = state[f"mask.{name}"] if name in changed else old[mask + name]
+    later.load_state_dict(state)

@@ -41,7 +41,8 @@ class EPICallback(TrainerCallback):
         resume_from: The checkpoint folder whose protection is taken up on resuming. Needed only
             if it lies neither in ``output_dir`` nor where ``TrainingArguments`` says: a Trainer
             does not tell its callbacks what ``train(resume_from_checkpoint=...)`` was given.
-        **isolation: Further keyword arguments of :class:`epi_bench.Isolation`.
+        **isolation: Further keyword arguments of :class:`epi_bench.Isolation`, such as
+            ``importance="optimizer"``, which keeps nothing beside Adam's own second moment.
 
     Attributes:
         protection: The :class:`Protection`, from the beginning of training on, also afterwards.

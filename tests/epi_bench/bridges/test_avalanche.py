@@ -22,17 +22,18 @@ class _Scores(nn.Module):
         return self.model(input_ids=ids).logits[:, -1]
 
 
-def _benchmark(experiences=2, rows=12):
+def _benchmark(targets=(64, 64), rows=12):
     from avalanche.benchmarks import benchmark_from_datasets
     from avalanche.benchmarks.utils import as_classification_dataset
     from torch.utils.data import TensorDataset
 
     generator = torch.Generator().manual_seed(0)
     sets = []
-    for _ in range(experiences):
+    for classes in targets:
         ids = torch.randint(0, 64, (rows, 8), generator=generator)
-        tensors = TensorDataset(ids, ids[:, 0])
-        tensors.targets = ids[:, 0].tolist()
+        labels = ids[:, 0] % classes
+        tensors = TensorDataset(ids, labels)
+        tensors.targets = labels.tolist()
         sets.append(as_classification_dataset(tensors))
     return benchmark_from_datasets(train=sets, test=sets)
 
@@ -122,6 +123,41 @@ def test_it_resumes_exactly(tiny_llama):
     for one, other in zip(straight.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, other)
     assert later.statistics() == epi.statistics()
+
+
+@pytest.mark.parametrize("importance", ["ema", "factored"])
+def test_a_head_that_grows_keeps_what_the_body_has_learned(importance, tiny_llama):
+    from avalanche.models import IncrementalClassifier
+
+    from epi_bench.bridges import EPIPlugin
+
+    class Growing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = tiny_llama().model
+            self.head = IncrementalClassifier(16, initial_out_features=1, masking=False)
+
+        def forward(self, ids):
+            return self.head(self.body(input_ids=ids).last_hidden_state[:, -1])
+
+    epi = EPIPlugin(ratio=0.3, interval=1, warmup=1, importance=importance)
+    strategy = _strategy(Growing(), epi)
+    kept = []
+    for experience in _benchmark(targets=(4, 8)).train_stream:
+        if epi.protection is not None:
+            kept = [(n, m) for n, m in epi.protection.isolation.masks.items() if "head" not in n]
+            strategy.train_epochs = 0  # the model changes, but is not trained
+            size = epi.protection.isolation.size
+        strategy.train(experience)
+    assert epi.protection.isolation.size == size + 4 * 17  # four new classes
+    for name, mask in kept:
+        assert torch.equal(epi.protection.isolation.masks[name], mask)
+    assert not bool(epi.protection.isolation.masks["head.classifier.weight"].any())
+    assert epi.protection.steps == 3
+    strategy.train_epochs = 1
+    strategy.train(experience)
+    assert epi.statistics()["steps"] == 6
+    assert 0 < epi.statistics()["jaccard_first"] < 1
 
 
 def test_without_an_experience_there_is_nothing_to_update():
