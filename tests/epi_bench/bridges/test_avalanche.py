@@ -23,7 +23,7 @@ class _Scores(nn.Module):
 
 
 def _benchmark(targets=(64, 64), rows=12):
-    from avalanche.benchmarks import benchmark_from_datasets
+    from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline
     from avalanche.benchmarks.utils import as_classification_dataset
     from torch.utils.data import TensorDataset
 
@@ -35,7 +35,7 @@ def _benchmark(targets=(64, 64), rows=12):
         tensors = TensorDataset(ids, labels)
         tensors.targets = labels.tolist()
         sets.append(as_classification_dataset(tensors))
-    return benchmark_from_datasets(train=sets, test=sets)
+    return with_classes_timeline(benchmark_from_datasets(train=sets, test=sets))
 
 
 def _strategy(model, *plugins, optimizer=None, strategy=None):

@@ -63,7 +63,7 @@ def _train(model, strategy, witness, steps=4, tokens=24):
     def torch_generator(purpose):
         return generators.setdefault(purpose, torch.Generator().manual_seed(len(generators)))
 
-    strategy.context = SimpleNamespace(model=model, torch_generator=torch_generator)
+    strategy.context = SimpleNamespace(model=model, seed=0, torch_generator=torch_generator)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-2, weight_decay=0.5)
     watch, draws = witness(strategy.isolation), torch.Generator().manual_seed(1)
