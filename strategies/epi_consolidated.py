@@ -66,14 +66,14 @@ class EPIConsolidated(IsolationStrategy):
 
     def __init__(
         self,
-        ratio: float = 0.5,
+        ratio: float = 0.0,
         source: Literal["gradients", "fisher"] = "gradients",
         merge: Literal["max", "mean"] = "max",
-        current: bool = True,
+        current: bool = False,
         interval: int = 20,
         beta: float = 0.99,
         normalisation: Literal["min_max", "mean", "rank"] = "mean",
-        penalty: float = 0.0,
+        penalty: float = 100.0,
         fisher_samples: int = 64,
         control: Literal["none", "permuted", "inverted"] = "none",
     ) -> None:
