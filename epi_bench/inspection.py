@@ -110,7 +110,7 @@ def draw_mask(record: RunRecord, path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise UserError(
-            "figures need matplotlib, which is not installed: pip install \"epi-bench[plot]\""
+            'figures need matplotlib, which is not installed: pip install "epi-bench[plot]"'
         ) from error
     figure = Figure(figsize=(9, 6), layout="constrained")
     drift, shares = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))

@@ -43,6 +43,9 @@ class EPIConsolidated(IsolationStrategy):
        al. 2018, arXiv 1805.06370), applied after the optimizer and so not rescaled by Adam. A run
        with it is mask and penalty, not a mask alone.
 
+    The defaults were the best on validation seeds: ``ratio`` 0 and a penalty, graded protection in
+    which no weight is held exactly. ``ratio`` 0.2 with the same penalty came within two points.
+
     Source of the mask: EPI (Lin et al. 2026, arXiv 2604.14010); the consolidation is this
     project's. It needs to know where experiences end; on a stream of one experience it protects
     nothing and equals full fine-tuning.
@@ -67,7 +70,7 @@ class EPIConsolidated(IsolationStrategy):
     def __init__(
         self,
         ratio: float = 0.0,
-        source: Literal["gradients", "fisher"] = "gradients",
+        source: Literal["gradients", "fisher"] = "fisher",
         merge: Literal["max", "mean"] = "max",
         current: bool = False,
         interval: int = 20,

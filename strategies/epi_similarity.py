@@ -53,10 +53,10 @@ class EPISimilarity(IsolationStrategy):
 
     def __init__(
         self,
-        ratio: float = 0.5,
+        ratio: float = 0.2,
         sharpness: float = 1.0,
         normalisation: Literal["min_max", "mean", "rank"] = "mean",
-        penalty: float = 0.0,
+        penalty: float = 30.0,
         fisher_samples: int = 64,
     ) -> None:
         super().__init__(ratio, 1, 0, normalisation=normalisation)
