@@ -283,7 +283,7 @@ def test_the_grades_are_those_of_the_answers(run_toy, toy_settings, server, repl
     def spy(self):
         original(self)
         row, scores = self.measurements.rows[-1]
-        seen[row] = scores["toy_second"].texts
+        seen[row] = [p.text for p in scores["toy_second"].predictions]
 
     monkeypatch.setattr(Experiment, "_judge_last_row", spy)
     server.reply_to = lambda body: reply(f"Score: {score_of(body['messages'][-1]['content'])}")
