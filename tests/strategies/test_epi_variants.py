@@ -15,7 +15,10 @@ from epi_bench.errors import UserError
 from epi_bench.strategy import Step, create_strategy
 
 SETTINGS = {
-    "consolidated": ("epi_consolidated", {"ratio": 0.4, "current": True, "interval": 2, "penalty": 0.0}),
+    "consolidated": (
+        "epi_consolidated",
+        {"ratio": 0.4, "current": True, "interval": 2, "penalty": 0.0},
+    ),
     "consolidated_fisher": (
         "epi_consolidated",
         {"ratio": 0.3, "source": "fisher", "current": False, "penalty": 5.0},
