@@ -34,6 +34,9 @@ class EPIAdaptive(IsolationStrategy):
     EPI's authors name both as open questions (Lin et al. 2026, arXiv 2604.14010); the rules are
     this project's. No knowledge of where experiences end is used.
 
+    A negative result, kept because it is one: on the embedded suite it does not beat ``epi`` with a
+    fixed ratio.
+
     Args:
         margin: How much more a weight must have mattered than it is asked for now, above 0.
         slow: Decay of the slow average, in [0, 1).

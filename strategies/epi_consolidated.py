@@ -30,37 +30,38 @@ class EPIConsolidated(IsolationStrategy):
     average begins anew with each experience, and what it says at the end is kept:
 
     1. end of experience k: ``P <- merge(P, N(I_k))``, one merged copy for all finished experiences;
-       ``N`` normalises within each tensor, ``I_k`` is the moving average of squared training
-       gradients or the diagonal Fisher information at the weights just reached
-    2. protected is the top ``ratio`` of ``max(P, N(I))`` with the present importance ``I``,
-       measured anew every ``interval`` steps of an experience, or of P alone (``current=false``);
-       nothing is protected before the first experience has ended
-    3. a protected weight is bit-identical between two refreshes
-    4. with ``penalty`` > 0 the other weights are also pulled back to where the last experience left
-       them, ``theta <- theta* + (theta - theta*) / (1 + lr penalty F)``, where ``F`` is the sum of
-       the ``I_k``, each divided by its mean over the model. This is the exact proximal step of
-       the quadratic ``penalty / 2 sum F (theta - theta*)^2``: a relative of online EWC (Schwarz et
-       al. 2018, arXiv 1805.06370), applied after the optimizer and so not rescaled by Adam. A run
-       with it is mask and penalty, not a mask alone.
+       ``N`` normalises within each tensor, ``I_k`` is the diagonal Fisher information at the
+       weights just reached, or the moving average of squared training gradients
+    2. hard protection, if ``ratio`` > 0: the top ``ratio`` of P, or with ``current`` of
+       ``max(P, N(I))`` measured anew every ``interval`` steps with the present importance ``I``, is
+       bit-identical between two refreshes; nothing is protected in the first experience
+    3. graded protection, if ``penalty`` > 0: after each optimizer step every weight is drawn back
+       to where the last experience left it,
+       ``theta <- theta* + (theta - theta*) / (1 + lr penalty F)``, where ``F`` is the sum of the
+       ``I_k``, **each divided by its own mean over the model**
 
-    The defaults were the best on validation seeds: ``ratio`` 0 and a penalty, graded protection in
-    which no weight is held exactly. ``ratio`` 0.2 with the same penalty came within two points.
+    Step 3 is the exact proximal step of the quadratic ``penalty / 2 sum F (theta - theta*)^2``, so
+    it is a relative of online EWC (Schwarz et al. 2018, arXiv 1805.06370) that differs in two ways:
+    every finished experience counts alike, however small its loss was, and Adam does not rescale
+    the penalty. **The defaults, chosen on the validation seeds, use step 3 alone** (``ratio`` 0):
+    the hard mask added nothing there. ``ratio=0.5 penalty=0`` is the hard mask
+    alone.
 
     Source of the mask: EPI (Lin et al. 2026, arXiv 2604.14010); the consolidation is this
     project's. It needs to know where experiences end; on a stream of one experience it protects
     nothing and equals full fine-tuning.
 
     Args:
-        ratio: Share of all trained weights that is protected, in [0, 1).
-        source: Of the importance: ``gradients`` (moving average while training) or ``fisher`` (a
-            pass over ``fisher_samples`` examples at each end of an experience).
+        ratio: Share of all trained weights that a hard mask protects, in [0, 1).
+        source: Of the importance: ``fisher`` (a pass over ``fisher_samples`` examples at each end
+            of an experience) or ``gradients`` (the moving average while training).
         merge: ``max`` or ``mean`` over the finished experiences.
         current: Whether the present experience's importance counts beside the past.
         interval: Optimizer steps of an experience between two refreshes, at least 1; without
             ``current`` the mask only moves between experiences.
         beta: Decay of the moving average, in [0, 1).
         normalisation: Within each tensor: ``min_max``, ``mean`` or ``rank``.
-        penalty: Strength of the pull on unprotected weights, at least 0.
+        penalty: Strength of the graded protection, at least 0.
         fisher_samples: Training examples of a Fisher pass, at least 1.
         control: For ablations: ``permuted`` gives each tensor's importances to weights drawn at
             random, ``inverted`` the largest to the least important weight. Mask and penalty keep

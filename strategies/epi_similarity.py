@@ -37,7 +37,9 @@ class EPISimilarity(IsolationStrategy):
     1. the top ``ratio`` of ``sum_k w_k F_k``, normalised within each tensor as in EPI, is protected
        and bit-identical;
     2. with ``penalty`` > 0 the other weights are drawn back to where the experience began,
-       ``theta <- theta* + (theta - theta*) / (1 + lr penalty sum_k w_k F_k)``: mask and penalty.
+       ``theta <- theta* + (theta - theta*) / (1 + lr penalty sum_k w_k F_k)``.
+
+    The defaults use the second alone (graded protection, no hard mask).
 
     Measured on training examples of the new experience only; none are stored. Keeps 4 bytes a
     parameter for each finished experience. Source of the mask: EPI (Lin et al. 2026, arXiv
@@ -53,10 +55,10 @@ class EPISimilarity(IsolationStrategy):
 
     def __init__(
         self,
-        ratio: float = 0.2,
+        ratio: float = 0.0,
         sharpness: float = 1.0,
         normalisation: Literal["min_max", "mean", "rank"] = "mean",
-        penalty: float = 30.0,
+        penalty: float = 100.0,
         fisher_samples: int = 64,
     ) -> None:
         super().__init__(ratio, 1, 0, normalisation=normalisation)
