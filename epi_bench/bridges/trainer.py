@@ -23,7 +23,7 @@ class EPICallback(TrainerCallback):
 
         trainer = Trainer(..., callbacks=[EPICallback(ratio=0.3)])
 
-    Works with ``transformers.Trainer`` and its subclasses (``trl.SFTTrainer``, ``DPOTrainer``).
+    Works with ``transformers.Trainer`` and its subclasses, such as ``trl.SFTTrainer``.
     The protection begins with ``train()`` and ends with it. Its statistics join each log entry
     that has a training loss, with the prefix ``epi_`` (the reporting integrations that a Trainer
     adds by itself, such as TensorBoard, are called before callbacks and do not see them).
