@@ -10,12 +10,28 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from epi_bench.bridges import Protection, protect
     from epi_bench.chat import ChatEncoder, EncodedExample
     from epi_bench.classification_task import ClassificationTask
+    from epi_bench.code_task import (
+        CodeTask,
+        complete_function,
+        defined_names,
+        pass_at_k,
+        used_names,
+    )
     from epi_bench.dataset_task import DatasetTask, Skipped, ask
     from epi_bench.errors import UserError
+    from epi_bench.fisher import diagonal_fisher
     from epi_bench.instruction_task import InstructionTask
-    from epi_bench.isolation import Isolation, IsolationStrategy
+    from epi_bench.isolation import (
+        ElasticAnchor,
+        Isolation,
+        IsolationStrategy,
+        normalise,
+        unit_mean,
+    )
+    from epi_bench.sandbox import CodeRunner, Limits, Program, Verdict
     from epi_bench.sources import Row
     from epi_bench.strategy import (
         Experience,
@@ -34,19 +50,34 @@ if TYPE_CHECKING:
         TaskCard,
         register_task,
     )
-    from epi_bench.text_scores import score_text
+    from epi_bench.text_scores import marked_number, python_code, score_text
 
 _HOME = {
+    "Protection": "bridges",
+    "protect": "bridges",
     "ChatEncoder": "chat",
     "EncodedExample": "chat",
     "ClassificationTask": "classification_task",
+    "CodeTask": "code_task",
+    "complete_function": "code_task",
+    "defined_names": "code_task",
+    "pass_at_k": "code_task",
+    "used_names": "code_task",
     "DatasetTask": "dataset_task",
     "Skipped": "dataset_task",
     "ask": "dataset_task",
     "UserError": "errors",
+    "diagonal_fisher": "fisher",
     "InstructionTask": "instruction_task",
+    "ElasticAnchor": "isolation",
     "Isolation": "isolation",
     "IsolationStrategy": "isolation",
+    "CodeRunner": "sandbox",
+    "Limits": "sandbox",
+    "Program": "sandbox",
+    "Verdict": "sandbox",
+    "normalise": "isolation",
+    "unit_mean": "isolation",
     "Row": "sources",
     "Experience": "strategy",
     "Step": "strategy",
@@ -61,6 +92,8 @@ _HOME = {
     "Task": "task",
     "TaskCard": "task",
     "register_task": "task",
+    "marked_number": "text_scores",
+    "python_code": "text_scores",
     "score_text": "text_scores",
 }
 

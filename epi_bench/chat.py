@@ -18,7 +18,7 @@ Two cases differ from ``apply_chat_template``, so that a model is trained on wha
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +85,7 @@ class ChatEncoder:
 
     Attributes:
         template: Source of the chat template.
+        template_arguments: Variables that it is given.
         uses_default_template: Whether the tokenizer brought none.
 
     Raises:
@@ -109,6 +110,7 @@ class ChatEncoder:
         self.mask_history = mask_history
         self._chat_template = ChatTemplate(tokenizer, template_arguments)
         self.template = self._chat_template.text
+        self.template_arguments = self._chat_template.arguments
         self.uses_default_template = self._chat_template.is_default
         self._blank_tokens: dict[str, list[int]] = {}
         self._can_split = _is_free_of_prefixes(tokenizer)
@@ -134,12 +136,21 @@ class ChatEncoder:
         return [self._cut_end(example) for example in self._encode_for_training(conversations)]
 
     def encode_for_training(
-        self, conversations: Sequence[Sequence[Message]]
+        self,
+        conversations: Sequence[Sequence[Message]],
+        on_progress: Callable[[int], None] | None = None,
     ) -> tuple[list[EncodedExample], EncodingReport]:
-        """Encode, leave out what has nothing to learn from, and count what was cut."""
+        """Encode, leave out what has nothing to learn from, and count what was cut.
+
+        Args:
+            conversations: What to encode.
+            on_progress: Called with the number of conversations encoded so far, now and then.
+        """
         kept: list[EncodedExample] = []
         truncated = unsupervised = 0
-        for whole in self._encode_for_training(conversations):
+        for done, whole in enumerate(self._encode_for_training(conversations), start=1):
+            if on_progress and (done % _BATCH == 0 or done == len(conversations)):
+                on_progress(done)
             example = self._cut_end(whole)
             if not any(example.supervised):
                 unsupervised += 1

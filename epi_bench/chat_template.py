@@ -94,6 +94,7 @@ class ChatTemplate:
     Attributes:
         text: The template's source.
         is_default: Whether the tokenizer brought none.
+        arguments: All variables that the template is given.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class ChatTemplate:
         self.text: str = tokenizer.chat_template or _default_template(tokenizer)
         self._source = _FIXED_CLOCK + self.text if "strftime_now" in self.text else self.text
         self._tokenizer = tokenizer
-        self._arguments = {
+        self.arguments: dict[str, Any] = {
             "enable_thinking": False,
             "date_string": FIXED_DATE,
             **(arguments or {}),
@@ -169,7 +170,7 @@ class ChatTemplate:
             chat_template=self._source,
             tokenize=False,
             add_generation_prompt=generation_prompt,
-            **self._arguments,
+            **self.arguments,
         )
         return list(texts)
 
@@ -230,7 +231,11 @@ class ChatTemplate:
             prompted[position] = self._prompted(roles[:position], gaps[position])
             last = self._placeholder_gaps(roles[: position + 1], False)
             after = gaps[position + 1]
-            closing[position], closed[position] = self._close(after, last[-1] if last else after)
+            closing[position], closed[position] = self._close(
+                after,
+                last[-1] if last else after,
+                after if position + 1 < len(roles) else self._followed_gap(roles),
+            )
         return _Shape(tuple(gaps), tuple(prompted), tuple(closing), tuple(closed))
 
     def _prompted(self, roles: tuple[str, ...], before: str) -> int:
@@ -264,16 +269,31 @@ class ChatTemplate:
         # A mere blank belongs to the answer's first token.
         return len(prompt[-1]) - common, missing if missing.strip() else ""
 
-    def _close(self, after: str, last: str) -> tuple[int, bool]:
+    def _followed_gap(self, roles: tuple[str, ...]) -> str:
+        """The text after the last message where the user speaks next; empty if not known."""
+        gaps = self._placeholder_gaps((*roles, "user"), False)
+        return gaps[-2] if gaps else ""
+
+    def _close(self, after: str, last: str, followed: str) -> tuple[int, bool]:
         """How much of the text after a message closes its turn, and whether a token ends it.
+
+        A turn may close with several tokens in a row (``<|END_RESPONSE|><|END_OF_TURN_TOKEN|>``);
+        those that the next turn opens with are not among them.
 
         Args:
             after: The text after the message, with the beginning of the next turn if there is one.
             last: The text after it where it is the last message.
+            followed: The text after it where the user speaks next; empty if that is not known.
         """
         token, last_token = self._first_token(after), self._first_token(last)
         if token and last_token and after[: token[0]] == last[: last_token[0]]:
-            return token[1], True
+            end = token[1]
+            common = len(_common_prefix(followed, last))
+            while (
+                (more := self._first_token(last[end:])) and more[0] == 0 and end + more[1] <= common
+            ):
+                end += more[1]
+            return end, True
         common = len(_common_prefix(after, last))
         return (min(common, token[0]) if token else common), False
 
@@ -318,7 +338,7 @@ class ChatTemplate:
         content_end = len(after) - len(gap)
         if content_end < len(before):
             return None
-        length, closed = self._close(gap, gap)
+        length, closed = self._close(gap, gap, self._followed_gap(_roles(messages)))
         return AssistantTurn(len(before), content_end, content_end + length, closed)
 
     def _occurrence(

@@ -20,9 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from epi_bench.errors import UserError, unknown_name
 from epi_bench.stream import Order
 
-MINI_TASKS = ("mini_math", "mini_code", "mini_logic", "mini_instruct", "mini_chat")
-PAPER_TASKS = ("gsm8k", "code_alpaca", "logiqa", "alpaca", "ultrachat")
-SUITES: dict[str, tuple[str, ...]] = {"mini": MINI_TASKS, "paper": PAPER_TASKS}
+
+def _default_tasks() -> tuple[str, ...]:
+    """Suite ``mini``; suites are TOML files, and reading one waits until it is needed."""
+    from epi_bench.suites import suite_tasks
+
+    return suite_tasks("mini")
 
 
 class Section(BaseModel):
@@ -68,12 +71,15 @@ class DataSpec(Section):
         train_examples: Training examples of each task; ``None`` takes all.
         test_examples: Test examples of each task; ``None`` takes all.
         max_length: Longest conversation in tokens.
+        mask_history: Whether only the last assistant turn of a training conversation carries loss;
+            otherwise every assistant turn does.
     """
 
-    tasks: tuple[str, ...] = Field(default=MINI_TASKS, min_length=1)
+    tasks: tuple[str, ...] = Field(default_factory=_default_tasks, min_length=1)
     train_examples: int | None = Field(default=None, ge=1)
     test_examples: int | None = Field(default=None, ge=1)
     max_length: int = Field(default=1024, ge=8)
+    mask_history: bool = False
 
     @model_validator(mode="after")
     def _tasks_differ(self) -> Self:
@@ -147,7 +153,7 @@ class RunSpec(Section):
     model: ModelSpec = ModelSpec()
     strategy: StrategySpec = StrategySpec()
     stream: StreamSpec = StreamSpec()
-    data: DataSpec = DataSpec()
+    data: DataSpec = Field(default_factory=DataSpec)
     training: TrainingSpec
     evaluation: EvaluationSpec = EvaluationSpec()
     seed: int = Field(default=0, ge=0)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from epi_bench.errors import UserError
-from epi_bench.sources import Location, Row, locate, read_rows
+from epi_bench.sources import Location, Row, Rows, locate, read_json_rows, read_rows
 from epi_bench.task import DataSource, Example, Message, Split, Task
 
 
@@ -78,12 +78,27 @@ class DatasetTask(Task):
             UserError: If a field is missing or of the wrong kind (``Row`` raises it).
         """
 
+    def published_split(self, row: Row) -> str | None:
+        """The published split that a row says it belongs to, in a file that holds several.
+
+        The default, ``None``, is for rows that do not say: theirs is the file's or folder's split.
+        """
+        return None
+
     def division_key(self, example: Example) -> str:
         """The text by which a published split is divided; equal keys stay together.
 
         The default is the first user message.
         """
         return next(m["content"] for m in example.messages if m["role"] == "user")
+
+    def read_file(self, path: Path) -> Iterable[Row]:
+        """The rows of a local file; override it for files in a layout of their own.
+
+        Raises:
+            UserError: If the file is broken; file and line are named.
+        """
+        return read_json_rows(path, self.data_dir)
 
     def examples(self, split: Split) -> Sequence[Example]:
         """All examples of a split, in the published order; read once.
@@ -104,21 +119,40 @@ class DatasetTask(Task):
             raise TypeError(f"the card of task {self.name!r} names no source")
         return self.card.source
 
+    def locate_rows(self, split: Split) -> Location:
+        """Where the split's rows lie; nothing is read.
+
+        Raises:
+            UserError: If they are not there.
+        """
+        return locate(self.source, split, self.data_dir)
+
+    def rows_at(self, location: Location) -> Rows:
+        """The rows at a location.
+
+        Raises:
+            UserError: If they are missing or broken; file and line are named.
+        """
+        return read_rows(self.source, location, self.data_dir, self.row_limit, self.read_file)
+
     def _load(self, split: Split) -> tuple[list[Example], SplitReport]:
         if split not in self._loaded:
             self._loaded[split] = self._read(split)
         return self._loaded[split]
 
     def _read(self, split: Split) -> tuple[list[Example], SplitReport]:
-        location = locate(self.source, split, self.data_dir)
-        rows = read_rows(self.source, location, self.data_dir, self.row_limit)
-        divided = self._is_divided(location)
+        location = self.locate_rows(split)
+        rows = self.rows_at(location)
+        divided = self.is_divided(location)
         examples: list[Example] = []
         skipped: Counter[str] = Counter()
         belonging = 0
         for row in rows.chosen:
+            published = self.published_split(row)
+            if published is not None and published != self.source.splits[split]:
+                continue
             made = self.example_from_row(row)
-            if divided and self._side(made) != split:
+            if divided and published is None and self.side(made) != split:
                 continue
             belonging += 1
             if isinstance(made, Skipped):
@@ -132,18 +166,19 @@ class DatasetTask(Task):
         )
         return examples, report
 
-    def _side(self, made: Example | Skipped) -> Split:
+    def side(self, made: Example | Skipped) -> Split:
+        """On which side of a divided split a row lies."""
         if isinstance(made, Skipped):  # it has no prompt to go by
             return "train"
         return "test" if is_test_prompt(self.division_key(made), self.test_every) else "train"
 
-    def _is_divided(self, location: Location) -> bool:
+    def is_divided(self, location: Location) -> bool:
         """Whether train and test are the same published rows, as they lie here."""
         splits: tuple[Split, ...] = ("train", "test")
         found = []
         for split in splits:
             with suppress(UserError):  # a missing split shares no rows with the other
-                found.append(locate(self.source, split, self.data_dir))
+                found.append(self.locate_rows(split))
         return found.count(location) == 2
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from epi_bench.backbone import Backbone
     from epi_bench.evaluation import Evaluator, TaskScores
     from epi_bench.interference import ConflictMeasurement, ConflictProbe
+    from epi_bench.judge.judge import Judge, JudgedScores
     from epi_bench.training import TrainingLoop
 
 LOG_EVERY = 10
@@ -42,6 +43,7 @@ class Measurements:
         losses: Step and mean loss of the last :data:`LOG_EVERY` steps.
         diagnostics: Step and what the strategy reported.
         retention: Negative log-likelihood of the general text before and after, and its tokens.
+        judged: Name of the base row and of the last one, and the judge's grades of each task there.
     """
 
     rows: list[tuple[str, dict[str, TaskScores]]] = field(default_factory=list)
@@ -49,6 +51,7 @@ class Measurements:
     losses: list[tuple[int, float]] = field(default_factory=list)
     diagnostics: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     retention: tuple[float, float, int] | None = None
+    judged: list[tuple[str, dict[str, JudgedScores]]] = field(default_factory=list)
 
 
 class Experiment:
@@ -60,7 +63,9 @@ class Experiment:
         observer: Listens.
         reference_scores: Single-task score of each task, where known.
         save_model: Folder for the trained model, or ``None``.
+        log_predictions: Whether to write the last row's predictions beside the record.
         locations: What ``run.toml`` must say beside the specification to repeat the run.
+        judge: Grades the open-ended answers of the base row and of the last row, or ``None``.
     """
 
     def __init__(
@@ -70,14 +75,18 @@ class Experiment:
         observer: RunObserver,
         reference_scores: Mapping[str, float] | None = None,
         save_model: Path | None = None,
+        log_predictions: bool = False,
         locations: Mapping[str, Any] | None = None,
+        judge: Judge | None = None,
     ) -> None:
         self.prepared = prepared
         self.workspace = workspace
         self.observer = observer
         self.reference_scores = reference_scores
         self.save_model = save_model
+        self.log_predictions = log_predictions
         self.locations = dict(locations or {})
+        self.judge = judge
         self.measurements = Measurements()
         self.started_at = datetime.now(UTC)
         self.started = perf_counter()
@@ -113,6 +122,7 @@ class Experiment:
         folder = self.workspace.run_folder(self.prepared.run_id)
         folder.mkdir(parents=True, exist_ok=True)
         self.workspace.record_path(self.prepared.run_id).unlink(missing_ok=True)
+        self.workspace.predictions_path(self.prepared.run_id).unlink(missing_ok=True)
         toml = spec_to_toml(self.prepared.spec, {"locations": self.locations})
         (folder / "run.toml").write_text(toml, encoding="utf-8")
         log = EventLog(folder / "events.jsonl", LOG_EVERY)
@@ -146,6 +156,7 @@ class Experiment:
         backbone.model.to(accelerator.device)
         total_parameters = sum(p.numel() for p in backbone.model.parameters())
         self._score("base", backbone.model, evaluator)
+        self._judge_last_row()
         before = self._general_loss(backbone, backbone.model)
         loop = TrainingLoop(
             spec=spec.training,
@@ -159,10 +170,13 @@ class Experiment:
         )
         trained = sum(p.numel() for p in loop.model.parameters() if p.requires_grad)
         final = self._train_stream(loop, evaluator)
+        self._judge_last_row()
         after = self._general_loss(backbone, final)
         self.measurements.retention = (before[0], after[0], before[1])
         if self.save_model:
             self._save(final, backbone)
+        if self.log_predictions:
+            self._save_predictions()
         return build_record(
             self, loop.cost, evaluator.seconds, (trained, total_parameters), accelerator
         )
@@ -218,8 +232,24 @@ class Experiment:
     def _score(self, row: str, model: Any, evaluator: Evaluator) -> None:
         self.observer.stage("scoring")
         scores = evaluator.score(model)
-        self.measurements.rows.append((row, scores))
+        rows = self.measurements.rows
+        if rows:  # predictions are large, and only those of the last row are of use
+            name, earlier = rows[-1]
+            rows[-1] = (name, {task: s.without_predictions() for task, s in earlier.items()})
+        rows.append((row, scores))
         self.observer.scored(row, {name: result.mean for name, result in scores.items()})
+
+    def _judge_last_row(self) -> None:
+        """Have the row that was scored last graded; only the first and the last are, for cost."""
+        if self.judge is None:
+            return
+        self.observer.stage("judging")
+        row, scores = self.measurements.rows[-1]
+        answers = {
+            name: [prediction.text for prediction in result.predictions]
+            for name, result in scores.items()
+        }
+        self.measurements.judged.append((row, self.judge.grade(answers, self.observer.warning)))
 
     def _evaluator(self) -> Evaluator:
         from epi_bench.evaluation import Evaluator, TaskEvaluator
@@ -273,6 +303,13 @@ class Experiment:
         model.config.use_cache = True
         model.save_pretrained(self.save_model)
         backbone.tokenizer.save_pretrained(self.save_model)
+
+    def _save_predictions(self) -> None:
+        from epi_bench.prediction_log import save_predictions
+
+        last = self.measurements.rows[-1][1]
+        examples = {name: task.test for name, task in self.prepared.tasks.items()}
+        save_predictions(examples, last, self.workspace.predictions_path(self.prepared.run_id))
 
     def _failed_record(self, error: Exception) -> RunRecord:
         from epi_bench.recording import build_failed_record

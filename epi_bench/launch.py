@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 from epi_bench.config import RunSpec, StrategySpec, spec_to_toml
 from epi_bench.errors import UserError
 from epi_bench.identity import run_id
+from epi_bench.judge import JudgeSettings
 from epi_bench.leaderboard import publish
 from epi_bench.observer import RunObserver
 from epi_bench.record import RunRecord, load_record, save_record
 from epi_bench.workspace import Workspace
 
 if TYPE_CHECKING:
+    from epi_bench.judge.judge import Judge
     from epi_bench.preparation import PreparedRun
 
 
@@ -31,21 +33,29 @@ class RunRequest:
         workspace: Where results go.
         data_dir: Folder with local data sets; ``None`` loads from the hub.
         plugins: Files that were given with ``--plugin``.
+        task_files: TOML files that describe tasks of the runs.
         references: Whether missing single-task references are trained.
         force: Whether finished runs are made anew.
         allow_code_execution: Whether tasks may run code that the model wrote.
         save_model: Folder for the trained model (single runs only).
         published: Whether finished records are copied to the leaderboards.
+        judge: The judge model that grades open-ended answers, or ``None``. It is here and not in
+            the specification because it looks at a run and changes none of its numbers.
+        log_predictions: Whether the final predictions are written beside the record; a finished
+            run without them is made anew.
     """
 
     workspace: Workspace
     data_dir: Path | None = None
     plugins: tuple[Path, ...] = ()
+    task_files: tuple[Path, ...] = ()
     references: bool = False
     force: bool = False
     allow_code_execution: bool = False
     save_model: Path | None = None
     published: bool = True
+    judge: JudgeSettings | None = None
+    log_predictions: bool = False
 
     @property
     def locations(self) -> dict[str, Any]:
@@ -55,6 +65,8 @@ class RunRequest:
             table["data_dir"] = str(self.data_dir.resolve())
         if self.plugins:
             table["plugins"] = [str(path.resolve()) for path in self.plugins]
+        if self.task_files:
+            table["task_files"] = [str(path.resolve()) for path in self.task_files]
         return table
 
 
@@ -135,11 +147,17 @@ def run_one(spec: RunSpec, request: RunRequest, observer: RunObserver) -> RunOut
     workspace = request.workspace
     workspace.check_writable()
     observer.stage("reading data")
-    prepared = prepare_run(spec, request.data_dir, request.allow_code_execution)
+    prepared = prepare_run(spec, request.data_dir, request.allow_code_execution, observer)
     path = workspace.record_path(prepared.run_id)
     references = known_references(prepared, workspace)
     finished = workspace.finished_record(prepared.run_id)
-    skipped = finished is not None and not request.force and request.save_model is None
+    complete = finished is not None and (
+        not request.log_predictions or workspace.predictions_path(prepared.run_id).is_file()
+    )
+    skipped = complete and not request.force and request.save_model is None
+    if skipped and finished is not None and request.judge is not None:
+        # A record holds no answers, so a new judge needs the run made anew.
+        skipped = _judged_by(finished, request.judge)
     try:
         if finished is not None and skipped:
             record = _with_references(finished, references, path)
@@ -175,13 +193,18 @@ def make_reference(spec: RunSpec, request: RunRequest, observer: RunObserver) ->
         request: How runs are made.
         observer: Listens.
     """
-    plain = replace(request, save_model=None, force=False, published=False)
+    plain = _plain(replace(request, save_model=None))
     outcome = run_one(spec, plain, observer)
     if outcome.record is not None and not outcome.succeeded:
         observer.warning(
             f"the single-task reference of {spec.data.tasks[0]!r} failed, so the metrics that "
             f"need it stay undefined: {outcome.record.error}"
         )
+
+
+def _plain(request: RunRequest) -> RunRequest:
+    """How references are made: once, for their scores alone."""
+    return replace(request, force=False, published=False, judge=None, log_predictions=False)
 
 
 def _experiment(
@@ -192,14 +215,46 @@ def _experiment(
 ) -> RunRecord:
     from epi_bench.experiment import Experiment
 
-    return Experiment(
-        prepared,
-        request.workspace,
-        observer,
-        reference_scores=references,
-        save_model=request.save_model,
-        locations=request.locations,
-    ).run()
+    judge = _judge(prepared, request.judge, observer)
+    try:
+        return Experiment(
+            prepared,
+            request.workspace,
+            observer,
+            reference_scores=references,
+            save_model=request.save_model,
+            log_predictions=request.log_predictions,
+            locations=request.locations,
+            judge=judge,
+        ).run()
+    finally:
+        if judge is not None:
+            judge.close()
+
+
+def _judge(
+    prepared: PreparedRun, settings: JudgeSettings | None, observer: RunObserver
+) -> Judge | None:
+    if settings is None:
+        return None
+    from epi_bench.judge.judge import open_judge
+
+    observer.stage("asking the judge")
+    return open_judge(
+        settings, {name: (task.task, task.test) for name, task in prepared.tasks.items()}
+    )
+
+
+def _judged_by(record: RunRecord, settings: JudgeSettings) -> bool:
+    """Whether a record holds the grades of this very judge, asked with the same prompts."""
+    from epi_bench.judge.prompts import load_prompts
+
+    found = record.judge
+    return (
+        found is not None
+        and found.model == settings.model
+        and found.prompt_fingerprint == load_prompts(settings.prompts).fingerprint
+    )
 
 
 def _with_references(
@@ -259,9 +314,11 @@ def run_in_subprocesses(
             for spec in specs
             for task in spec.data.tasks
         }
-        plain = replace(request, references=False, force=False, published=False)
+        plain = _plain(replace(request, references=False))
         with ThreadPoolExecutor(jobs) as pool:
             list(pool.map(lambda spec: _subprocess_run(spec, plain), firsts.values()))
+    if request.judge:
+        request = replace(request, judge=request.judge.shared_by(jobs))
     with ThreadPoolExecutor(jobs) as pool:
         futures = [pool.submit(_subprocess_run, spec, request) for spec in specs]
         for future in as_completed(futures):
@@ -277,7 +334,9 @@ def _subprocess_run(spec: RunSpec, request: RunRequest) -> RunOutcome:
         command += ["--out", str(request.workspace.out), "--quiet", "--report", str(report)]
         command += [] if request.published else ["--no-publish"]
         command += ["--force"] if request.force else []
+        command += ["--log-predictions"] if request.log_predictions else []
         command += ["--allow-code-execution"] if request.allow_code_execution else []
+        command += request.judge.flags() if request.judge else []
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if not report.is_file():
             lines = result.stderr.strip().splitlines() or [f"exit code {result.returncode}"]

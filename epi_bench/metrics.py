@@ -21,6 +21,9 @@ from dataclasses import dataclass
 Score = float | None
 ScoreMatrix = Sequence[Sequence[Score]]
 
+RESOLUTION = 1e-9
+"""Points that count as no difference in a denominator: less than the rounding of a mean score."""
+
 
 @dataclass(frozen=True, slots=True)
 class PartialMean:
@@ -115,8 +118,8 @@ def forgetting(matrix: ScoreMatrix, learned_at: Sequence[int | None]) -> float |
 def forgetting_rate(matrix: ScoreMatrix, learned_at: Sequence[int | None]) -> PartialMean:
     """Forgetting in per cent of what was learned: the mean of 100 (R[i,i] - R[T,i]) / R[i,i].
 
-    Tasks as in :func:`backward_transfer`. Those that were not learned, R[i,i] <= b_i, are left out
-    and counted.
+    Tasks as in :func:`backward_transfer`. Those that were not learned, R[i,i] <= b_i (up to
+    :data:`RESOLUTION`), are left out and counted.
 
     Source: the forgetting rate of papers on fine-tuning language models in sequence.
     """
@@ -128,7 +131,7 @@ def forgetting_rate(matrix: ScoreMatrix, learned_at: Sequence[int | None]) -> Pa
         lost = _difference(learned, _cell(matrix, -1, task))
         if learned is None or base is None or lost is None:
             terms.append(None)
-        elif learned <= base:
+        elif learned - base <= RESOLUTION:
             left_out += 1
         else:
             terms.append(100 * lost / learned)
@@ -210,7 +213,7 @@ def average_normalised_score(matrix: ScoreMatrix, references: Sequence[Score]) -
     """The share of the possible gain that is left at the end: the mean of (R[T,i]-b_i)/(S_i-b_i).
 
     0 is the base model, 1 a model as good on each task as one trained on it alone. Tasks with
-    S_i <= b_i are left out and counted.
+    S_i <= b_i (up to :data:`RESOLUTION`) are left out and counted.
 
     Source: this project.
     """
@@ -223,7 +226,7 @@ def average_normalised_score(matrix: ScoreMatrix, references: Sequence[Score]) -
         possible = _difference(_number(reference), base)
         if gain is None or possible is None:
             terms.append(None)
-        elif possible <= 0:
+        elif possible <= RESOLUTION:
             left_out += 1
         else:
             terms.append(gain / possible)

@@ -44,6 +44,9 @@ class RunObserver:
     def stage(self, name: str) -> None:
         """What the run does now: ``loading``, ``scoring``, ``training``, ..."""
 
+    def preparing(self, what: str, done: int, total: int) -> None:
+        """Long preparation before :meth:`run_started`: ``done`` of ``total`` examples."""
+
     def step_done(self, report: StepReport) -> None:
         """An optimizer step is complete."""
 
@@ -74,6 +77,10 @@ class Observers(RunObserver):
     def stage(self, name: str) -> None:
         for observer in self._observers:
             observer.stage(name)
+
+    def preparing(self, what: str, done: int, total: int) -> None:
+        for observer in self._observers:
+            observer.preparing(what, done, total)
 
     def step_done(self, report: StepReport) -> None:
         for observer in self._observers:

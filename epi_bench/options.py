@@ -11,11 +11,12 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_type_hints
-
-from pydantic import ConfigDict, JsonValue, TypeAdapter, ValidationError
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from epi_bench.errors import UserError, unknown_name
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,8 @@ def complete_options(
 
 
 def _convert(owner: str, option: Option, value: Any) -> Any:
+    from pydantic import ConfigDict, TypeAdapter, ValidationError  # slow: only when needed
+
     if isinstance(value, str) and value.lower() in ("none", "null"):
         value = None
     adapter = TypeAdapter(option.annotation, config=ConfigDict(arbitrary_types_allowed=True))

@@ -18,14 +18,19 @@ from epi_bench.backbone import ModelLocation, load_tokenizer, locate_model
 from epi_bench.chat import ChatEncoder, EncodedExample, EncodingReport
 from epi_bench.config import RunSpec
 from epi_bench.dataset_task import DatasetTask
+from epi_bench.encoding_cache import EncodingCache
 from epi_bench.errors import UserError
 from epi_bench.identity import run_id
+from epi_bench.observer import RunObserver
 from epi_bench.strategy import STRATEGIES, Experience, Strategy, create_strategy
 from epi_bench.stream import ExperiencePlan, build_stream, mix_examples, order_tasks
 from epi_bench.task import TASKS, Example, Split, Task
 from epi_bench.training import steps_of
 
 SPLITS: tuple[Split, ...] = ("train", "test")
+
+SHOWN_FROM = 2000
+"""Training examples of a task from which on the progress of their encoding is told."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,10 @@ class PreparedRun:
 
 
 def prepare_run(
-    spec: RunSpec, data_dir: Path | None = None, allow_code_execution: bool = False
+    spec: RunSpec,
+    data_dir: Path | None = None,
+    allow_code_execution: bool = False,
+    observer: RunObserver | None = None,
 ) -> PreparedRun:
     """Resolve, read, encode and check everything a run needs.
 
@@ -82,6 +90,7 @@ def prepare_run(
         spec: The run.
         data_dir: Folder with local data sets; ``None`` loads from the hub.
         allow_code_execution: Whether tasks may run code that the model wrote.
+        observer: Is told how the encoding of large data sets goes on.
 
     Raises:
         UserError: For anything the user can mend.
@@ -91,9 +100,12 @@ def prepare_run(
     plans = build_stream(spec.stream.kind, order, dict(spec.stream.options))
     task_types = {name: TASKS.get(name) for name in order}
     location = locate_model(spec.model)
-    encoder = ChatEncoder(load_tokenizer(location), spec.data.max_length)
+    encoder = ChatEncoder(
+        load_tokenizer(location), spec.data.max_length, mask_history=spec.data.mask_history
+    )
+    encoding = _Encoding(encoder, EncodingCache(), observer or RunObserver())
     tasks = {
-        name: _prepare_task(_permitted(task_type(data_dir), allow_code_execution), spec, encoder)
+        name: _prepare_task(_permitted(task_type(data_dir), allow_code_execution), spec, encoding)
         for name, task_type in task_types.items()
     }
     fingerprints = {
@@ -111,8 +123,31 @@ def prepare_run(
         plans=plans,
         experiences=_experiences(plans, tasks, spec),
         fingerprints=fingerprints,
-        warnings=_warnings(tasks, encoder),
+        warnings=[*_warnings(tasks, encoder), *encoding.cache.warnings],
     )
+
+
+@dataclass(frozen=True)
+class _Encoding:
+    """How the examples of a run are encoded."""
+
+    encoder: ChatEncoder
+    cache: EncodingCache
+    observer: RunObserver
+
+    def encode(
+        self, task: str, examples: Sequence[Example]
+    ) -> tuple[list[EncodedExample], EncodingReport]:
+        total = len(examples)
+
+        def show(done: int) -> None:
+            self.observer.preparing(f"encoding {task}", done, total)
+
+        return self.cache.encode(
+            self.encoder,
+            [example.messages for example in examples],
+            show if total > SHOWN_FROM else None,
+        )
 
 
 def select_examples(
@@ -145,19 +180,19 @@ def _permitted(task: Task, allow_code_execution: bool) -> Task:
     return task
 
 
-def _prepare_task(task: Task, spec: RunSpec, encoder: ChatEncoder) -> PreparedTask:
+def _prepare_task(task: Task, spec: RunSpec, encoding: _Encoding) -> PreparedTask:
     train = select_examples(task, "train", spec.data.train_examples, task.examples("train"))
     test = select_examples(task, "test", spec.data.test_examples, task.examples("test"))
     for split, examples in (("train", train), ("test", test)):
         if not examples:
             raise UserError(f"task {task.name!r} has no {split} examples")
-    encoded, report = encoder.encode_for_training([example.messages for example in train])
+    encoded, report = encoding.encode(task.name, train)
     if not encoded:
         raise UserError(
             f"task {task.name!r}: none of the {len(train)} training examples keeps a supervised "
-            f"token within {encoder.max_length} tokens: raise --max-length"
+            f"token within {spec.data.max_length} tokens: raise --max-length"
         )
-    return PreparedTask(task, encoded, report, test, _examples_fingerprint([*train, *test]))
+    return PreparedTask(task, encoded, report, test, _task_fingerprint(task, [*train, *test]))
 
 
 def _experiences(
@@ -185,6 +220,7 @@ def _warnings(tasks: Mapping[str, PreparedTask], encoder: ChatEncoder) -> list[s
             "the tokenizer has no chat template: the default (ChatML) is used and recorded"
         )
     for name, prepared in tasks.items():
+        warnings += prepared.task.prepare_scoring()
         warnings += _skipped_rows(prepared.task)
         report = prepared.report
         if report.unsupervised:
@@ -214,8 +250,10 @@ def _skipped_rows(task: Task) -> list[str]:
     return lines
 
 
-def _examples_fingerprint(examples: Sequence[Example]) -> str:
+def _task_fingerprint(task: Task, examples: Sequence[Example]) -> str:
     digest = hashlib.sha256()
+    if task.scoring_settings:
+        digest.update(json.dumps(dict(task.scoring_settings), sort_keys=True).encode())
     for example in examples:
         row = [list(map(dict, example.messages)), example.reference, list(example.options)]
         digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode())

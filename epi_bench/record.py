@@ -83,6 +83,27 @@ class ExperienceRecord(Part):
     unsupervised: int = 0
 
 
+class TaskDataRecord(Part):
+    """What became of a task's rows and of the training examples made of them.
+
+    Attributes:
+        train_examples: Training examples, without those that had nothing to learn from.
+        test_examples: Test examples.
+        truncated: Training examples that were cut to the maximal length.
+        unsupervised: Training examples left out because nothing supervised was left of them.
+        rows_read: For each split, the rows that its file or hub data set holds; empty for a
+            generated task.
+        skipped_rows: For each split that has any, the rows that made no example, by reason.
+    """
+
+    train_examples: int
+    test_examples: int
+    truncated: int = 0
+    unsupervised: int = 0
+    rows_read: dict[str, int] = Field(default_factory=dict)
+    skipped_rows: dict[str, dict[str, int]] = Field(default_factory=dict)
+
+
 class ScoreColumn(Part):
     """A column of the score matrix.
 
@@ -166,6 +187,43 @@ class Retention(Part):
     tokens: int
 
 
+class JudgedTask(Part):
+    """A judge model's grades of the answers to one task.
+
+    Attributes:
+        mean: Of the grades that were given, 0..10; ``None`` if there is none.
+        n: Answers that got a grade.
+        missing: Answers that got none; they are in no mean.
+        standard_error: Of the mean, over the graded answers.
+    """
+
+    mean: Number = None
+    n: int
+    missing: int = 0
+    standard_error: Number = None
+
+
+class JudgedRow(Part):
+    """What a judge graded at one point of evaluation: ``row`` as in the score matrix."""
+
+    row: str
+    tasks: dict[str, JudgedTask]
+
+
+class JudgeRecord(Part):
+    """A judge model's view of a run, comparable only where model and prompts are the same.
+
+    Attributes:
+        model: As the endpoint calls it.
+        prompt_fingerprint: SHA-256 of the prompts and of how verdicts are read.
+        rows: The base model's and the last one.
+    """
+
+    model: str
+    prompt_fingerprint: str
+    rows: tuple[JudgedRow, ...] = ()
+
+
 class Cost(Part):
     """What the run cost.
 
@@ -242,12 +300,17 @@ class RunRecord(Part):
     Attributes:
         error: Why a failed run failed; ``None`` for a finished one.
         task_order: The tasks as the stream ordered them.
+        task_data: For each task what became of its rows and examples.
         secondary_scores: For each task every metric of the last row, in the task's own units.
+        secondary_standard_errors: Of ``secondary_scores``, over the test items; records made before
+            they were kept have none.
         item_scores: For each task the primary metric of each test item in the last row, 0..100,
             packed by :func:`pack_items`.
         reference_scores: For each task the score of full fine-tuning on it alone, if measured.
         metrics: What :func:`epi_bench.metrics.derive_metrics` returns.
         default_chat_template: Whether the tokenizer brought no chat template of its own.
+        judge: A judge model's grades, if one was asked. It is no part of ``spec``: the same run may
+            be recorded with and without.
     """
 
     schema_version: Literal[1] = 1
@@ -259,14 +322,17 @@ class RunRecord(Part):
     track: Track
     task_order: tuple[str, ...]
     experiences: tuple[ExperienceRecord, ...] = ()
+    task_data: dict[str, TaskDataRecord] = Field(default_factory=dict)
     score_matrix: ScoreMatrixRecord | None = None
     secondary_scores: dict[str, dict[str, Number]] = Field(default_factory=dict)
+    secondary_standard_errors: dict[str, dict[str, Number]] = Field(default_factory=dict)
     item_scores: dict[str, str] = Field(default_factory=dict)
     reference_scores: dict[str, Number] | None = None
     metrics: dict[str, int | Number] = Field(default_factory=dict)
     gradient_conflict: GradientConflictRecord | None = None
     mask_statistics: tuple[Diagnostics, ...] = ()
     retention: Retention | None = None
+    judge: JudgeRecord | None = None
     cost: Cost | None = None
     losses: tuple[LossPoint, ...] = ()
     fingerprints: Fingerprints
@@ -318,8 +384,14 @@ def unpack_items(packed: str) -> dict[str, float | None]:
 
 
 def comparable(record: RunRecord) -> dict[str, Any]:
-    """The part of a record that two runs of one specification share, as JSON values."""
-    return record.model_dump(mode="json", exclude={"cost", "environment"})
+    """The part of a record that two runs of one specification share, as JSON values.
+
+    A judge's grades are left out: they are another model's, which may answer differently.
+    """
+    content = record.model_dump(mode="json", exclude={"cost", "environment", "judge"})
+    for name in {name for row in record.judge.rows for name in row.tasks} if record.judge else ():
+        content["secondary_scores"].get(name, {}).pop("judge", None)
+    return content
 
 
 def record_to_json(record: RunRecord) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from epi_bench.dataset_task import DatasetTask
 from epi_bench.environment import (
     git_state,
     package_versions,
@@ -24,22 +25,27 @@ from epi_bench.record import (
     ExperienceRecord,
     Fingerprints,
     GradientConflictRecord,
+    JudgedRow,
+    JudgedTask,
+    JudgeRecord,
     LossPoint,
     Retention,
     RunRecord,
     ScoreColumn,
     ScoreMatrixRecord,
     StrategyRecord,
+    TaskDataRecord,
     pack_items,
 )
 from epi_bench.strategy import STRATEGIES
+from epi_bench.task import Split
 from epi_bench.track import make_track, track_facts
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from epi_bench.experiment import Experiment, Measurements
-    from epi_bench.preparation import PreparedRun
+    from epi_bench.preparation import PreparedRun, PreparedTask
     from epi_bench.training import TrainingCost
 
 
@@ -69,7 +75,10 @@ def build_record(
         score_matrix=matrix,
         metrics=_metrics(matrix, conflict, retention, references),
         reference_scores=dict(references) if references else None,
-        secondary_scores={name: dict(scores.metrics) for name, scores in last.items()},
+        secondary_scores=_secondary_scores(measured),
+        secondary_standard_errors={
+            name: dict(scores.metric_errors) for name, scores in last.items()
+        },
         item_scores={
             name: pack_items({str(item): score for item, score in enumerate(scores.items)})
             for name, scores in last.items()
@@ -79,6 +88,7 @@ def build_record(
             Diagnostics(step=step, values=dict(values)) for step, values in measured.diagnostics
         ),
         retention=retention,
+        judge=_judge_record(experiment),
         losses=tuple(LossPoint(step=step, loss=loss) for step, loss in measured.losses),
         cost=Cost(
             training_seconds=training.seconds,
@@ -155,6 +165,7 @@ def _identity(experiment: Experiment, processes: int, device: str) -> dict[str, 
         ),
         "task_order": tuple(prepared.tasks),
         "experiences": tuple(_experience_records(prepared)),
+        "task_data": {name: _task_data(task) for name, task in prepared.tasks.items()},
         "fingerprints": fingerprints,
         "default_chat_template": prepared.encoder.uses_default_template,
         "environment": _environment(experiment, processes, device),
@@ -187,6 +198,24 @@ def _experience_records(prepared: PreparedRun) -> list[ExperienceRecord]:
             )
         )
     return records
+
+
+def _task_data(prepared: PreparedTask) -> TaskDataRecord:
+    task, counts = prepared.task, prepared.report
+    splits: tuple[Split, ...] = ("train", "test")
+    reports = (
+        {split: task.report(split) for split in splits} if isinstance(task, DatasetTask) else {}
+    )
+    return TaskDataRecord(
+        train_examples=counts.encoded,
+        test_examples=len(prepared.test),
+        truncated=counts.truncated,
+        unsupervised=counts.unsupervised,
+        rows_read={split: report.rows_read for split, report in reports.items()},
+        skipped_rows={
+            split: dict(report.skipped) for split, report in reports.items() if report.skipped
+        },
+    )
 
 
 def _score_matrix(prepared: PreparedRun, measured: Measurements) -> ScoreMatrixRecord:
@@ -243,6 +272,40 @@ def _retention(measured: Measurements) -> Retention | None:
         return None
     before, after, tokens = measured.retention
     return Retention(nll_before=before, nll_after=after, tokens=tokens)
+
+
+def _secondary_scores(measured: Measurements) -> dict[str, dict[str, float | None]]:
+    """The last row's metrics, with the judge's mean grade as ``judge`` where there is one."""
+    graded = measured.judged[-1][1] if measured.judged else {}
+    return {
+        name: {**scores.metrics, **({"judge": graded[name].mean} if name in graded else {})}
+        for name, scores in measured.rows[-1][1].items()
+    }
+
+
+def _judge_record(experiment: Experiment) -> JudgeRecord | None:
+    judge = experiment.judge
+    if judge is None:
+        return None
+    return JudgeRecord(
+        model=judge.model,
+        prompt_fingerprint=judge.prompts.fingerprint,
+        rows=tuple(
+            JudgedRow(
+                row=row,
+                tasks={
+                    name: JudgedTask(
+                        mean=graded.mean,
+                        n=len(graded.judged),
+                        missing=graded.missing,
+                        standard_error=graded.standard_error,
+                    )
+                    for name, graded in tasks.items()
+                },
+            )
+            for row, tasks in experiment.measurements.judged
+        ),
+    )
 
 
 def _environment(experiment: Experiment, processes: int, device: str) -> Environment:

@@ -11,9 +11,11 @@ JSON files are read here and not by a library because an error must name the lin
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -68,6 +70,13 @@ class Row:
         if not isinstance(value, str):
             raise self.error(f"field {names[0]!r} is no text but {json.dumps(value)[:40]}")
         return value.strip()
+
+    def code(self, *names: str) -> str:
+        """Like :meth:`value`, for source code: blanks are kept, line ends are ``\\n``."""
+        value = self.value(*names)
+        if not isinstance(value, str):
+            raise self.error(f"field {names[0]!r} is no text but {json.dumps(value)[:40]}")
+        return value.replace("\r\n", "\n")
 
     def error(self, problem: str) -> UserError:
         """The error for a defect of this row; file and line are named."""
@@ -142,6 +151,7 @@ def read_rows(
     location: Location,
     data_dir: Path | None = None,
     limit: int | None = None,
+    read_file: Callable[[Path], Iterable[Row]] | None = None,
 ) -> Rows:
     """The rows at a location.
 
@@ -150,12 +160,14 @@ def read_rows(
         location: As :func:`locate` returned it.
         data_dir: Paths in messages are written relative to it.
         limit: Rows to choose of a longer split, spread evenly over it; ``None`` chooses all.
+        read_file: Reads a local file; ``None`` reads JSON.
 
     Raises:
         UserError: If the rows are missing or broken; file and line are named.
     """
     if location.kind == "file":
-        rows = list(read_json_rows(Path(location.place), data_dir))
+        path = Path(location.place)
+        rows = list(read_file(path) if read_file else read_json_rows(path, data_dir))
         return Rows(len(rows), [rows[index] for index in _spread(len(rows), limit)])
     load = _load_hub if location.kind == "hub" else _load_folder
     dataset = load(source, location)
@@ -183,7 +195,7 @@ def read_json_rows(path: Path, relative_to: Path | None = None) -> Iterator[Row]
     """The objects of a JSON file: one a line, or all in one array.
 
     Args:
-        path: The file, UTF-8.
+        path: The file, UTF-8; compressed if its name ends in ``.gz``.
         relative_to: Folder that messages leave out of the path.
 
     Raises:
@@ -192,7 +204,7 @@ def read_json_rows(path: Path, relative_to: Path | None = None) -> Iterator[Row]
     shown = str(path)
     if relative_to is not None and path.is_relative_to(relative_to.expanduser()):
         shown = str(path.relative_to(relative_to.expanduser()))
-    content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    content = _read_content(path, shown).removeprefix(b"\xef\xbb\xbf")
     parse = _array_elements if content.lstrip()[:1] == b"[" else _line_objects
     index = 0
     for line, value in parse(content, shown):
@@ -203,6 +215,15 @@ def read_json_rows(path: Path, relative_to: Path | None = None) -> Iterator[Row]
         index += 1
     if index == 0:
         raise UserError(f"{shown} has no rows")
+
+
+def _read_content(path: Path, shown: str) -> bytes:
+    if path.suffix != ".gz":
+        return path.read_bytes()
+    try:
+        return gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{shown} cannot be decompressed: {error}") from error
 
 
 def _line_objects(content: bytes, shown: str) -> Iterator[tuple[int, Any]]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypedDict, TypeVar
 
+from pydantic import JsonValue
+
 from epi_bench.registry import Registry
 
 Split = Literal["train", "test"]
@@ -133,6 +135,14 @@ class Task(ABC):
     def __init__(self, data_dir: Path | None = None) -> None:
         self.data_dir = data_dir
 
+    @property
+    def scoring_settings(self) -> Mapping[str, JsonValue]:
+        """What beside its name and examples determines the task's scores; part of a run's identity.
+
+        Empty where the name stands for it, as for the built-in tasks.
+        """
+        return {}
+
     @abstractmethod
     def examples(self, split: Split) -> Sequence[Example]:
         """All examples of a split, in a fixed order.
@@ -140,6 +150,23 @@ class Task(ABC):
         Raises:
             UserError: If the rows are missing or broken; file and line are named.
         """
+
+    def prepare_scoring(self) -> Sequence[str]:
+        """Called once before a run, before anything is written, for what scoring needs.
+
+        Returns:
+            What the user should know, one line each.
+
+        Raises:
+            UserError: If this task cannot be scored on this system.
+        """
+        return ()
+
+    def score_all(
+        self, examples: Sequence[Example], predictions: Sequence[Prediction]
+    ) -> list[dict[str, float]]:
+        """Metrics of many predictions; override where they can be scored side by side."""
+        return [self.score(e, p) for e, p in zip(examples, predictions, strict=True)]
 
     def score(self, example: Example, prediction: Prediction) -> dict[str, float]:
         """Metrics of one prediction by name; the card's primary metric is among them.

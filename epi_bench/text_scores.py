@@ -16,6 +16,8 @@ TextScorer = Callable[[str, str], float]
 """Called with the model's text and the reference; returns a score from 0 to 1."""
 
 _NUMBER = re.compile(r"[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
+_MARKED_NUMBER = re.compile(r"#### (-?[0-9.,]+)")
+_ANY_NUMBER = re.compile(r"-?[$0-9.,]{2,}|-?[0-9]+")
 _CODE_BLOCK = re.compile(r"```[ \t]*([\w+#.-]*)[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
 
@@ -32,6 +34,43 @@ def number_match(text: str, reference: str) -> float:
     """
     wanted = _last_number(reference)
     return float(wanted is not None and _last_number(text) == wanted)
+
+
+def number_strict(text: str, reference: str) -> float:
+    """1 if the first number after ``####`` equals the reference's, as in GSM8K.
+
+    Filters and comparison are those of task ``gsm8k`` (version 3) of lm-evaluation-harness:
+    thousands commas, dollar signs and one trailing dot are removed, then the strings must be equal
+    (so ``18.00`` is not ``18``).
+    """
+    number = marked_number(text)
+    return float(number is not None and number == _wanted_number(reference))
+
+
+def number_flexible(text: str, reference: str) -> float:
+    """1 if the last number of the text equals the reference's; compared as in number_strict."""
+    numbers = _ANY_NUMBER.findall(text)
+    return float(bool(numbers) and plain_number(numbers[-1]) == _wanted_number(reference))
+
+
+def marked_number(text: str) -> str | None:
+    """The first number after ``####``, as :func:`plain_number` writes it; ``None`` without one."""
+    number = _MARKED_NUMBER.search(text)
+    return plain_number(number.group(1)) if number else None
+
+
+def plain_number(number: str) -> str:
+    """A number as it is compared: without commas, dollar signs and one trailing dot."""
+    return re.sub(r"\.$", "", re.sub(r"[,$]", "", number.strip()))
+
+
+def _wanted_number(reference: str) -> str:
+    """The reference's number: after its mark if it has one, else its last, else all of it."""
+    marked = marked_number(reference)
+    if marked is not None:
+        return marked
+    numbers = _ANY_NUMBER.findall(reference)
+    return plain_number(numbers[-1] if numbers else reference)
 
 
 def rouge_l(text: str, reference: str) -> float:
@@ -78,6 +117,8 @@ def python_code(text: str) -> str:
 TEXT_SCORERS: dict[str, TextScorer] = {
     "exact_match": exact_match,
     "number_match": number_match,
+    "number_strict": number_strict,
+    "number_flexible": number_flexible,
     "rouge_l": rouge_l,
     "chrf": chrf,
     "python_valid": python_valid,

@@ -13,7 +13,7 @@ from typing import Self
 
 from pydantic import Field, JsonValue, model_validator
 
-from epi_bench.config import SUITES, RunSpec, Section, short_hash
+from epi_bench.config import RunSpec, Section, short_hash
 from epi_bench.task import Scoring
 
 SCHEMA_VERSION = 1
@@ -40,6 +40,7 @@ class TrackFacts(Section):
         train_examples: Training examples of each task; ``None`` for all.
         test_examples: Test examples of each task; ``None`` for all.
         max_length: Longest conversation in tokens.
+        mask_history: Whether only the last assistant turn carries loss.
         steps: Optimizer steps a task, or ``None``.
         epochs: Passes over the data, or ``None``.
         examples_per_step: Batch size times accumulation times processes.
@@ -55,6 +56,7 @@ class TrackFacts(Section):
     train_examples: int | None = None
     test_examples: int | None = None
     max_length: int
+    mask_history: bool = False
     steps: int | None = None
     epochs: float | None = None
     examples_per_step: int
@@ -113,6 +115,7 @@ def track_facts(
         train_examples=spec.data.train_examples,
         test_examples=spec.data.test_examples,
         max_length=spec.data.max_length,
+        mask_history=spec.data.mask_history,
         steps=training.steps,
         epochs=training.epochs,
         examples_per_step=training.batch_size * training.accumulation * processes,
@@ -128,8 +131,10 @@ def track_facts(
 
 def track_name(facts: TrackFacts) -> str:
     """A readable name that differs for different facts and is safe as a folder's name."""
+    from epi_bench.suites import builtin_suites
+
     tasks = set(facts.tasks)
-    suites = [name for name, members in SUITES.items() if set(members) == tasks]
+    suites = [name for name, suite in builtin_suites().items() if set(suite.tasks) == tasks]
     label = suites[0] if suites else "+".join(sorted(tasks))
     digest = short_hash(facts.model_dump(mode="json", exclude_defaults=True))[:8]
     parts = [_folder_part(part) for part in (label, facts.model, facts.stream)]

@@ -1,7 +1,8 @@
 """Where a run's files go, and how they get there whole.
 
 ``<out>/runs/<run_id>/`` holds ``run.toml`` (the file that repeats the run), ``events.jsonl`` and
-``record.json``; ``<out>/leaderboards/<track>/<run_id>.json`` is the published copy of the record.
+``record.json``, with ``--log-predictions`` also ``predictions.jsonl``;
+``<out>/leaderboards/<track>/<run_id>.json`` is the published copy of the record.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ class Workspace:
     def record_path(self, run_id: str) -> Path:
         """The record of one run."""
         return self.run_folder(run_id) / "record.json"
+
+    def predictions_path(self, run_id: str) -> Path:
+        """What the finished model of one run said to each test item, if that was asked for."""
+        return self.run_folder(run_id) / "predictions.jsonl"
 
     def finished_record(self, run_id: str) -> RunRecord | None:
         """The record of a run that is complete already, else ``None``."""

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from epi_bench import Experience, Strategy, UserError, register_strategy
+from epi_bench import Experience, Strategy, UserError, diagonal_fisher, register_strategy
 
 
 @register_strategy("ewc")
@@ -96,19 +96,8 @@ class EWC(Strategy):
         self._terms = [terms[position] for position in sorted(terms)]
 
     def _fisher(self, experience: Experience) -> dict[str, Tensor]:
-        model = self.context.model
-        was_training = model.training
-        model.eval()
-        trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        fisher = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in trained.items()}
+        trained = {n: p for n, p in self.context.model.named_parameters() if p.requires_grad}
         generator = self.context.generator(f"fisher samples of experience {experience.index}")
         count = min(self.fisher_samples, len(experience.examples))
         samples = generator.sample(list(experience.examples), count)
-        for batch in self.context.batches(samples, batch_size=1):
-            loss = self.context.loss(model, batch)
-            gradients = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
-            for name, gradient in zip(trained, gradients, strict=True):
-                if gradient is not None:
-                    fisher[name].addcmul_(gradient.float(), gradient.float(), value=1 / count)
-        model.train(was_training)
-        return fisher
+        return diagonal_fisher(self.context, trained, samples)

@@ -23,7 +23,7 @@ class AGNews(ClassificationTask):
         source=DataSource(
             hub_id="fancyzhx/ag_news",
             config=None,
-            revision="main",
+            revision="eb185aade064a813bc0b7f42de02595523103ca4",
             splits={"train": "train", "test": "test"},
             files={
                 "train": ("cl_benchmark/agnews/train.json", "CL_Benchmark/TC/agnews/train.json"),

@@ -24,7 +24,7 @@ class Alpaca(InstructionTask):
         source=DataSource(
             hub_id="tatsu-lab/alpaca",
             config=None,
-            revision="main",
+            revision="dce01c9b08f87459cf36a430d809084718273017",
             splits={"train": "train", "test": "train"},
             files={"train": _FILES, "test": _FILES},
         ),

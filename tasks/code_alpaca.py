@@ -34,7 +34,7 @@ class CodeAlpaca(InstructionTask):
         source=DataSource(
             hub_id="sahil2801/CodeAlpaca-20k",
             config=None,
-            revision="main",
+            revision="152bb5e9a29651266b018106053980070a0521a1",
             splits={"train": "train", "test": "train"},
             files={"train": _FILES, "test": _FILES},
         ),

@@ -36,7 +36,7 @@ class DBpedia(ClassificationTask):
         source=DataSource(
             hub_id="fancyzhx/dbpedia_14",
             config=None,
-            revision="main",
+            revision="9abd46cf7fc8b4c64290f26993c540b92aa145ac",
             splits={"train": "train", "test": "test"},
             files={
                 "train": ("cl_benchmark/dbpedia/train.json", "CL_Benchmark/TC/dbpedia/train.json"),

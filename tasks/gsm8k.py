@@ -14,12 +14,12 @@ from epi_bench import (
     Skipped,
     TaskCard,
     ask,
+    marked_number,
     register_task,
+    score_text,
 )
 
 _CALCULATOR_MARK = re.compile(r"<<[^<>]*>>")
-_STRICT = re.compile(r"#### (-?[0-9.,]+)")
-_FLEXIBLE = re.compile(r"-?[$0-9.,]{2,}|-?[0-9]+")
 
 
 @register_task("gsm8k")
@@ -49,7 +49,7 @@ class GSM8K(DatasetTask):
         source=DataSource(
             hub_id="openai/gsm8k",
             config="main",
-            revision="main",
+            revision="e53f048856ff4f594e959d75785d2c2d37b678ee",
             splits={"train": "train", "test": "test"},
             files={"train": ("gsm8k/train.jsonl",), "test": ("gsm8k/test.jsonl",)},
         ),
@@ -66,27 +66,19 @@ class GSM8K(DatasetTask):
         question, answer = row.text("question"), row.text("answer")
         if not question:
             return Skipped("empty question")
-        number = _STRICT.search(answer)
+        number = marked_number(answer)
         if number is None:
             raise row.error("has an answer without '#### <number>' at its end")
         if not self.keep_calculator_marks:
             answer = _CALCULATOR_MARK.sub("", answer)
-        return Example(
-            ask(question, answer), reference=normalise(number.group(1)), meta={"row": row.index}
-        )
+        return Example(ask(question, answer), reference=number, meta={"row": row.index})
 
     def score(self, example: Example, prediction: Prediction) -> dict[str, float]:
         """``strict_match`` and ``flexible_match``, 0 or 1."""
-        strict = _STRICT.findall(prediction.text)
-        flexible = _FLEXIBLE.findall(prediction.text)
+        scores = score_text(
+            prediction.text, example.reference, ("number_strict", "number_flexible")
+        )
         return {
-            "strict_match": float(bool(strict) and normalise(strict[0]) == example.reference),
-            "flexible_match": float(
-                bool(flexible) and normalise(flexible[-1]) == example.reference
-            ),
+            "strict_match": scores["number_strict"],
+            "flexible_match": scores["number_flexible"],
         }
-
-
-def normalise(number: str) -> str:
-    """A number as it is compared: without commas, dollar signs and one trailing dot."""
-    return re.sub(r"\.$", "", re.sub(r"[,$]", "", number.strip()))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
 from epi_bench import (
     DatasetTask,
     DataSource,
@@ -9,11 +13,14 @@ from epi_bench import (
     Row,
     Skipped,
     TaskCard,
+    UserError,
     ask,
     register_task,
 )
 
 _LETTERS = "ABCD"
+_OPTION_LETTER = re.compile(r"([A-Da-d])(?:[.?]\s?|\s)")
+_LINES = 8  # of a row of the authors' files: blank, answer letter, context, question, four options
 
 
 @register_task("logiqa")
@@ -26,9 +33,12 @@ class LogiQA(DatasetTask):
     ``acc_norm`` after division by the answer's length in characters. The text of the right answer
     is what is learned.
 
-    Both published layouts are read: ``query`` and ``correct_option`` (a position), or
-    ``question`` and ``label`` (a letter). Texts stay as they are published, so the two layouts
-    differ in the blanks after full stops. An answer that a row prints twice is scored once.
+    Three layouts are read: ``query`` and ``correct_option`` (a position), ``question`` and
+    ``label`` (a letter), and the authors' text files of eight lines a row. Texts stay as they are
+    published, so the second layout differs in the blanks after full stops. The letters printed
+    before the options of the text files are removed, not read: some rows print A, C, B, D, and the
+    answer letter counts positions, as in the other layouts. An answer that a row prints twice is
+    scored once.
 
     The files of the training split are not part of every copy. Where only the validation file is
     there, the model is trained on it: the validation split is used for nothing else here. Results
@@ -51,13 +61,46 @@ class LogiQA(DatasetTask):
                 "train": (
                     "logiqa/train.jsonl",
                     "logiqa/train_eleutherai.jsonl",
+                    "logiqa/Train.txt",
                     "logiqa/validation.jsonl",
                     "logiqa/validation_eleutherai.jsonl",
+                    "logiqa/Eval.txt",
                 ),
-                "test": ("logiqa/test.jsonl", "logiqa/test_eleutherai.jsonl"),
+                "test": (
+                    "logiqa/test.jsonl",
+                    "logiqa/test_eleutherai.jsonl",
+                    "logiqa/Test.txt",
+                ),
             },
         ),
     )
+
+    def read_file(self, path: Path) -> Iterable[Row]:
+        """Rows of the authors' text files, or of JSON."""
+        return self._text_rows(path) if path.suffix == ".txt" else super().read_file(path)
+
+    def _text_rows(self, path: Path) -> Iterator[Row]:
+        inside = self.data_dir is not None and path.is_relative_to(self.data_dir)
+        shown = path.relative_to(self.data_dir) if inside and self.data_dir else path
+        try:
+            lines = path.read_text(encoding="utf-8-sig").rstrip().split("\n")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{shown}: not UTF-8 text: {error.reason}") from error
+        for start in range(0, len(lines), _LINES):
+            block = lines[start : start + _LINES]
+            letter = block[1].strip().upper() if len(block) == _LINES else ""
+            if block[0].strip() or letter not in tuple(_LETTERS):
+                raise UserError(
+                    f"{shown} line {start + 1}: no row of {_LINES} lines begins here (a blank "
+                    "line, the answer letter, context, question, four options)"
+                )
+            fields = {
+                "context": block[2],
+                "query": block[3],
+                "options": list(map(_without_letter, block[4:], _LETTERS)),
+                "correct_option": letter,
+            }
+            yield Row(fields, start // _LINES, f"{shown} line {start + 2}")
 
     def example_from_row(self, row: Row) -> Example | Skipped:
         """The question with its answers as options; the right one is the reference."""
@@ -79,6 +122,18 @@ class LogiQA(DatasetTask):
             options=tuple(dict.fromkeys(answers)),
             meta={"row": row.index},
         )
+
+
+def _without_letter(option: str, own: str) -> str:
+    """An option of the text files without the letter before it, which some print as ``C?``.
+
+    A letter with nothing but a blank after it is removed only where it is the option's own: the
+    third option ``A small amount`` begins with a word.
+    """
+    found = _OPTION_LETTER.match(option)
+    if found is None or (found[0][1:].isspace() and found[1].upper() != own):
+        return option
+    return option[found.end() :]
 
 
 def _position(row: Row) -> int:

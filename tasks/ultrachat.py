@@ -40,7 +40,7 @@ class UltraChat(DatasetTask):
         source=DataSource(
             hub_id="HuggingFaceH4/ultrachat_200k",
             config=None,
-            revision="main",
+            revision="8049631c405ae6576f93f445c6b8166f76f5505a",
             splits={"train": "train_sft", "test": "test_sft"},
             files={
                 "train": _TRAIN_FILES,

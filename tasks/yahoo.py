@@ -36,7 +36,7 @@ class YahooAnswers(ClassificationTask):
         source=DataSource(
             hub_id="community-datasets/yahoo_answers_topics",
             config=None,
-            revision="main",
+            revision="6652a1e7c94f7260a0bfd0c9092dd48e2d536ea1",
             splits={"train": "train", "test": "test"},
             files={},
         ),

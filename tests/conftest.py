@@ -9,6 +9,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["EPI_BENCH_CACHE"] = "off"  # tests that need a cache make one of their own
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
@@ -134,6 +135,18 @@ def toy_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path.write_text(TOY_TASKS, encoding="utf-8")
     load_plugin_file(path)
     return path
+
+
+@pytest.fixture
+def forgotten_tasks():
+    """Tasks that a test registers are forgotten after it, so that others may use their names."""
+    from epi_bench.task import TASKS
+
+    before = set(TASKS._registered)
+    yield
+    for name in set(TASKS._registered) - before:
+        if not TASKS.is_builtin(name):
+            del TASKS._registered[name]
 
 
 @pytest.fixture

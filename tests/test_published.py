@@ -1,5 +1,6 @@
 """The leaderboards in this repository are what their records make them."""
 
+import runpy
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ from epi_bench.leaderboard import load_published
 from epi_bench.report import rendered_files
 from epi_bench.strategy import STRATEGIES
 
-LEADERBOARDS = Path(__file__).parents[1] / "leaderboards"
+ROOT = Path(__file__).parents[1]
+LEADERBOARDS = ROOT / "leaderboards"
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +22,8 @@ def test_the_tables_are_rendered_from_the_records(published):
     files = rendered_files(published)
     assert files
     for path, text in files.items():
-        assert path.read_text(encoding="utf-8") == text, f"{path}: epi-bench leaderboard --update"
+        present = (LEADERBOARDS / path).read_text(encoding="utf-8")
+        assert present == text, f"{path}: epi-bench leaderboard --update"
 
 
 def test_nothing_was_left_out_and_nothing_came_from_uncommitted_code(published):
@@ -40,3 +43,9 @@ def test_every_built_in_strategy_has_three_seeds_with_an_order_each(published, k
             orders = {r.spec.seed: tuple(r.task_order) for r in runs if r.strategy.name == name}
             assert set(orders) >= {0, 1, 2}, name
             assert len(set(orders.values())) == len(orders), name
+
+
+def test_the_readme_shows_what_was_published():
+    script = runpy.run_path(str(ROOT / "scripts" / "write_readme_results.py"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert script["with_results"](readme, script["results_section"]()) == readme

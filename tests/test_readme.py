@@ -58,6 +58,23 @@ def test_half_of_a_step_is_half_of_a_step(tmp_path, train_toy):
         assert torch.allclose(middle, (before + after) / 2, atol=1e-6)
 
 
+def test_the_bridges_are_made_as_the_readme_says():
+    import torch
+
+    model = torch.nn.Linear(8, 8)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
+    names = {"model": model, "optimizer": optimizer}
+    exec(_block("bridges"), names)
+    for _ in range(60):
+        before, mask = model.weight.detach().clone(), names["protection"].isolation.masks["weight"]
+        model(torch.ones(8)).square().sum().backward()
+        optimizer.step()
+        held = mask.view_as(model.weight)
+        assert torch.equal(model.weight[held], before[held])
+        assert not torch.equal(model.weight[~held], before[~held])
+    assert names["protection"].isolation.protected_count == round(0.3 * 72)
+
+
 @pytest.mark.slow
 def test_the_package_is_found_by_its_entry_point(tmp_path, toy_model, toy_tasks):
     package, site = tmp_path / "package", tmp_path / "site"

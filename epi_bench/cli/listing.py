@@ -31,7 +31,9 @@ ModelName = Annotated[
 ]
 
 strategies_app = typer.Typer(help="List strategies, or show one.", no_args_is_help=True)
-tasks_app = typer.Typer(help="List tasks, or show one.", no_args_is_help=True)
+tasks_app = typer.Typer(
+    help="List tasks, show one, or check a file that describes one.", no_args_is_help=True
+)
 streams_app = typer.Typer(help="List streams.", no_args_is_help=True)
 
 
@@ -61,10 +63,11 @@ def show_strategy(name: str, plugin: PluginFiles = None) -> None:
 
 @tasks_app.command("list")
 def list_tasks(plugin: PluginFiles = None) -> None:
-    """List every task: ability, how it is scored, licence, origin."""
+    """List every task (ability, how it is scored, licence, origin) and every suite."""
     from epi_bench.task import TASKS
 
     load_plugins(plugin or [])
+    console = Console()
     table = Table(title="Tasks", title_justify="left")
     for column in ("task", "ability", "scoring", "metric", "licence", "origin", ""):
         table.add_column(column)
@@ -75,7 +78,9 @@ def list_tasks(plugin: PluginFiles = None) -> None:
         table.add_row(
             name, card.ability, card.scoring, card.metric, card.licence, origin, card.summary
         )
-    Console().print(table)
+    console.print(table)
+    console.print(_suites_table())
+    console.print("Your own: --tasks FILE.toml, a file that describes a task or a suite")
     _warn_of_broken(broken)
 
 
@@ -86,17 +91,23 @@ def show_task(
     model: ModelName = "tiny",
     plugin: PluginFiles = None,
     index: Annotated[int, typer.Option(min=0, help="Which training example.")] = 0,
+    count: Annotated[int, typer.Option(min=1, help="How many, from there on.")] = 1,
 ) -> None:
-    """Show a task's card and one example as the model sees it, the supervised part marked."""
+    """Show a task's card and examples as the model sees them, the supervised part marked.
+
+    NAME is a task, or a .toml file that describes one.
+    """
     from epi_bench.cli.show import render_example
     from epi_bench.config import ModelSpec
-    from epi_bench.task import TASKS
+    from epi_bench.task_file import task_type
 
     load_plugins(plugin or [])
-    task = TASKS.get(name)(data_dir)
+    task = task_type(name)(data_dir)
     console = Console()
+    examples = [render_example(task, ModelSpec(name=model), index + i) for i in range(count)]
     console.print(_card_table(task))
-    console.print(render_example(task, ModelSpec(name=model), index))
+    for example in examples:
+        console.print(example)
 
 
 @streams_app.command("list")
@@ -130,7 +141,21 @@ def _warn_of_broken(broken: list[Any]) -> None:
         typer.echo(f"epi-bench: warning: {plugin.error}", err=True)
 
 
+def _suites_table() -> Table:
+    from epi_bench.suites import builtin_suites
+
+    table = Table(title="Suites", title_justify="left")
+    for column in ("suite", "tasks", ""):
+        table.add_column(column)
+    for name, suite in builtin_suites().items():
+        table.add_row(name, ", ".join(suite.tasks), suite.definition.summary)
+    return table
+
+
 def _card_table(task: Any) -> Table:
+    from epi_bench.preparation import SPLITS
+    from epi_bench.task_file import FileTask
+
     card = task.card
     table = Table(title=f"{task.name}: {card.summary}", title_justify="left", show_header=False)
     table.add_column()
@@ -153,6 +178,9 @@ def _card_table(task: Any) -> Table:
         rows.append(
             ("splits", ", ".join(f"{ours} = {hub}" for ours, hub in card.source.splits.items()))
         )
+    elif isinstance(task, FileTask):
+        rows.append(("origin", str(task.file.path)))
+        rows += [(split, str(task.locate_rows(split))) for split in SPLITS]
     for row in rows:
         table.add_row(*row)
     return table

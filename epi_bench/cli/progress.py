@@ -43,6 +43,7 @@ class LiveProgress(RunObserver):
             transient=True,
         )
         self._bar: TaskID | None = None
+        self._preparation: TaskID | None = None
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -68,6 +69,14 @@ class LiveProgress(RunObserver):
     def stage(self, name: str) -> None:
         if self._bar is not None:
             self._progress.update(self._bar, description=name)
+
+    def preparing(self, what: str, done: int, total: int) -> None:
+        if self._preparation is None:
+            self._preparation = self._progress.add_task(what, total=total, status="")
+        self._progress.update(self._preparation, description=what, completed=done)
+        if done >= total:
+            self._progress.remove_task(self._preparation)
+            self._preparation = None
 
     def step_done(self, report: StepReport) -> None:
         if self._bar is None:

@@ -22,6 +22,7 @@ class TaskOrder(StrEnum):
 
 
 STREAM, DATA, TRAINING, OUTPUT = "Stream", "Model and data", "Training", "Output"
+JUDGE = "Judge model for open-ended answers"
 
 
 def run(
@@ -84,7 +85,8 @@ def run(
     tasks: Annotated[
         str | None,
         typer.Option(
-            help="A suite (mini, paper) or task names separated by commas.  [default: mini]",
+            help="Names of tasks or suites, or .toml files that describe them, separated by "
+            "commas. See: epi-bench tasks list.  [default: mini]",
             rich_help_panel=DATA,
         ),
     ] = None,
@@ -107,6 +109,13 @@ def run(
     max_length: Annotated[
         int | None,
         typer.Option(help="Longest conversation in tokens.", rich_help_panel=DATA),
+    ] = None,
+    mask_history: Annotated[
+        bool | None,
+        typer.Option(
+            help="Train on the last assistant turn only.  [default: every assistant turn]",
+            rich_help_panel=DATA,
+        ),
     ] = None,
     steps: Annotated[
         int | None,
@@ -164,6 +173,33 @@ def run(
     allow_code_execution: Annotated[
         bool, typer.Option(help="Let tasks run code that the model wrote, in a sandbox.")
     ] = False,
+    judge_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="OpenAI-compatible endpoint; its key is read from EPI_BENCH_JUDGE_KEY.",
+            rich_help_panel=JUDGE,
+        ),
+    ] = None,
+    judge_model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Judge model at that endpoint.", rich_help_panel=JUDGE),
+    ] = None,
+    judge_prompts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="TOML file laid over the shipped prompts, see docs/judge.md.",
+            rich_help_panel=JUDGE,
+        ),
+    ] = None,
+    judge_rate: Annotated[
+        int | None,
+        typer.Option(
+            help="Requests a minute at most, 300 if left out; 0 sets no limit.",
+            rich_help_panel=JUDGE,
+        ),
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, each in its own process.")] = 1,
     force: Annotated[bool, typer.Option(help="Make finished runs anew.")] = False,
     out: Annotated[
@@ -176,6 +212,13 @@ def run(
             help="Folder for the trained model, loadable by transformers.", rich_help_panel=OUTPUT
         ),
     ] = None,
+    log_predictions: Annotated[
+        bool,
+        typer.Option(
+            help="Write what the trained model said to each test item to predictions.jsonl.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     publish: Annotated[
         bool, typer.Option(help="Copy the record to leaderboards/.", rich_help_panel=OUTPUT)
     ] = True,
@@ -190,6 +233,7 @@ def run(
     """Train one or more strategies on a stream of tasks and record what they keep and cost."""
     from epi_bench.cli.execution import execute
     from epi_bench.cli.selection import Selection
+    from epi_bench.judge.settings import judge_settings
 
     given = {
         "model": {"name": model, "revision": revision, "dtype": dtype},
@@ -198,6 +242,7 @@ def run(
             "train_examples": train_examples,
             "test_examples": test_examples,
             "max_length": max_length,
+            "mask_history": mask_history,
         },
         "training": {
             "steps": steps,
@@ -230,7 +275,9 @@ def run(
         force=force,
         allow_code_execution=allow_code_execution,
         save_model=save_model,
+        log_predictions=log_predictions,
         published=publish,
+        judge=judge_settings(judge_url, judge_model, judge_prompts, judge_rate),
     )
     execute(specs, request, jobs=jobs, quiet=quiet, report=report)
 
@@ -250,5 +297,6 @@ def _resolve(selection: Any, out: Path, **how: Any) -> tuple[list[RunSpec], RunR
         workspace=Workspace(out),
         data_dir=selection.data_folder,
         plugins=tuple(selection.plugin_files),
+        task_files=tuple(selection.task_files),
         **how,
     )

@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from epi_bench.cli.plugins import load_plugins
-from epi_bench.config import SUITES, RunSpec, complete_spec, read_toml
+from epi_bench.config import RunSpec, complete_spec, read_toml
 from epi_bench.errors import UserError, unknown_name
 from epi_bench.launch import expand
 from epi_bench.strategy import STRATEGIES, create_strategy
+from epi_bench.suites import TaskSelection, builtin_suites, select_tasks
+
+LOCATIONS = ("data_dir", "plugins", "task_files")
+"""Keys of the table ``[locations]``."""
 
 
 @dataclass
@@ -40,14 +44,15 @@ class Selection:
     plugins: Sequence[Path]
     data_dir: Path | None
     _file: dict[str, Any] = field(init=False, default_factory=dict)
+    _selected: TaskSelection = field(init=False, default_factory=TaskSelection)
 
     def __post_init__(self) -> None:
         self._file = read_toml(self.config) if self.config else {}
         self._locations = self._file.pop("locations", {})
-        unknown = set(self._locations) - {"data_dir", "plugins"}
+        unknown = set(self._locations) - set(LOCATIONS)
         if unknown:
             name = f"locations.{sorted(unknown)[0]}"
-            raise unknown_name("setting", name, ["locations.data_dir", "locations.plugins"])
+            raise unknown_name("setting", name, [f"locations.{key}" for key in LOCATIONS])
 
     @property
     def plugin_files(self) -> list[Path]:
@@ -67,6 +72,11 @@ class Selection:
             raise UserError(f"data folder {folder} does not exist: check --data-dir")
         return folder
 
+    @property
+    def task_files(self) -> list[Path]:
+        """Files that describe the tasks of :meth:`specs`, which must have been called."""
+        return [path for name, path in self._selected.files.items() if name in self._selected.names]
+
     def specs(self) -> list[RunSpec]:
         """One specification a run.
 
@@ -76,8 +86,10 @@ class Selection:
         load_plugins(self.plugin_files)
         settings = _without_none(self.given)
         merged = _overlay(self._file, settings)
-        if self.tasks:
-            merged.setdefault("data", {})["tasks"] = split_tasks(self.tasks)
+        self._selected = self._select_tasks()
+        if self._selected.names:
+            merged.setdefault("data", {})["tasks"] = self._selected.names
+        merged = _overlay(self._selected.defaults, merged)
         if self.stream_options:
             options = dict(map(_split_assignment, self.stream_options))
             merged.setdefault("stream", {}).setdefault("options", {}).update(options)
@@ -86,6 +98,21 @@ class Selection:
         spec = complete_spec(merged)
         _check_names(spec)
         return expand(spec, strategies, range(spec.seed, spec.seed + self.seeds))
+
+    def _select_tasks(self) -> TaskSelection:
+        """Tasks from the flag, else from the file, whose paths are relative to it."""
+        folder = self.config.parent if self.config else Path()
+        named = select_tasks(self._locations.get("task_files", []), folder)
+        if self.tasks:
+            selection = select_tasks(split_names(self.tasks))
+        else:
+            data = self._file.get("data")
+            listed = data.get("tasks") if isinstance(data, Mapping) else None
+            well_formed = isinstance(listed, list) and all(isinstance(t, str) for t in listed)
+            # Anything else than a list of names is left to the checks of the specification.
+            selection = select_tasks(listed if listed and well_formed else [], folder)
+        selection.files = {**named.files, **selection.files}
+        return selection
 
     def _strategies(self, in_file: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """Strategy name -> checked options."""
@@ -115,11 +142,13 @@ class Selection:
         return {name: _checked_options(name, values) for name, values in options.items()}
 
 
-def split_tasks(text: str) -> list[str]:
-    """Task names from a comma-separated list in which suites stand for their tasks."""
-    names: list[str] = []
-    for name in (part.strip() for part in text.split(",")):
-        names += SUITES.get(name, (name,)) if name else ()
+def split_names(text: str) -> list[str]:
+    """The parts of a comma-separated list.
+
+    Raises:
+        UserError: If there is none.
+    """
+    names = [part.strip() for part in text.split(",") if part.strip()]
     if not names:
         raise UserError("--tasks names no task")
     return names
@@ -143,7 +172,7 @@ def _check_names(spec: RunSpec) -> None:
     known = TASKS.names()
     for name in spec.data.tasks:
         if name not in known:
-            raise unknown_name("task", name, [*known, *SUITES])
+            raise unknown_name("task", name, [*known, *builtin_suites()])
 
 
 def _split_assignment(text: str) -> tuple[str, str]:

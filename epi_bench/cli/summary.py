@@ -10,7 +10,7 @@ from rich.table import Table
 
 from epi_bench.launch import RunOutcome
 from epi_bench.leaderboard import MEASURES
-from epi_bench.record import RunRecord, ScoreMatrixRecord
+from epi_bench.record import JudgeRecord, RunRecord, ScoreMatrixRecord
 from epi_bench.workspace import Workspace
 
 UNDEFINED = "–"
@@ -23,6 +23,10 @@ def print_record(outcome: RunOutcome, console: Console) -> None:
         return
     console.print(_matrix_table(record.score_matrix))
     console.print(_metrics_table(record))
+    if record.judge:
+        console.print(_judge_table(record.judge))
+    if record.secondary_scores:
+        console.print(_secondary_table(record))
     if record.cost:
         cost = record.cost
         memory = f"{(cost.peak_memory_bytes or 0) / 2**30:.2f} GB peak memory"
@@ -91,6 +95,37 @@ def _metrics_table(record: RunRecord) -> Table:
         if value is not None and not measure.cost and not measure.name.endswith("_left_out"):
             row = (measure.title, _number(value, measure.decimals), measure.formula)
             table.add_row(*map(escape, row))
+    return table
+
+
+def _judge_table(judge: JudgeRecord) -> Table:
+    """Mean grade, plus or minus its standard error, and how many answers got none."""
+    table = Table(title=escape(f"Judge {judge.model} (0 to 10)"), title_justify="left")
+    names = list(judge.rows[0].tasks) if judge.rows else []
+    for column in ("after", *names):
+        table.add_column(column, justify="left" if column == "after" else "right")
+    for row in judge.rows:
+        cells = []
+        for name in names:
+            task = row.tasks[name]
+            missing = f", {task.missing} missing" if task.missing else ""
+            error = _number(task.standard_error, 2)
+            cells.append(f"{_number(task.mean, 2)} ± {error} (n = {task.n}{missing})")
+        table.add_row(row.row, *cells)
+    return table
+
+
+def _secondary_table(record: RunRecord) -> Table:
+    """Every metric of every task after the last experience, with its standard error."""
+    table = Table(title="All metrics of the tasks, at the end", title_justify="left")
+    table.add_column("task")
+    table.add_column("metric")
+    for name in ("mean", "standard error"):
+        table.add_column(name, justify="right")
+    for task in record.task_order:
+        errors = record.secondary_standard_errors.get(task, {})
+        for metric, value in record.secondary_scores.get(task, {}).items():
+            table.add_row(task, metric, _number(value, 3), _number(errors.get(metric), 3))
     return table
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from epi_bench.leaderboard.measures import MEASURES
@@ -73,16 +73,23 @@ def _ranking_content(ranking: Ranking) -> dict[str, Any]:
 
 
 def _entry_content(entry: Entry) -> dict[str, Any]:
-    values = {}
-    for name, interval in entry.values.items():
-        mean, half_width, count = _interval_cells(interval)
-        values[name] = {"mean": mean, "half_width": half_width, "n": count}
     return {
         "rank": entry.rank,
         "strategy": entry.label,
         "runs": entry.runs,
         "pairs": [{"seed": seed, "task_order": list(order)} for seed, order in entry.pairs],
         "marks": list(entry.marks),
-        "values": values,
+        "values": _interval_contents(entry.values),
+        "secondary_scores": {
+            task: _interval_contents(metrics) for task, metrics in entry.secondary_scores.items()
+        },
         "order_sensitivity": [_rounded(value) for value in entry.order_sensitivity or ()] or None,
     }
+
+
+def _interval_contents(intervals: Mapping[str, Interval | None]) -> dict[str, dict[str, Any]]:
+    contents = {}
+    for name, interval in intervals.items():
+        mean, half_width, count = _interval_cells(interval)
+        contents[name] = {"mean": mean, "half_width": half_width, "n": count}
+    return contents

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,6 +40,8 @@ class Entry:
             where none does.
         order_sensitivity: Mean and largest over the tasks of max - min of the final score over
             task orders; ``None`` with fewer than two orders.
+        secondary_scores: Mean and interval over the repetitions of every metric that a task
+            reports after the last experience, in the task's own units, by task and metric.
         marks: Warnings about the entry.
     """
 
@@ -50,6 +52,7 @@ class Entry:
     pairs: tuple[Pair, ...]
     values: dict[str, Interval | None]
     order_sensitivity: tuple[float, float] | None
+    secondary_scores: dict[str, dict[str, Interval | None]]
     marks: tuple[Mark, ...]
 
 
@@ -112,10 +115,17 @@ def _pairs(group: Sequence[RunRecord]) -> tuple[Pair, ...]:
 
 
 def _by_pair(group: Sequence[RunRecord], measure: str) -> dict[Pair, float]:
-    """The measure of each repetition; runs of the same repetition count once, as their mean."""
+    """The measure of each repetition."""
+    return _mean_by_pair(group, MEASURES[measure].of)
+
+
+def _mean_by_pair(
+    group: Sequence[RunRecord], value_of: Callable[[RunRecord], float | None]
+) -> dict[Pair, float]:
+    """A value of each repetition; runs of the same repetition count once, as their mean."""
     found: dict[Pair, list[float]] = {}
     for record in group:
-        value = MEASURES[measure].of(record)
+        value = value_of(record)
         if value is not None:
             found.setdefault(pair_of(record), []).append(value)
     return {pair: math.fsum(values) / len(values) for pair, values in found.items()}
@@ -136,8 +146,27 @@ def _entry(label: str, group: Sequence[RunRecord], rank: int | None, most_pairs:
         pairs=pairs,
         values={name: mean_interval(list(_by_pair(group, name).values())) for name in MEASURES},
         order_sensitivity=_order_sensitivity(group),
+        secondary_scores=_secondary_scores(group),
         marks=tuple(marks),
     )
+
+
+def _secondary_scores(group: Sequence[RunRecord]) -> dict[str, dict[str, Interval | None]]:
+    names = {
+        (task, metric)
+        for record in group
+        for task, metrics in record.secondary_scores.items()
+        for metric in metrics
+    }
+    table: dict[str, dict[str, Interval | None]] = {}
+    for task, metric in sorted(names):
+
+        def value_of(record: RunRecord, task: str = task, metric: str = metric) -> float | None:
+            return record.secondary_scores.get(task, {}).get(metric)
+
+        values = _mean_by_pair(group, value_of).values()
+        table.setdefault(task, {})[metric] = mean_interval(list(values))
+    return table
 
 
 def _order_sensitivity(group: Sequence[RunRecord]) -> tuple[float, float] | None:

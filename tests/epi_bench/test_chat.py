@@ -396,6 +396,15 @@ class TestEndOfTurn:
         example = encoder.encode(chat("hello", "the cat", "what", "is"))
         assert supervised_texts(encoder, example) == ["the cat", "is</s>"]
 
+    def test_a_turn_may_close_with_several_tokens(self):
+        template = LLAMA3.replace("'<|eot_id|>'", "'<|end|><|eot_id|>'")
+        encoder = ChatEncoder(tokenizer_with(template), 1000)
+        example = encoder.encode(chat("hello", "the cat", "what", "is"))
+        assert supervised_texts(encoder, example) == [
+            "the cat<|end|><|eot_id|>",
+            "is<|end|><|eot_id|>",
+        ]
+
     def test_a_last_turn_may_close_with_another_token(self):
         template = CHATML.replace(
             "'<|im_end|>' +", "('</s>' if loop.last and m['role'] == 'assistant' else '<|end|>') +"

@@ -12,7 +12,7 @@ from epi_bench.chat import ChatEncoder
 from epi_bench.evaluation import TaskEvaluator, TaskScores, text_negative_log_likelihood
 from epi_bench.interference import ConflictProbe
 from epi_bench.losses import mean_loss
-from epi_bench.task import TASKS
+from epi_bench.task import TASKS, Example, Prediction
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_teacher_forced_exact_match_is_greedy_exact_match(encoder, learned):
 
 def test_choice_by_one_forward_pass_equals_choice_by_whole_sequences(encoder, learned):
     evaluator = _evaluator("toy_choice", encoder, 4)
-    predictions = evaluator._predict(learned)
+    predictions = evaluator.predict(learned)
     for options, prediction in zip(evaluator._options, predictions, strict=True):
         for option, found in zip(options, prediction.option_log_likelihoods, strict=True):
             ids = torch.tensor(option.input_ids)[None]
@@ -105,6 +105,54 @@ def test_mean_and_standard_error_by_hand():
     assert scores.mean == 75.0
     assert scores.standard_error == pytest.approx((2500 / 4) ** 0.5)  # variance 2500, n = 4
     assert TaskScores((100.0,), {}).standard_error is None
+
+
+def test_predictions_alone_give_the_scores_with_an_error_for_every_metric(encoder, toy_tasks):
+    evaluator = _evaluator("toy_first", encoder, 4, 4)
+    predictions = [
+        Prediction(correct_tokens=correct, reference_negative_log_likelihood=loss)
+        for correct, loss in [((True, True), 1.0), ((True, False), 2.0), ((False,), 3.0)]
+    ]
+    predictions.append(Prediction(correct_tokens=(True,)))  # its loss was not measured
+    scores = evaluator.score_predictions(predictions)
+    assert scores.items == (100.0, 0.0, 0.0, 100.0)
+    assert scores.metrics == {
+        "exact_match": 0.5, "token_accuracy": 0.625, "reference_negative_log_likelihood": 2.0,
+    }  # fmt: skip
+    # Sample variances 1/3, 11/48 (of 1, 0.5, 0, 1) and 1; divided by 4, 4 and 3 items.
+    assert scores.metric_errors == pytest.approx(
+        {
+            "exact_match": (1 / 12) ** 0.5,
+            "token_accuracy": (11 / 192) ** 0.5,
+            "reference_negative_log_likelihood": (1 / 3) ** 0.5,
+        }
+    )
+    assert scores.predictions == tuple(predictions)
+    assert [result["token_accuracy"] for result in scores.results] == [1.0, 0.5, 0.0, 1.0]
+    assert scores.without_predictions().predictions == ()
+    assert scores.without_predictions().metrics == scores.metrics
+
+
+def test_accuracy_is_normalised_by_characters_not_by_bytes_or_tokens(toy_tasks):
+    options = ("no", "ééé", "maybe")  # 2, 3 and 5 characters; 2, 6 and 5 bytes
+    sums = (-3.0, -4.2, -7.5)  # a character: -1.5, -1.4, -1.5; a byte: -1.5, -0.7, -1.5
+    example = Example((), "ééé", options)
+    task = TASKS.get("toy_choice")()
+    found = task.score(example, Prediction(option_log_likelihoods=sums))
+    assert found == {"acc": 0.0, "acc_norm": 1.0}
+    sums = (-2.8, -4.5, -7.4)  # a character: -1.4, -1.5, -1.48; a byte would choose the second
+    found = task.score(example, Prediction(option_log_likelihoods=sums))
+    assert found == {"acc": 0.0, "acc_norm": 0.0}
+
+
+def test_the_reference_loss_may_be_left_out_where_text_is_generated(encoder, learned):
+    task = TASKS.get("toy_second")()
+    examples = task.examples("test")[:3]
+    full = TaskEvaluator(task, examples, encoder, 4).predict(learned)
+    lean = TaskEvaluator(task, examples, encoder, 4, reference_loss=False).predict(learned)
+    assert [p.text for p in lean] == [p.text for p in full]
+    assert all(p.reference_negative_log_likelihood is None for p in lean)
+    assert all(p.reference_negative_log_likelihood > 0 for p in full)
 
 
 def test_text_loss_equals_that_of_transformers_on_one_window(model, encoder):

@@ -229,10 +229,10 @@ class TestConsistency:
         with pytest.raises(ValidationError):
             make_record(score_matrix=matrix)
 
-    def test_comparable_leaves_out_only_cost_and_environment(self):
+    def test_comparable_leaves_out_only_cost_environment_and_judge(self):
         record = make_record()
         left = r.comparable(record)
-        assert set(record.model_dump()) - set(left) == {"cost", "environment"}
+        assert set(record.model_dump()) - set(left) == {"cost", "environment", "judge"}
         environment = {**record.environment.model_dump(), "started_at": "2027"}
         assert r.comparable(make_record(environment=environment)) == left
         assert r.comparable(make_record(losses=[{"step": 1, "loss": 2.6}])) != left

@@ -160,6 +160,20 @@ class TestExport:
             ("ewc", "wise (share=a|b)", 1),
         ]
 
+    def test_json_holds_every_metric_of_every_task(self, make_run):
+        runs = [
+            make_run(seed=seed, secondary_scores={"a": {"chrf": chrf, "loss": loss}, "b": {}})
+            for seed, chrf, loss in ((0, 0.25, None), (1, 0.75, 2.0))
+        ]
+        (track,) = json.loads(to_json([rank_track(runs)]))["tracks"]
+        secondary = track["entries"][0]["secondary_scores"]
+        assert secondary.keys() == {"a"}
+        assert secondary["a"]["loss"] == {"mean": 2.0, "half_width": None, "n": 1}
+        chrf = secondary["a"]["chrf"]
+        assert (chrf["mean"], chrf["n"]) == (0.5, 2)
+        # Half-width by Student: 12.7062 (95 %, one degree of freedom) times 0.25.
+        assert chrf["half_width"] == pytest.approx(12.7062 * 0.25, rel=1e-4)
+
 
 class TestRenderedFiles:
     def test_an_index_and_two_files_for_each_track(self, root):

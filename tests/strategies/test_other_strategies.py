@@ -25,7 +25,7 @@ def _context(model: nn.Module | None = None) -> SimpleNamespace:
 
 def test_l2_sp_penalty_by_hand():
     model = nn.Linear(2, 1, bias=False)
-    strategy = create_strategy("l2_sp", {"strength": 3.0})
+    strategy = create_strategy("l2_sp", {"strength": 3.0, "anchor": "base"})
     strategy.context = _context(model)
     strategy.begin_experience(_experience(0, range(1)))
     with torch.no_grad():

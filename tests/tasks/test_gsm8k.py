@@ -1,11 +1,12 @@
 """GSM8K: the solution that is learned, and scores that agree with lm-evaluation-harness."""
 
 import json
+import random
 
 import pytest
 
 from epi_bench import Example, Prediction, UserError
-from epi_bench.tasks.gsm8k import GSM8K
+from epi_bench.tasks.gsm8k import GSM8K, normalise
 from epi_bench.text_scores import number_match
 
 QUESTION = "Ann has 1,000 beads and sells 48/2 of them. How many are left?"
@@ -74,12 +75,51 @@ def test_an_answer_without_its_number_is_named(data_dir):
         ("The answer is $1,976.", "1976", 0, 1),
         ("The answer is 5", "5", 0, 1),
         ("The answer is 976, I think...", "976", 0, 0),
+        ("#### 1,234,567", "1234567", 1, 1),
+        ("#### -$5", "-5", 0, 1),
+        ("It costs $1,234.50", "1234.50", 0, 1),
+        ("#### .5", ".5", 1, 1),
+        ("#### +5", "5", 0, 1),
         ("no number", "976", 0, 0),
         ("", "976", 0, 0),
     ],
 )
 def test_scores_agree_with_the_evaluation_harness(text, reference, strict, flexible):
     assert score(text, reference) == {"strict_match": strict, "flexible_match": flexible}
+
+
+def test_scores_agree_with_the_installed_evaluation_harness():
+    """Its filters and its metric, over answers made of what goes wrong in numbers."""
+    pytest.importorskip("lm_eval", reason="lm-eval is not installed")
+    from lm_eval.api.metrics import exact_match_hf_evaluate
+    from lm_eval.filters.extraction import RegexFilter
+
+    filters = {
+        "strict_match": RegexFilter(regex_pattern=r"#### (\-?[0-9\.\,]+)"),
+        "flexible_match": RegexFilter(
+            regex_pattern=r"(-?[$0-9.,]{2,})|(-?[0-9]+)", group_select=-1
+        ),
+    }
+    pieces = ["#### ", "####", " ", "-", "$", "1", "12", "1,234", ".", "5.50", "18.00", "-3",
+              "\n", "so", "%", "0", ",", "..", "$1,000.00", "#### 7", "- 4", "1e5", "½",
+              "+5"]  # fmt: skip
+    generator = random.Random(0)
+    matches = 0
+    for _ in range(5000):
+        text = "".join(generator.choices(pieces, k=generator.randrange(8)))
+        published = generator.choice(["5", "-3", "1,234", "18", "7", "12", "0.5", "1000.00"])
+        ours = score(text, normalise(published))
+        for name, extract in filters.items():
+            extracted = next(iter(next(iter(extract.apply([[text]], [None])))))
+            theirs = exact_match_hf_evaluate(
+                [extracted],
+                [f"work\n#### {published}"],
+                regexes_to_ignore=[",", r"\$", "(?s).*#### ", r"\.$"],
+                ignore_case=True,
+            )
+            assert ours[name] == theirs["exact_match"], (name, text, published)
+            matches += ours[name]
+    assert matches > 100
 
 
 @pytest.mark.real_data

@@ -124,3 +124,61 @@ def test_the_published_layouts_agree_on_the_right_answers(real_data, tmp_path):
     changed = ["".join(example.reference.split()) for example in other]
     # Options without a plain letter before them lose their first two characters over there.
     assert sum(a != b and a[2:] != b for a, b in zip(squeezed, changed, strict=True)) == 0
+
+
+TEXT_ROW = "\nc\nAll cats are grey.\nWhich follows?\nA.Grey cats\nB? Two cats\nC No cat\nd.A dog\n"
+
+
+def text_task(tmp_path, content, name="Test.txt"):
+    (tmp_path / "logiqa").mkdir()
+    (tmp_path / "logiqa" / name).write_bytes(content.encode())
+    return LogiQA(tmp_path)
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_the_authors_text_files_are_read(tmp_path, line_end):
+    content = (TEXT_ROW * 2).replace("\n", line_end)
+    examples = text_task(tmp_path, content).examples("test")
+    assert len(examples) == 2
+    assert examples[0].options == ("Grey cats", "Two cats", "No cat", "A dog")
+    assert examples[0].reference == "No cat"
+    assert (
+        "Passage: All cats are grey.\nQuestion: Which follows?" in examples[0].prompt[0]["content"]
+    )
+
+
+def test_the_answer_letter_counts_positions_whatever_letters_are_printed(tmp_path):
+    row = "\nb\ncontext\nquestion\nA.first\nC.second\nA third\nD.fourth"
+    (example,) = text_task(tmp_path, row).examples("test")
+    assert example.options == ("first", "second", "A third", "fourth")
+    assert example.reference == "second"
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (TEXT_ROW + "\na\ncontext\nquestion\nA.one", 9),
+        (TEXT_ROW + "\n" + TEXT_ROW, 9),
+        ("context\n" + TEXT_ROW, 1),
+        (TEXT_ROW.replace("\nc\n", "\ne\n"), 1),
+    ],
+)
+def test_a_broken_text_file_is_an_error_with_its_line(tmp_path, content, line):
+    with pytest.raises(UserError, match=rf"^logiqa/Test\.txt line {line}: no row of 8 lines"):
+        text_task(tmp_path, content).examples("test")
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("text", "lines", "split"),
+    [("Eval.txt", "validation.jsonl", "train"), ("Test.txt", "test.jsonl", "test")],
+)
+def test_the_published_text_files_give_the_same_examples(real_data, tmp_path, text, lines, split):
+    found = []
+    for name in (text, lines):
+        folder = tmp_path / name / "logiqa"
+        folder.mkdir(parents=True)
+        (folder / name).symlink_to(real_data / "logiqa" / name)
+        found.append(LogiQA(tmp_path / name).examples(split))
+    assert found[0] == found[1]
+    assert len(found[0]) == 651

@@ -7,10 +7,11 @@ from transformers import AutoTokenizer
 
 from epi_bench.backbone import tiny_folder
 from epi_bench.chat import ChatEncoder
-from epi_bench.config import MINI_TASKS, TINY_DEFAULTS
+from epi_bench.config import TINY_DEFAULTS
+from epi_bench.suites import suite_tasks
 from epi_bench.task import TASKS
 
-pytestmark = pytest.mark.parametrize("name", MINI_TASKS)
+pytestmark = pytest.mark.parametrize("name", suite_tasks("mini"))
 
 
 def _prompts(examples):

@@ -1,0 +1,274 @@
+"""EPI for any training loop, by the step hooks of the optimizer."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from epi_bench.bridges.optimizer_steps import (
+    observe_in_closure,
+    unscale_gradients,
+    with_step_hooks,
+)
+from epi_bench.errors import UserError
+from epi_bench.isolation import Isolation
+from epi_bench.isolation.normalisation import Normalisation
+
+STEPS = "bridge.steps"
+REFRESHES = "bridge.refreshes"
+
+
+def protect(
+    optimizer: torch.optim.Optimizer,
+    model: nn.Module,
+    ratio: float = 0.5,
+    interval: int = 20,
+    warmup: int = 20,
+    beta: float = 0.999,
+    normalisation: Normalisation = "mean",
+    **isolation: Any,
+) -> Protection:
+    """Give a training loop Evolving Parameter Isolation (EPI, arXiv 2604.14010) in one line.
+
+    From now on each ``optimizer.step()`` takes the gradients into the importance, steps, and
+    writes the protected weights back; every ``interval`` steps the protected set moves to what
+    has become important. Between two such refreshes a protected weight is bit-identical, whatever
+    moments, weight decay or clipping do::
+
+        optimizer = torch.optim.AdamW(model.parameters())
+        epi_bench.protect(optimizer, model, ratio=0.3)
+
+    Works with every optimizer that has the step hooks of ``torch.optim.Optimizer``, third-party
+    and 8-bit ones included; with closures (the first evaluation of a step is what is observed),
+    gradient accumulation, learning-rate schedulers, ``GradScaler`` (steps that it skips do not
+    count) and optimizers wrapped by accelerate. The importance sees the gradients as the optimizer
+    does, that is, after clipping. Call it after ``optimizer.load_state_dict`` or before, but not
+    before the optimizer exists in its final form: a copy of an optimizer has no hooks.
+
+    Args:
+        optimizer: Steps the weights; must train parameters of this model.
+        model: Gives the parameters their names; those that are frozen or that the optimizer does
+            not train are ignored, and tied ones are taken once.
+        ratio: Share of all trained weights that is protected, in [0, 1); 0 protects nothing.
+        interval: Optimizer steps between two refreshes, at least 1.
+        warmup: Optimizer steps before the first refresh, at least 0.
+        beta: Decay of the importance ``I <- beta I + (1 - beta) g^2``, in [0, 1).
+        normalisation: Of the importance within each tensor: ``min_max``, ``mean`` or ``rank``.
+        **isolation: Further keyword arguments of :class:`epi_bench.Isolation`, which does the work:
+            ``importance`` (``ema``, ``ema_bf16``, ``factored`` or ``optimizer``: 4, 2, about 0 or
+            0 bytes a parameter), ``offload``, ``largest``, ``seed``.
+
+    Returns:
+        The protection in force: ``remove()`` ends it, and so does leaving it as a context manager;
+        ``state_dict()`` lets a later run go on exactly; ``statistics()`` tells how it goes.
+
+    Raises:
+        UserError: If a value is out of range, the optimizer has no step hooks, is protected
+            already, or trains no parameter of this model.
+    """
+    protection = Protection(
+        optimizer, model, ratio, interval, warmup, beta, normalisation, **isolation
+    )
+    protection.attach(optimizer)
+    return protection
+
+
+class Protection:
+    """EPI's schedule around one :class:`epi_bench.Isolation`; made by :func:`protect`.
+
+    A loop without usable optimizer hooks makes one itself and calls :meth:`gradients_ready` before
+    and :meth:`parameters_updated` after each optimizer step. The arguments are those of
+    :func:`protect`.
+
+    Attributes:
+        isolation: The engine: importance, masks, protected values.
+        steps: Optimizer steps seen.
+        refreshes: How often the protected set was chosen.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        model: nn.Module,
+        ratio: float = 0.5,
+        interval: int = 20,
+        warmup: int = 20,
+        beta: float = 0.999,
+        normalisation: Normalisation = "mean",
+        **isolation: Any,
+    ) -> None:
+        if interval < 1:
+            raise UserError(f"interval={interval} must be at least 1")
+        if warmup < 0:
+            raise UserError(f"warmup={warmup} must be at least 0")
+        self.ratio = ratio
+        self.interval = interval
+        self.warmup = warmup
+        self.isolation = Isolation(
+            trained_parameters(optimizer, model).items(),
+            ratio=ratio,
+            beta=beta,
+            normalisation=normalisation,
+            **isolation,
+        )
+        self.isolation.attach_optimizer(optimizer)
+        self.steps = 0
+        self.refreshes = 0
+        self._outermost: FrameType | None = None
+        self._skipped = False
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+
+    def attach(self, optimizer: torch.optim.Optimizer) -> None:
+        """Act on each step of this optimizer from now on, and on no other's.
+
+        Raises:
+            UserError: If it has no step hooks, another protection acts on it, or the importance is
+                to be read from its second moment and it keeps none.
+        """
+        self.remove()
+        hooked = with_step_hooks(optimizer)
+        for hook in hooked._optimizer_step_post_hooks.values():
+            if isinstance(getattr(hook, "__self__", None), Protection):
+                raise UserError(
+                    "this optimizer is protected already: call remove() on what protect() returned"
+                )
+        self.isolation.attach_optimizer(hooked)
+        self._handles = [
+            hooked.register_step_pre_hook(self._before_step),
+            hooked.register_step_post_hook(self._after_step),
+        ]
+
+    def remove(self) -> None:
+        """Take the hooks off; weights move freely again. Measurements and counts are kept."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._outermost = None
+
+    @property
+    def active(self) -> bool:
+        """Whether it acts on an optimizer."""
+        return bool(self._handles)
+
+    def gradients_ready(self) -> None:
+        """Take the present gradients into the importance; call before an optimizer step."""
+        if self.ratio > 0:
+            self.isolation.observe()
+
+    def parameters_updated(self) -> None:
+        """Write protected weights back, and move the mask if it is due; call after a step."""
+        self.steps += 1
+        if self.ratio == 0:
+            return
+        self.isolation.restore()
+        if self.steps >= self.warmup and (self.steps - self.warmup) % self.interval == 0:
+            self.isolation.refresh()
+            self.refreshes += 1
+
+    def statistics(self) -> dict[str, float]:
+        """Steps and refreshes so far and, once there is a mask, its share, by module, and drift."""
+        counts = {"steps": float(self.steps), "refreshes": float(self.refreshes)}
+        return counts | self.isolation.statistics()
+
+    def state_bytes(self) -> int:
+        """Bytes held beside model and optimizer."""
+        return self.isolation.state_bytes()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What is needed to go on exactly, as named tensors; the values are those in the model."""
+        counts = {STEPS: torch.tensor(self.steps), REFRESHES: torch.tensor(self.refreshes)}
+        return self.isolation.state_dict() | counts
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a state; the model must hold the weights that it was saved with.
+
+        Raises:
+            UserError: If the state is not that of a protection of the same parameters.
+        """
+        if STEPS not in state or REFRESHES not in state:
+            raise UserError("the saved state is not one of a Protection: it counts no steps")
+        self.isolation.load_state_dict(state)
+        self.steps = int(state[STEPS])
+        self.refreshes = int(state[REFRESHES])
+
+    def trains(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> bool:
+        """Whether these train exactly the parameters that are protected here."""
+        present = trained_parameters(optimizer, model)
+        mine = self.isolation.parameters
+        return list(present) == list(mine) and all(present[name] is mine[name] for name in mine)
+
+    def __enter__(self) -> Protection:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.remove()
+
+    def _before_step(
+        self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if self._outermost is not None and _is_running(self._outermost):
+            return None  # a subclass's step() calls its parent's, and both have hooks
+        self._outermost = sys._getframe(1)
+        self._skipped = not unscale_gradients(optimizer)
+        if self._skipped:
+            return None
+        replaced = observe_in_closure(args, kwargs, self.gradients_ready)
+        if replaced is None:
+            self.gradients_ready()
+        return replaced
+
+    def _after_step(
+        self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        if sys._getframe(1) is not self._outermost:
+            return  # the outer step is not done yet and may still move weights
+        self._outermost = None
+        if self._skipped:
+            self.isolation.restore()
+        else:
+            self.parameters_updated()
+
+
+def _is_running(frame: FrameType) -> bool:
+    """Whether a call is still on the stack; one that has raised is not, and has no post hook."""
+    caller: FrameType | None = sys._getframe(1)
+    while caller is not None and caller is not frame:
+        caller = caller.f_back
+    return caller is frame
+
+
+def trained_parameters(
+    optimizer: torch.optim.Optimizer, model: nn.Module
+) -> dict[str, nn.Parameter]:
+    """The model's trainable parameters that the optimizer steps, by name, tied ones once.
+
+    Names are those of the bare model, without what ``DistributedDataParallel`` or
+    ``torch.compile`` put before them.
+
+    Raises:
+        UserError: If there are none.
+    """
+    stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    inner = model.module if isinstance(model, DistributedDataParallel) else model
+    found = {
+        name.replace("_orig_mod.", ""): parameter
+        for name, parameter in inner.named_parameters()
+        if parameter.requires_grad and id(parameter) in stepped
+    }
+    if not found:
+        raise UserError(
+            "the optimizer trains none of the model's parameters: make it from "
+            "model.parameters() of this very model, after moving or wrapping it"
+        )
+    return found

@@ -1,0 +1,53 @@
+"""Bringing importances of different experiences to one scale, so that they can be combined."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from epi_bench.isolation.normalisation import Normalisation, measure_scaling
+from epi_bench.isolation.sharding import Processes
+
+
+def normalise(scores: Tensor, kind: Normalisation) -> Tensor:
+    """The importance of one tensor on a scale that other tensors and other moments share.
+
+    For strategies that combine importances of different experiences before they hand them to the
+    isolation engine.
+
+    Args:
+        scores: Of any shape, single precision, not negative.
+        kind: ``min_max``: ``(I - min) / (max - min)``; ``mean``: ``I / mean(I)``; ``rank``: the
+            rank within the tensor divided by its size, in (0, 1], where a score of zero stays zero
+            and equal scores are ranked in the order of memory.
+    """
+    if kind == "rank":
+        return _rank(scores)
+    scaling = measure_scaling(kind, ["scores"], lambda _: scores.reshape(-1), Processes())
+    return scaling.normalise(0, scores)
+
+
+def unit_mean(importance: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """All tensors divided by the mean over the whole model, which becomes 1.
+
+    Keeps how tensors compare with each other and makes different tasks comparable: a task that was
+    learned to a small loss has small gradients at its end, and would count for next to nothing
+    beside one that was not. All zero stays all zero.
+
+    Args:
+        importance: By parameter name; not negative.
+    """
+    total = sum(float(scores.double().sum()) for scores in importance.values())
+    size = sum(scores.numel() for scores in importance.values())
+    scale = size / total if total > 0 else 0.0
+    return {name: scores * scale for name, scores in importance.items()}
+
+
+def _rank(scores: Tensor) -> Tensor:
+    flat = scores.reshape(-1)
+    ranks = torch.empty_like(flat)
+    ascending = torch.arange(1, flat.numel() + 1, dtype=flat.dtype, device=flat.device)
+    ranks[flat.argsort(stable=True)] = ascending / flat.numel()
+    return torch.where(flat > 0, ranks, 0.0).view_as(scores)

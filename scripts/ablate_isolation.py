@@ -1,0 +1,157 @@
+"""The ablations behind docs/findings.md: what makes isolation keep old tasks, and what does not.
+
+Each question changes one thing about one strategy, on the embedded suite in sequence with a random
+task order for each validation seed; no published result uses these seeds.
+
+    python scripts/ablate_isolation.py --questions controls,strength --out ablation_results
+
+The same command again goes on where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from epi_bench.config import RunSpec, StrategySpec, complete_spec
+from epi_bench.launch import RunRequest, run_in_subprocesses
+from epi_bench.record import RunRecord
+from epi_bench.workspace import Workspace
+
+VALIDATION_SEEDS = (100, 101)
+METRICS = ("average_accuracy", "backward_transfer", "learning_accuracy")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One line of the table: a strategy, its options, and changes to the training."""
+
+    strategy: str
+    options: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def spec(self, seed: int) -> RunSpec:
+        """The run with this seed."""
+        base = complete_spec(
+            {
+                "stream": {"order": "random"},
+                "evaluation": {"probe_examples": 0},
+                "training": self.training,
+            }
+        )
+        strategy = StrategySpec(name=self.strategy, options=self.options)
+        return base.model_copy(update={"strategy": strategy, "seed": seed})
+
+    def __str__(self) -> str:
+        changes = {**self.options, **{f"training.{k}": v for k, v in self.training.items()}}
+        text = ", ".join(f"{key} {value}" for key, value in changes.items())
+        return f"`{self.strategy}` {text or '(defaults)'}"
+
+
+def _consolidated(*changes: dict[str, Any], **fixed: Any) -> list[Setting]:
+    return [Setting("epi_consolidated", {**fixed, **change}) for change in changes]
+
+
+MASK = {"penalty": 0.0}
+"""The mask of ``epi_consolidated`` alone."""
+
+QUESTIONS: dict[str, list[Setting]] = {
+    "baselines": [
+        Setting(name)
+        for name in (
+            "full_sft",
+            "epi",
+            "ewc",
+            "replay",
+            "epi_consolidated",
+            "epi_adaptive",
+            "epi_similarity",
+        )
+    ],
+    "mask_alone": [
+        Setting("random_mask", {"ratio": 0.5}),
+        Setting("inverted_mask", {"ratio": 0.5}),
+        *_consolidated(
+            {"source": "gradients", "current": True},
+            {"source": "gradients", "current": False},
+            {"source": "fisher", "current": False},
+            ratio=0.5,
+            **MASK,
+        ),
+    ],
+    "normalisation": _consolidated(
+        *({"normalisation": kind} for kind in ("mean", "rank", "min_max")), ratio=0.5, **MASK
+    ),
+    "merge": _consolidated({"merge": "max"}, {"merge": "mean"}, ratio=0.5, **MASK),
+    "strength": _consolidated(*({"penalty": value} for value in (10.0, 30.0, 100.0, 300.0))),
+    "ratio": _consolidated(*({"ratio": value} for value in (0.0, 0.1, 0.2, 0.5))),
+    "source": _consolidated({"source": "fisher"}, {"source": "gradients"}),
+    "controls": _consolidated(*({"control": c} for c in ("none", "permuted", "inverted"))),
+    "training": [
+        Setting("epi_consolidated", training=change)
+        for change in ({}, {"fresh_optimizer": False}, {"learning_rate": 7.5e-4})
+    ],
+    "similarity": [Setting("epi_similarity", {"sharpness": value}) for value in (0.0, 1.0, 4.0)],
+    "adaptive": [Setting("epi_adaptive", {"margin": value}) for value in (0.5, 1.0, 2.0)],
+}
+
+
+def table(question: str, records: Sequence[RunRecord]) -> str:
+    """A markdown table of one question: means over the seeds that are there."""
+    lines = [
+        f"### {question}",
+        "",
+        "| setting | seeds | average accuracy | backward transfer | learning accuracy |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for setting in QUESTIONS[question]:
+        group = [record for record in records if _matches(record, setting)]
+        if group:
+            cells = " | ".join(f"{_mean(group, metric):.1f}" for metric in METRICS)
+            lines.append(f"| {setting} | {len(group)} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def _matches(record: RunRecord, setting: Setting) -> bool:
+    return record.spec == setting.spec(record.spec.seed)
+
+
+def _mean(records: Iterable[RunRecord], metric: str) -> float:
+    values = [value for record in records if (value := record.metrics[metric]) is not None]
+    return sum(values) / len(values) if values else float("nan")
+
+
+def main() -> None:
+    """Make the runs that are missing and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--questions", default=",".join(QUESTIONS), help="comma-separated")
+    parser.add_argument("--seeds", type=int, default=len(VALIDATION_SEEDS))
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--out", type=Path, default=Path("ablation_results"))
+    arguments = parser.parse_args()
+    questions = arguments.questions.split(",")
+    if unknown := sorted(set(questions) - set(QUESTIONS)):
+        parser.error(f"no question {unknown[0]!r}; there are {', '.join(QUESTIONS)}")
+    wanted: list[RunSpec] = []
+    for seed in VALIDATION_SEEDS[: arguments.seeds]:
+        for question in questions:
+            specs = [setting.spec(seed) for setting in QUESTIONS[question]]
+            wanted += [spec for spec in specs if spec not in wanted]
+    request = RunRequest(Workspace(arguments.out), published=False)
+    records = []
+    for number, outcome in enumerate(run_in_subprocesses(wanted, request, arguments.jobs), start=1):
+        strategy = outcome.spec.strategy
+        done = f"[{number}/{len(wanted)}] {strategy.name} {strategy.options}"
+        print(done, outcome.error or "", flush=True)
+        if outcome.record is not None and outcome.succeeded:
+            records.append(outcome.record)
+    text = "\n".join(table(question, records) for question in questions)
+    (arguments.out / "ablations.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

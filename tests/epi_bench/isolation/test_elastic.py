@@ -1,0 +1,73 @@
+"""Graded protection against the closed form and its limits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from epi_bench import ElasticAnchor, normalise, unit_mean
+
+finite = st.floats(-100, 100, width=32)
+
+
+def _parameter(*values):
+    return nn.Parameter(torch.tensor(values))
+
+
+def test_displacement_is_divided_by_one_plus_rate_times_stiffness():
+    weight = _parameter(1.0, 1.0, 1.0, 1.0)
+    anchor = ElasticAnchor({"w": weight})
+    anchor.fix({"w": torch.tensor([0.0, 1.0, 3.0, float("inf")])})
+    with torch.no_grad():
+        weight.add_(8.0)
+    anchor.draw(rate=1.0)
+    assert weight.tolist() == [9.0, 5.0, 3.0, 1.0]
+
+
+@given(anchored=finite, moved=finite, stiffness=st.floats(0, 1e6, width=32))
+def test_the_step_minimises_the_proximal_objective(anchored, moved, stiffness):
+    weight = _parameter(anchored)
+    anchor = ElasticAnchor({"w": weight})
+    anchor.fix({"w": torch.tensor([stiffness])})
+    with torch.no_grad():
+        weight.fill_(moved)
+    anchor.draw(rate=0.1)
+
+    def objective(x):
+        return 0.5 * (x - moved) ** 2 + 0.05 * stiffness * (x - anchored) ** 2
+
+    reached = objective(weight.item())
+    slack = 1e-3 * (1 + abs(reached))
+    assert reached <= objective(weight.item() + 0.1) + slack
+    assert reached <= objective(weight.item() - 0.1) + slack
+
+
+def test_without_an_anchor_nothing_is_drawn_and_a_state_is_taken_up():
+    weight = _parameter(1.0, 2.0)
+    anchor = ElasticAnchor({"w": weight})
+    anchor.draw(1.0)
+    assert weight.tolist() == [1.0, 2.0]
+    assert anchor.bytes() == 0
+    anchor.fix({"w": torch.ones(2)})
+    again = ElasticAnchor({"w": weight})
+    again.load_state_dict(anchor.state_dict())
+    with torch.no_grad():
+        weight.add_(2.0)
+    again.draw(1.0)
+    assert weight.tolist() == [2.0, 3.0]
+    assert again.bytes() == anchor.bytes() == 16
+
+
+def test_ranks_are_shares_of_the_tensor_and_zero_stays_zero():
+    scores = torch.tensor([[0.0, 5.0], [1.0, 9.0]])
+    assert normalise(scores, "rank").tolist() == [[0.0, 0.75], [0.5, 1.0]]
+
+
+def test_unit_mean_keeps_how_tensors_compare():
+    scaled = unit_mean({"a": torch.tensor([2.0, 4.0]), "b": torch.tensor([[0.0], [2.0]])})
+    assert scaled["a"].tolist() == pytest.approx([1.0, 2.0])
+    assert scaled["b"].tolist() == [[0.0], [pytest.approx(1.0)]]
+    assert unit_mean({"a": torch.zeros(3)})["a"].tolist() == [0.0, 0.0, 0.0]

@@ -1,0 +1,25 @@
+"""What the tests of the sandbox share."""
+
+import pytest
+
+from epi_bench.sandbox import PROTECTIONS, Limits
+from epi_bench.sandbox.probe import find_problem
+
+_problems = {}
+
+
+@pytest.fixture(params=list(PROTECTIONS))
+def protection(request):
+    """Each protection that this system offers, or a skip that says why it does not."""
+    name = request.param
+    if name not in _problems:
+        _problems[name] = find_problem(name)
+    if _problems[name]:
+        pytest.skip(f"protection {name} does not hold here: {_problems[name]}")
+    return name
+
+
+@pytest.fixture
+def limits():
+    """Short ones."""
+    return Limits(wall_seconds=2, cpu_seconds=1, memory_mebibytes=256, file_mebibytes=2)
