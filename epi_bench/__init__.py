@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         pass_at_k,
         used_names,
     )
+    from epi_bench.config import TrainingSpec
     from epi_bench.dataset_task import DatasetTask, Skipped, ask
     from epi_bench.errors import UserError
     from epi_bench.fisher import diagonal_fisher
@@ -63,6 +64,7 @@ _HOME = {
     "defined_names": "code_task",
     "pass_at_k": "code_task",
     "used_names": "code_task",
+    "TrainingSpec": "config",
     "DatasetTask": "dataset_task",
     "Skipped": "dataset_task",
     "ask": "dataset_task",

@@ -102,6 +102,8 @@ class TrainingSpec(Section):
         decay: Schedule after the warm-up, down to zero at the experience's end.
         weight_decay: Decoupled weight decay.
         max_gradient_norm: Gradients are clipped to this norm; 0 turns clipping off.
+        max_skipped_steps: Steps in a row whose gradients are not finite, at which the run fails;
+            fewer are skipped and counted.
         autocast: Mixed precision of the forward pass.
         gradient_checkpointing: Trade time for memory.
         fresh_optimizer: Whether each experience begins with a new optimizer state.
@@ -117,6 +119,7 @@ class TrainingSpec(Section):
     decay: Literal["linear", "cosine", "constant"] = "linear"
     weight_decay: float = Field(default=0.01, ge=0)
     max_gradient_norm: float = Field(default=1.0, ge=0)
+    max_skipped_steps: int = Field(default=10, ge=1)
     autocast: Literal["none", "bf16"] = "none"
     gradient_checkpointing: bool = False
     fresh_optimizer: bool = True

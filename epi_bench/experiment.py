@@ -170,6 +170,11 @@ class Experiment:
         )
         trained = sum(p.numel() for p in loop.model.parameters() if p.requires_grad)
         final = self._train_stream(loop, evaluator)
+        if loop.cost.skipped_steps:
+            self.observer.warning(
+                f"{loop.cost.skipped_steps} of {loop.steps_done} steps were skipped because their "
+                "gradients were not finite"
+            )
         self._judge_last_row()
         after = self._general_loss(backbone, final)
         self.measurements.retention = (before[0], after[0], before[1])
@@ -208,6 +213,8 @@ class Experiment:
         loss = float(step.loss)
         self._pending_losses.append(loss)
         experience = step.experience
+        if step.skipped:
+            self.observer.step_skipped(step.number, experience.name)
         self.observer.step_done(
             StepReport(
                 number=step.number,

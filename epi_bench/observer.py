@@ -50,6 +50,9 @@ class RunObserver:
     def step_done(self, report: StepReport) -> None:
         """An optimizer step is complete."""
 
+    def step_skipped(self, number: int, experience: str) -> None:
+        """A step's gradients were not finite, so nothing was updated; told before its report."""
+
     def scored(self, row: str, scores: Mapping[str, float]) -> None:
         """The model was scored on every task (0..100 by task name)."""
 
@@ -81,6 +84,10 @@ class Observers(RunObserver):
     def preparing(self, what: str, done: int, total: int) -> None:
         for observer in self._observers:
             observer.preparing(what, done, total)
+
+    def step_skipped(self, number: int, experience: str) -> None:
+        for observer in self._observers:
+            observer.step_skipped(number, experience)
 
     def step_done(self, report: StepReport) -> None:
         for observer in self._observers:
@@ -116,6 +123,9 @@ class EventLog(RunObserver):
 
     def warning(self, message: str) -> None:
         self._write("warning", message=message)
+
+    def step_skipped(self, number: int, experience: str) -> None:
+        self._write("step_skipped", step=number, experience=experience)
 
     def step_done(self, report: StepReport) -> None:
         if report.number % self._log_every == 0:

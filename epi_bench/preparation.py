@@ -113,6 +113,8 @@ def prepare_run(
         **{f"task:{name}": tasks[name].fingerprint for name in sorted(tasks)},
         **_plugin_fingerprint(spec.strategy.name),
     }
+    experiences = _experiences(plans, tasks, spec)
+    steps = [experience.steps for experience in experiences]
     return PreparedRun(
         run_id=run_id(spec, fingerprints),
         spec=spec,
@@ -121,9 +123,13 @@ def prepare_run(
         encoder=encoder,
         tasks=tasks,
         plans=plans,
-        experiences=_experiences(plans, tasks, spec),
+        experiences=experiences,
         fingerprints=fingerprints,
-        warnings=[*_warnings(tasks, encoder), *encoding.cache.warnings],
+        warnings=[
+            *_warnings(tasks, encoder),
+            *encoding.cache.warnings,
+            *strategy.check_run(spec.training, steps),
+        ],
     )
 
 

@@ -308,6 +308,7 @@ class RunRecord(Part):
             packed by :func:`pack_items`.
         reference_scores: For each task the score of full fine-tuning on it alone, if measured.
         metrics: What :func:`epi_bench.metrics.derive_metrics` returns.
+        skipped_steps: Steps whose gradients were not finite, so that nothing was updated.
         default_chat_template: Whether the tokenizer brought no chat template of its own.
         judge: A judge model's grades, if one was asked. It is no part of ``spec``: the same run may
             be recorded with and without.
@@ -336,6 +337,7 @@ class RunRecord(Part):
     cost: Cost | None = None
     losses: tuple[LossPoint, ...] = ()
     fingerprints: Fingerprints
+    skipped_steps: int = 0
     default_chat_template: bool = False
     environment: Environment
 

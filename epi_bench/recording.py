@@ -88,6 +88,7 @@ def build_record(
             Diagnostics(step=step, values=dict(values)) for step, values in measured.diagnostics
         ),
         retention=retention,
+        skipped_steps=training.skipped_steps,
         judge=_judge_record(experiment),
         losses=tuple(LossPoint(step=step, loss=loss) for step, loss in measured.losses),
         cost=Cost(

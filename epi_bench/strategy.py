@@ -3,13 +3,14 @@
 A strategy overrides the few hooks that it needs; the training loop owns everything else. The hooks
 are called in this order::
 
+    check_run                           once, before anything is written
     prepare_model                       once, before the optimizer exists
     for every experience:
         begin_experience
         training_examples               what to draw batches from
         for every optimizer step:
             penalty                     each micro-step, added to the loss
-            gradients_ready             complete gradients, before clipping
+            gradients_ready             complete gradients, all finite, before clipping
             parameters_updated          right after optimizer.step()
         end_experience
     finalize_model                      once, after the last experience
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from epi_bench.chat import EncodedExample
+    from epi_bench.config import TrainingSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ class Step:
         model: The model being trained, without any wrapper for several processes.
         optimizer: The ``torch.optim`` optimizer.
         loss: Mean loss of the step's supervised tokens, detached, a scalar tensor.
+        skipped: Whether its gradients were not finite, so that nothing was updated; the per-step
+            hooks never see such a step.
     """
 
     number: int
@@ -70,6 +74,7 @@ class Step:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     loss: Tensor
+    skipped: bool = False
 
 
 class StrategyContext(Protocol):
@@ -124,14 +129,32 @@ class Strategy:
         later_options: Options added after results of the strategy were published, with the value
             that those runs had without saying so. With that value an option is left out of a
             run's identity, so that published runs stay the same runs.
+        changes_gradients: Whether ``gradients_ready`` may write into gradients. ``False`` spares
+            the loop from measuring their norm once more before clipping.
         context: Set by the training loop before the first hook.
     """
 
     name: ClassVar[str] = ""
     later_options: ClassVar[Mapping[str, Any]] = {}
+    changes_gradients: ClassVar[bool] = True
     stores_examples: ClassVar[bool] = False
     learning_rate_factor: float = 1.0
     context: StrategyContext
+
+    def check_run(self, training: TrainingSpec, steps: Sequence[int]) -> Sequence[str]:
+        """Called before anything is trained or written: can this run do what it is meant to?
+
+        Args:
+            training: Optimizer, budget and precision of the run.
+            steps: Optimizer steps of each experience.
+
+        Returns:
+            Warnings for the user, one line each.
+
+        Raises:
+            UserError: If the strategy cannot work with these settings.
+        """
+        return ()
 
     def prepare_model(self, model: nn.Module) -> nn.Module:
         """Called once, before the optimizer exists; returns the model to train."""

@@ -16,17 +16,18 @@ from typing import TYPE_CHECKING
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from torch import nn
 
 from epi_bench.batching import collate, shuffled_batches
 from epi_bench.chat import EncodedExample
 from epi_bench.config import TrainingSpec
-from epi_bench.errors import TrainingFailedError
+from epi_bench.errors import TrainingFailedError, UserError
 from epi_bench.losses import mean_loss, summed_loss
 from epi_bench.optimization import build_optimizer, learning_rate_share, set_learning_rate
 from epi_bench.strategy import Experience, Step, Strategy
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 OnStep = Callable[[Step, float], None]
 """Called after each optimizer step with the step and its learning rate."""
@@ -67,11 +68,13 @@ class TrainingCost:
         seconds: Wall time in the loop, hooks included.
         tokens: Tokens that went through the model, padding left out.
         supervised_tokens: Those among them that carried loss.
+        skipped_steps: Steps whose gradients were not finite.
     """
 
     seconds: float = 0.0
     tokens: int = 0
     supervised_tokens: int = 0
+    skipped_steps: int = 0
 
 
 def create_accelerator(spec: TrainingSpec, cpu: bool = False) -> Accelerator:
@@ -94,6 +97,9 @@ class TrainingLoop:
         accelerator: As :func:`create_accelerator` gives it.
         total_steps: Steps of the whole stream.
         experience_count: Experiences of the whole stream.
+
+    Raises:
+        UserError: If the model has nothing to train.
     """
 
     spec: TrainingSpec
@@ -121,8 +127,13 @@ class TrainingLoop:
         if self.spec.gradient_checkpointing:
             self.model.gradient_checkpointing_enable()  # type: ignore[operator]
         self.context.model = self.model
+        if not any(parameter.requires_grad for parameter in self.model.parameters()):
+            raise UserError(
+                "the model has no trainable parameters: set requires_grad on what is to be trained"
+            )
         self._wrapped = self.accelerator.prepare_model(self.model)
         self._optimizer: torch.optim.Optimizer | None = None
+        self._skipped_in_a_row = 0
 
     def train(
         self,
@@ -141,7 +152,8 @@ class TrainingLoop:
             on_pause: Called with the step's number in the experience.
 
         Raises:
-            TrainingFailedError: If the loss is not finite.
+            TrainingFailedError: If the loss is not finite, or the gradients of
+                ``spec.max_skipped_steps`` steps in a row; fewer such steps are skipped.
         """
         started = perf_counter()
         self.strategy.begin_experience(experience)
@@ -174,22 +186,50 @@ class TrainingLoop:
     ) -> Step:
         micro_batches = [next(batches) for _ in range(self.spec.accumulation)]
         loss = self._accumulate(micro_batches)
-        if not torch.isfinite(loss):
+        norm = self._gradient_norm()
+        loss_is_finite, finite = torch.isfinite(torch.stack([loss, norm])).tolist()
+        if not loss_is_finite:
             raise TrainingFailedError(
                 f"the loss is {loss.item()} at step {number} of {experience.name!r}: "
                 "lower the learning rate or turn clipping on"
             )
         self.steps_done += 1
         step = Step(self.steps_done, number, experience, self.model, optimizer, loss)
-        self.strategy.gradients_ready(step)
-        if self.spec.max_gradient_norm > 0:
-            self.accelerator.clip_grad_norm_(
-                self._wrapped.parameters(), self.spec.max_gradient_norm
-            )
-        optimizer.step()
-        self.strategy.parameters_updated(step)
+        if finite:
+            self._update(step, norm)
+            self._skipped_in_a_row = 0
+        else:
+            self._skip(step)
         optimizer.zero_grad(set_to_none=True)
         return step
+
+    def _update(self, step: Step, norm: Tensor) -> None:
+        self.strategy.gradients_ready(step)
+        if self.spec.max_gradient_norm > 0:
+            if self.strategy.changes_gradients:
+                norm = self._gradient_norm()
+            nn.utils.clip_grads_with_norm_(
+                self._wrapped.parameters(), self.spec.max_gradient_norm, norm
+            )
+        step.optimizer.step()
+        self.strategy.parameters_updated(step)
+
+    def _skip(self, step: Step) -> None:
+        """Leave model, optimizer and strategy as they are; too many such steps end the run."""
+        step.skipped = True
+        self.cost.skipped_steps += 1
+        self._skipped_in_a_row += 1
+        if self._skipped_in_a_row >= self.spec.max_skipped_steps:
+            raise TrainingFailedError(
+                f"the gradients of {self._skipped_in_a_row} steps in a row were not finite, the "
+                f"last at step {step.number_in_experience} of {step.experience.name!r}: lower the "
+                "learning rate, or train in float32"
+            )
+
+    def _gradient_norm(self) -> Tensor:
+        """Norm of all gradients together; not finite if one of them is not."""
+        gradients = [p.grad for p in self._wrapped.parameters() if p.grad is not None]
+        return nn.utils.get_total_norm(gradients).to(self.accelerator.device)
 
     def _accumulate(self, micro_batches: Sequence[Sequence[EncodedExample]]) -> Tensor:
         """Backward through all micro-batches; their mean loss a supervised token, detached."""

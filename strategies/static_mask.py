@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
-from epi_bench import Experience, IsolationStrategy, Step, register_strategy
+from epi_bench import Experience, IsolationStrategy, Step, TrainingSpec, register_strategy
 
 
 @register_strategy("static_mask")
@@ -44,6 +45,18 @@ class StaticMask(IsolationStrategy):
             offload=offload,
         )
         self.measure = measure
+
+    def check_run(self, training: TrainingSpec, steps: Sequence[int]) -> Sequence[str]:
+        """Whether something is trained after the mask has been taken."""
+        if self.measure == "warmup":
+            return super().check_run(training, steps)
+        self.check_importance(training)
+        if self.ratio > 0 and len(steps) == 1:
+            return [
+                "static_mask never protects anything: the mask is taken at the end of the first "
+                "experience, which is the only one; use --set static_mask.measure=warmup"
+            ]
+        return ()
 
     def gradients_ready(self, step: Step) -> None:
         """Observe only until the mask is taken."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,10 @@ MODULE_KINDS = (
     ("mlp", ("mlp", "expert", "feed_forward")),
 )
 """Kinds of modules and the parts of parameter names that tell them, first match wins."""
+
+
+BITS_OF_BYTE = np.array([byte.bit_count() for byte in range(256)])
+"""How many bits are set in each byte."""
 
 
 class MaskHistory:
@@ -31,17 +36,17 @@ class MaskHistory:
 
     def add(self, masks: Mapping[str, Tensor]) -> None:
         """Take in the mask of a refresh."""
-        size = sum(self._sizes.values())
-        counts = {name: int(mask.sum()) for name, mask in masks.items()}
-        ratio = sum(counts.values()) / size
+        packed = {name: pack_bits(mask) for name, mask in masks.items()}
+        counts = {name: _count_bits(bits) for name, bits in packed.items()}
+        ratio = sum(counts.values()) / sum(self._sizes.values())
         self._statistics = {"achieved_ratio": ratio, "jaccard_chance": ratio / (2 - ratio)}
         if self._last:
-            previous = self._overlap(masks, self._last)
+            previous = _overlap(packed, self._last)
             self._statistics["jaccard_previous"] = previous
-            self._statistics["jaccard_first"] = self._overlap(masks, self._first)
+            self._statistics["jaccard_first"] = _overlap(packed, self._first)
             self._statistics["churn"] = 1 - previous
         self._statistics |= self._shares(counts)
-        self._last = {name: pack_bits(mask) for name, mask in masks.items()}
+        self._last = packed
         self._first = self._first or self._last
 
     def statistics(self) -> dict[str, float]:
@@ -64,15 +69,6 @@ class MaskHistory:
         self._first = {k[6:]: v for k, v in state.items() if k.startswith("first.")}
         self._last = {k[5:]: v for k, v in state.items() if k.startswith("last.")}
 
-    def _overlap(self, masks: Mapping[str, Tensor], packed: Mapping[str, Tensor]) -> float:
-        """Jaccard index ``|A and B| / |A or B|``; two empty sets overlap fully."""
-        both = either = 0
-        for name, mask in masks.items():
-            other = unpack_bits(packed[name], mask.numel()).to(mask.device)
-            both += int((mask & other).sum())
-            either += int((mask | other).sum())
-        return both / either if either else 1.0
-
     def _shares(self, counts: Mapping[str, int]) -> dict[str, float]:
         protected: dict[str, int] = {}
         sizes: dict[str, int] = {}
@@ -93,13 +89,24 @@ def module_kind(name: str) -> str:
 
 
 def pack_bits(mask: Tensor) -> Tensor:
-    """A flat boolean mask as bytes of eight bits, on the CPU."""
-    bits = torch.nn.functional.pad(mask.to("cpu", torch.uint8), (0, -mask.numel() % 8))
-    weights = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8)
-    return (bits.view(-1, 8) * weights).sum(dim=1, dtype=torch.uint8)
+    """A flat boolean mask as bytes of eight bits, the first the least, on the CPU."""
+    return torch.from_numpy(np.packbits(mask.cpu().numpy(), bitorder="little"))
 
 
 def unpack_bits(packed: Tensor, size: int) -> Tensor:
     """The mask that :func:`pack_bits` packed."""
-    shifts = torch.arange(8, dtype=torch.uint8)
-    return ((packed.unsqueeze(1) >> shifts) & 1).view(-1)[:size].bool()
+    bits = np.unpackbits(packed.cpu().numpy(), count=size, bitorder="little")
+    return torch.from_numpy(bits.view(np.bool_))
+
+
+def _count_bits(packed: Tensor) -> int:
+    """How many bits are set."""
+    occurrences = np.bincount(packed.numpy(), minlength=256)
+    return int(occurrences @ BITS_OF_BYTE)
+
+
+def _overlap(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
+    """Jaccard index ``|A and B| / |A or B|`` of packed masks; two empty sets overlap fully."""
+    both = sum(_count_bits(bits & second[name]) for name, bits in first.items())
+    either = sum(_count_bits(bits | second[name]) for name, bits in first.items())
+    return both / either if either else 1.0

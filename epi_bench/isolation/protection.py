@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-DENSE_FROM = 0.3
-"""Protected share of a tensor from which a mask and a full copy are faster than indices."""
+from epi_bench.isolation.bit_mask import BitMask
+
+MANY_FROM = 0.2
+"""Protected share of a tensor from which bits and a full copy are faster than positions."""
 
 
 def flat_view(tensor: Tensor) -> Tensor:
@@ -38,35 +40,46 @@ def flat_view(tensor: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Saved:
-    """Protected values of one tensor: compact with indices, or whole with a mask."""
+class _SavedFew:
+    """Protected values of one tensor, with their positions."""
 
     where: Tensor
     values: Tensor
-    dense: bool
 
     def write_back(self, flat: Tensor) -> None:
-        if self.dense:
-            torch.where(self.where, self.values, flat, out=flat)
-        else:
-            flat.index_copy_(0, self.where, self.values)
+        flat.index_copy_(0, self.where.long(), self.values)
 
     def mask(self, size: int) -> Tensor:
-        if self.dense:
-            return self.where
         mask = torch.zeros(size, dtype=torch.bool, device=self.where.device)
-        mask[self.where] = True
+        mask[self.where.long()] = True
         return mask
 
     def bytes(self) -> int:
         return sum(t.numel() * t.element_size() for t in (self.where, self.values))
 
 
+@dataclass(frozen=True)
+class _SavedMany:
+    """A whole tensor, and one bit a weight that says which of its values are protected."""
+
+    where: BitMask
+    values: Tensor
+
+    def write_back(self, flat: Tensor) -> None:
+        self.where.write_back(flat, self.values)
+
+    def mask(self, size: int) -> Tensor:
+        return self.where.mask()
+
+    def bytes(self) -> int:
+        return self.where.bytes() + self.values.numel() * self.values.element_size()
+
+
 class ProtectedWeights:
     """The protected weights of a model and their values.
 
-    Costs 12 bytes a protected weight (index and single-precision value), or, for tensors of which
-    more than :data:`DENSE_FROM` is protected, 5 bytes a weight (mask and copy).
+    Costs 8 bytes a protected weight (position and single-precision value), or, for tensors of
+    which more than :data:`MANY_FROM` is protected, 4 1/8 bytes a weight (bits and copy).
 
     Args:
         parameters: By name; all tensors are filled densely.
@@ -74,7 +87,7 @@ class ProtectedWeights:
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
         self._parameters = parameters
-        self._saved: dict[str, _Saved] = {}
+        self._saved: dict[str, _SavedFew | _SavedMany] = {}
 
     @torch.no_grad()
     def protect(self, masks: Mapping[str, Tensor]) -> None:
@@ -85,15 +98,18 @@ class ProtectedWeights:
         """
         self._saved = {}
         for name, mask in masks.items():
-            count = int(mask.sum())
+            count = int(mask.count_nonzero())
             if not count:
                 continue
             flat = flat_view(self._parameters[name])
-            if count > DENSE_FROM * flat.numel():
-                self._saved[name] = _Saved(mask, flat.clone(), True)
+            if count > MANY_FROM * flat.numel():
+                bits = BitMask(mask, flat.element_size())
+                self._saved[name] = _SavedMany(bits, flat.clone())
             else:
-                index = mask.nonzero().squeeze(1)
-                self._saved[name] = _Saved(index, flat[index], False)
+                positions = mask.nonzero().squeeze(1)
+                small = flat.numel() <= torch.iinfo(torch.int32).max
+                where = positions.to(torch.int32) if small else positions
+                self._saved[name] = _SavedFew(where, flat[positions])
 
     @torch.no_grad()
     def restore(self) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from epi_bench.errors import UserError
 from epi_bench.isolation.engine import Isolation
+from epi_bench.isolation.importance import no_second_moment
 from epi_bench.strategy import Experience, Step, Strategy
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from epi_bench.config import TrainingSpec
 
 
 class IsolationStrategy(Strategy):
@@ -27,6 +30,8 @@ class IsolationStrategy(Strategy):
     """
 
     later_options: ClassVar[Mapping[str, Any]] = {"importance": "ema", "offload": False}
+
+    changes_gradients: ClassVar[bool] = False
 
     def __init__(self, ratio: float, interval: int, warmup: int, **engine: Any) -> None:
         if not 0 <= ratio < 1:
@@ -54,6 +59,25 @@ class IsolationStrategy(Strategy):
             )
         return self._engine
 
+    def check_run(self, training: TrainingSpec, steps: Sequence[int]) -> Sequence[str]:
+        """Whether there is a second moment to read, and whether the mask is ever taken."""
+        self.check_importance(training)
+        if self.ratio > 0 and self.warmup > sum(steps):
+            return [
+                f"{self.name} never protects anything: its warm-up of {self.warmup} steps is "
+                f"longer than the run of {sum(steps)}; lower --set {self.name}.warmup"
+            ]
+        return ()
+
+    def check_importance(self, training: TrainingSpec) -> None:
+        """Whether the run's optimizer keeps the second moment that may have to be read.
+
+        Raises:
+            UserError: If it does not.
+        """
+        if self._engine_options.get("importance") == "optimizer" and training.optimizer != "adamw":
+            raise no_second_moment(training.optimizer)
+
     def refresh_due(self, step: Step) -> bool:
         """Whether the mask moves after this step: every ``interval`` steps after ``warmup``."""
         return step.number >= self.warmup and (step.number - self.warmup) % self.interval == 0
@@ -66,7 +90,7 @@ class IsolationStrategy(Strategy):
         """Take the step's gradients into the importance."""
         if self.ratio > 0:
             self.isolation.attach_optimizer(step.optimizer)
-            self.isolation.observe()
+            self.isolation.observe(finite=True)  # the loop skips other steps
 
     def parameters_updated(self, step: Step) -> None:
         """Undo what the optimizer did to protected weights; then move the mask if it is due."""

@@ -230,5 +230,97 @@ def test_a_loss_that_is_not_finite_stops_the_run(train_toy):
         train_toy(strategy=Poison())
 
 
+class _PoisonedGradients(Strategy):
+    """Counts what it sees; the gradients of some steps are not finite, their loss is."""
+
+    def __init__(self, poisoned, value=float("nan")):
+        self.poisoned, self.value, self.seen, self.backward = set(poisoned), value, [], 0
+
+    def penalty(self, model):
+        self.backward += 1
+        weight = model.model.norm.weight
+        if self.backward not in self.poisoned:
+            return None
+        anchor = weight.detach().clone().requires_grad_(True)
+        zero = (weight - anchor.detach()).sum()
+        zero.register_hook(lambda gradient: gradient * self.value)
+        return zero
+
+    def gradients_ready(self, step):
+        assert all(torch.isfinite(p.grad).all() for p in step.model.parameters())
+        self.seen.append(step.number)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_step_with_gradients_that_are_not_finite_is_skipped_and_counted(train_toy, value):
+    strategy = _PoisonedGradients({2, 3}, value)
+    weights, skipped = {0: None}, []
+
+    def on_step(step, rate):
+        weights[step.number] = [p.detach().clone() for p in step.model.parameters()]
+        if step.skipped:
+            skipped.append(step.number)
+
+    loop = train_toy(strategy=strategy, on_step=on_step, tasks=["toy_first"])
+    assert loop.cost.skipped_steps == 2
+    assert skipped == [2, 3]
+    assert strategy.seen == [1, 4, 5, 6]
+    for before, after, later in zip(weights[1], weights[3], weights[4], strict=True):
+        assert torch.equal(before, after)
+        assert torch.isfinite(later).all()
+
+
+def test_too_many_skipped_steps_in_a_row_end_the_run(train_toy):
+    with pytest.raises(TrainingFailedError, match=r"gradients of 3 steps in a row.*step 5 of"):
+        train_toy(strategy=_PoisonedGradients({1, 3, 4, 5}), max_skipped_steps=3)
+    train_toy(strategy=_PoisonedGradients({1, 2, 4, 5}), max_skipped_steps=3)
+
+
+def test_isolation_is_not_poisoned_by_a_skipped_step(train_toy):
+    from epi_bench.strategy import create_strategy
+
+    epi = create_strategy("epi", {"ratio": 0.3, "warmup": 1, "interval": 1})
+    poison = _PoisonedGradients({3})
+    epi.penalty = poison.penalty
+    loop = train_toy(strategy=epi, tasks=["toy_first"])
+    assert loop.cost.skipped_steps == 1
+    assert all(torch.isfinite(values).all() for values in epi.isolation.importance.values.values())
+    assert epi.isolation.protected_count == epi.isolation.target_count
+
+
+@pytest.mark.parametrize("strategy", ["full_sft", "epi"])
+def test_clipping_is_that_of_torch(train_toy, strategy):
+    """Whether the norm is measured once or twice a step."""
+    seen = []
+
+    class Clipped(Strategy):
+        changes_gradients = strategy == "full_sft"
+
+        def gradients_ready(self, step):
+            self.parameters = [p.detach().clone() for p in step.model.parameters()]
+            for copy, parameter in zip(self.parameters, step.model.parameters(), strict=True):
+                copy.grad = parameter.grad.clone()
+            torch.nn.utils.clip_grad_norm_(self.parameters, 0.5)
+
+        def parameters_updated(self, step):
+            for copy, parameter in zip(self.parameters, step.model.parameters(), strict=True):
+                seen.append(torch.equal(copy.grad, parameter.grad))
+
+    train_toy(strategy=Clipped(), max_gradient_norm=0.5, tasks=["toy_first"])
+    assert seen
+    assert all(seen)
+
+
+def test_a_model_without_trainable_parameters_is_refused(train_toy):
+    from epi_bench.errors import UserError
+
+    class Frozen(Strategy):
+        def prepare_model(self, model):
+            return model.requires_grad_(False)
+
+    with pytest.raises(UserError, match="no trainable parameters"):
+        train_toy(strategy=Frozen())
+
+
 def _gradient_norm(model):
     return torch.cat([p.grad.flatten() for p in model.parameters()]).norm().item()

@@ -117,3 +117,40 @@ def test_a_mask_lives_on_adapter_weights_when_only_they_are_trained(train_toy):
     train_toy(strategy=both)
     assert all("lora_" in name for name in epi.isolation.parameters)
     assert epi.isolation.protected_count == epi.isolation.target_count
+
+
+@pytest.mark.parametrize("name", ["epi", "random_mask", "inverted_mask", "static_mask"])
+def test_a_warmup_longer_than_the_run_warns_that_nothing_is_protected(name, toy_spec):
+    from epi_bench.preparation import prepare_run
+
+    options = {"warmup": 13} | ({"measure": "warmup"} if name == "static_mask" else {})
+    long = prepare_run(toy_spec(name, options)).warnings
+    assert any(f"{name} never protects anything" in message for message in long)
+    enough = prepare_run(toy_spec(name, options | {"warmup": 12})).warnings
+    assert not any("never protects" in message for message in enough)
+
+
+def test_a_static_mask_of_the_only_experience_warns(toy_spec):
+    from epi_bench.preparation import prepare_run
+
+    mixed = prepare_run(toy_spec("static_mask", stream={"kind": "mixed"})).warnings
+    assert any("measure=warmup" in message for message in mixed)
+    assert not any("never" in message for message in prepare_run(toy_spec("static_mask")).warnings)
+
+
+@pytest.mark.parametrize("name", ["epi", "inverted_mask", "static_mask"])
+def test_reading_a_second_moment_that_the_optimizer_lacks_is_refused_in_time(name, toy_spec):
+    from epi_bench import UserError
+    from epi_bench.preparation import prepare_run
+
+    with pytest.raises(UserError, match=r"sgd.*ema, ema_bf16 or factored"):
+        prepare_run(toy_spec(name, {"importance": "optimizer"}, optimizer="sgd"))
+
+
+@pytest.mark.parametrize("mode", ["ema_bf16", "factored", "optimizer"])
+def test_every_memory_mode_protects_the_asked_share_and_its_mask_moves(mode, train_toy):
+    options = {"ratio": 0.3, "warmup": 1, "interval": 2, "importance": mode}
+    loop = train_toy("epi", options, tasks=["toy_first"])
+    statistics = loop.strategy.diagnostics()
+    assert statistics["achieved_ratio"] == pytest.approx(0.3, rel=1e-3)
+    assert 0 < statistics["jaccard_previous"] < 1

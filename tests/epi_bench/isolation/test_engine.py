@@ -10,6 +10,7 @@ from torch import nn
 
 from epi_bench.errors import UserError
 from epi_bench.isolation import Isolation
+from epi_bench.isolation.bit_mask import BitMask
 from epi_bench.isolation.mask_statistics import MaskHistory, pack_bits, unpack_bits
 from epi_bench.isolation.protection import ProtectedWeights, flat_view
 
@@ -214,7 +215,34 @@ def test_state_bytes_count_importance_mask_values_and_history():
     engine = Isolation([("w", weight)], ratio=0.1)
     assert engine.state_bytes() == 4 * 800
     engine.refresh_from({"w": torch.rand(800) + 0.1})
-    assert engine.state_bytes() == 4 * 800 + 80 * (8 + 4) + 100  # index, value, packed mask
+    assert engine.state_bytes() == 4 * 800 + 80 * (4 + 4) + 100  # index, value, packed mask
+
+
+def test_state_bytes_of_a_large_share_are_those_of_a_copy_and_a_bit_a_weight():
+    weight = nn.Parameter(torch.ones(800))
+    engine = Isolation([("w", weight)], ratio=0.5)
+    engine.refresh_from({"w": torch.rand(800) + 0.1})
+    assert engine.state_bytes() == 4 * 800 + (4 * 800 + 100) + 100
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.uint8])
+@pytest.mark.parametrize("size", [1, 31, 64, 65, 1000, (1 << 18) + 77])
+def test_bits_write_back_exactly_the_masked_values(dtype, size):
+    generator = torch.Generator().manual_seed(size)
+    integers = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.int8}
+    kind = integers[dtype.itemsize]
+    limits = torch.iinfo(kind)
+    saved, weights = (
+        torch.randint(limits.min, limits.max, (size,), dtype=kind, generator=generator)
+        for _ in range(2)
+    )
+    mask = torch.rand(size, generator=generator) < 0.4
+    bits = BitMask(mask, dtype.itemsize)
+    assert torch.equal(bits.mask(), mask)
+    assert bits.bytes() <= size / 8 + 8 * dtype.itemsize
+    expected = torch.where(mask, saved, weights)
+    bits.write_back(weights.view(dtype), saved.view(dtype))
+    assert torch.equal(weights, expected)
 
 
 def test_statistics_of_a_moving_mask_by_hand():

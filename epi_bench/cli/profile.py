@@ -1,0 +1,149 @@
+"""``epi-bench profile``: what strategies cost on the user's own model and machine."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from epi_bench.profiling import Workload
+
+
+class ProfileFormat(StrEnum):
+    """How the profile is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+def profile(
+    model: Annotated[
+        str, typer.Option(help="tiny, a local folder, a .gguf file or a hub id.")
+    ] = "tiny",
+    revision: Annotated[str | None, typer.Option(help="Hub revision of the model.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16 weights.")] = "float32",
+    strategies: Annotated[
+        str, typer.Option("--strategies", "-s", help="Names separated by commas, or all.")
+    ] = "all",
+    set_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="[STRATEGY.]NAME=VALUE",
+            help="Hyperparameter of a strategy; repeatable.",
+        ),
+    ] = None,
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Python file that registers more; repeatable."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples of a step.")] = 4,
+    length: Annotated[int, typer.Option(min=2, help="Tokens of each example.")] = 256,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Timed steps of a turn; 20 hold one refresh of epi's mask.")
+    ] = 20,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each strategy.")] = 3,
+    optimizer: Annotated[str, typer.Option(help="adamw, sgd or adafactor.")] = "adamw",
+    autocast: Annotated[str, typer.Option(help="Mixed precision: none or bf16.")] = "none",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of torch.")] = None,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Stay on the CPU.")] = False,
+    output_format: Annotated[
+        ProfileFormat, typer.Option("--format", help="table or json.")
+    ] = ProfileFormat.TABLE,
+) -> None:
+    """Time training steps of strategies on made-up batches, side by side with full fine-tuning."""
+    from epi_bench.cli.selection import Selection
+    from epi_bench.profiling import Workload
+
+    given: dict[str, Any] = {
+        "model": {"name": model, "revision": revision, "dtype": dtype},
+        "training": {
+            "steps": steps,
+            "batch_size": batch_size,
+            "optimizer": optimizer,
+            "autocast": autocast,
+        },
+        "threads": threads,
+    }
+    selection = Selection(
+        given=given,
+        strategies=strategies,
+        strategy_options=set_option or [],
+        tasks=None,
+        stream_options=[],
+        seeds=1,
+        config=None,
+        plugins=plugin or [],
+        data_dir=None,
+    )
+    specs = selection.specs()
+    workload = Workload(batch_size, length, steps, rounds)
+    report = _measure(specs, workload, cpu)
+    if output_format is ProfileFormat.JSON:
+        typer.echo(json.dumps(report, indent=1))
+    else:
+        _print_table(report)
+
+
+def _measure(specs: list[Any], workload: Workload, cpu: bool) -> dict[str, Any]:
+    import torch
+
+    from epi_bench.backbone import load_backbone
+    from epi_bench.profiling import profile_strategies
+
+    spec = specs[0]
+    if spec.threads:
+        torch.set_num_threads(spec.threads)
+    backbone = load_backbone(spec.model)
+    chosen = {s.strategy.name: (s.strategy.name, s.strategy.options) for s in specs}
+    profiles = profile_strategies(backbone.model, chosen, workload, spec.training, cpu)
+    on_gpu = torch.cuda.is_available() and not cpu
+    return {
+        "model": spec.model.name,
+        "parameters": sum(p.numel() for p in backbone.model.parameters()),
+        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
+        "threads": torch.get_num_threads(),
+        "batch_size": workload.batch_size,
+        "length": workload.length,
+        "steps": workload.steps,
+        "rounds": workload.rounds,
+        "strategies": [p.summary(profiles[0], workload.tokens) for p in profiles],
+    }
+
+
+def _print_table(report: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        title=(
+            f"{report['model']}, {report['parameters']:,} parameters, {report['device']}, "
+            f"{report['batch_size']} x {report['length']} tokens a step, "
+            f"{report['rounds']} rounds of {report['steps']} steps"
+        ),
+        title_justify="left",
+    )
+    table.add_column("strategy")
+    for column in ("ms a step", "to full_sft", "tokens/s", "peak MiB", "extra state MiB"):
+        table.add_column(column, justify="right")
+    for row in report["strategies"]:
+        if row["error"]:
+            table.add_row(row["strategy"], "failed")
+            continue
+        peak = row["peak_memory_bytes"]
+        table.add_row(
+            row["strategy"],
+            f"{1000 * row['seconds_per_step']:.1f}",
+            f"{row['ratio_to_full_sft']:.3f}",
+            f"{row['tokens_per_second']:,.0f}",
+            "" if peak is None else f"{peak / 2**20:,.0f}",
+            f"{row['extra_state_bytes'] / 2**20:,.2f}",
+        )
+    Console().print(table)
+    for row in report["strategies"]:
+        if row["error"]:
+            typer.echo(f"epi-bench: warning: {row['strategy']}: {row['error']}", err=True)
