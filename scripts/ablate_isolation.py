@@ -86,7 +86,7 @@ QUESTIONS: dict[str, list[Setting]] = {
         *({"normalisation": kind} for kind in ("mean", "rank", "min_max")), ratio=0.5, **MASK
     ),
     "merge": _consolidated({"merge": "max"}, {"merge": "mean"}, ratio=0.5, **MASK),
-    "strength": _consolidated(*({"penalty": value} for value in (10.0, 30.0, 100.0, 300.0))),
+    "strength": _consolidated(*({"penalty": value} for value in (30.0, 50.0, 70.0, 100.0, 200.0))),
     "ratio": _consolidated(*({"ratio": value} for value in (0.0, 0.1, 0.2, 0.5))),
     "source": _consolidated({"source": "fisher"}, {"source": "gradients"}),
     "controls": _consolidated(*({"control": c} for c in ("none", "permuted", "inverted"))),

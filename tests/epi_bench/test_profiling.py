@@ -119,4 +119,6 @@ def test_an_unknown_strategy_is_refused(monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
-    assert "did you mean 'epi'" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "unknown strategy 'epy': did you mean" in message
+    assert "'epi'" in message

@@ -6,8 +6,8 @@ import random
 import pytest
 
 from epi_bench import Example, Prediction, UserError
-from epi_bench.tasks.gsm8k import GSM8K, normalise
-from epi_bench.text_scores import number_match
+from epi_bench.tasks.gsm8k import GSM8K
+from epi_bench.text_scores import marked_number, number_match
 
 QUESTION = "Ann has 1,000 beads and sells 48/2 of them. How many are left?"
 ANSWER = "She sells 48/2 = <<48/2=24>>24.\n1,000 - 24 = <<1000-24=976>>976 are left.\n#### 976"
@@ -108,7 +108,7 @@ def test_scores_agree_with_the_installed_evaluation_harness():
     for _ in range(5000):
         text = "".join(generator.choices(pieces, k=generator.randrange(8)))
         published = generator.choice(["5", "-3", "1,234", "18", "7", "12", "0.5", "1000.00"])
-        ours = score(text, normalise(published))
+        ours = score(text, marked_number(f"#### {published}"))
         for name, extract in filters.items():
             extracted = next(iter(next(iter(extract.apply([[text]], [None])))))
             theirs = exact_match_hf_evaluate(
