@@ -14,6 +14,7 @@ from epi_bench.isolation.mask_statistics import MaskHistory, pack_bits, unpack_b
 from epi_bench.isolation.normalisation import Normalisation
 from epi_bench.isolation.protection import ProtectedWeights, flat_view
 from epi_bench.isolation.selection import select
+from epi_bench.isolation.sharding import local, processes_of
 
 
 class Isolation:
@@ -22,6 +23,11 @@ class Isolation:
     Call :meth:`observe` when gradients are complete, :meth:`restore` right after each optimizer
     step and :meth:`refresh` whenever the mask shall move. Between two refreshes a protected weight
     is bit-identical, for every optimizer.
+
+    Parameters that FSDP2 has sharded (``DTensor``) are held in parts, each process its own; only
+    counts, histograms, extremes and sums cross processes, and the mask is that of one process.
+    Then all processes must make the same calls in the same order. Under data parallelism without
+    shards, equal gradients give equal masks, and nothing has to be exchanged.
 
     Args:
         named_parameters: Names and parameters; frozen ones are ignored, tied ones taken once.
@@ -65,11 +71,13 @@ class Isolation:
         if not self.parameters:
             raise UserError("the model has no trainable parameters to protect")
         self.size = sum(parameter.numel() for parameter in self.parameters.values())
+        self._processes = processes_of(self.parameters.values())
         self.importance = create_importance(importance, self.parameters, beta, offload, seed)
         if optimizer is not None:
             self.attach_optimizer(optimizer)
         self._weights = ProtectedWeights(self.parameters)
-        self._history = MaskHistory({name: p.numel() for name, p in self.parameters.items()})
+        sizes = {name: parameter.numel() for name, parameter in self.parameters.items()}
+        self._history = MaskHistory(sizes, self._processes)
 
     @property
     def target_count(self) -> int:
@@ -114,7 +122,8 @@ class Isolation:
         """Move the mask to the top ``ratio`` of these scores.
 
         Args:
-            scores: For each parameter a tensor of its shape, not negative, normalised here.
+            scores: For each parameter a tensor of its shape (of a sharded one, of the shape of
+                this process's part), not negative, normalised here.
         """
         masks = select(
             list(self.parameters),
@@ -122,6 +131,7 @@ class Isolation:
             self.target_count,
             self.normalisation,
             self.largest,
+            self._processes,
         )
         self._weights.protect(masks)
         self._history.add(masks)
@@ -132,13 +142,14 @@ class Isolation:
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """For each parameter a flat boolean mask in the order of memory."""
+        """For each parameter, or this process's part of it, a flat mask in the order of memory."""
         return self._weights.masks()
 
     @property
     def protected_count(self) -> int:
-        """How many weights are protected now."""
-        return sum(int(mask.sum()) for mask in self.masks.values())
+        """How many weights are protected now, over all processes."""
+        here = sum(int(mask.count_nonzero()) for mask in self.masks.values())
+        return int(self._processes.sum(torch.tensor(here)))
 
     def statistics(self) -> dict[str, float]:
         """Protected share, whole and by kind of module, and how far the mask moved."""
@@ -149,9 +160,13 @@ class Isolation:
         return self.importance.state_bytes() + self._weights.bytes() + self._history.bytes()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Importance, mask and first mask; the protected values are those in the model."""
+        """Importance, mask and first mask; the protected values are those in the model.
+
+        Of sharded parameters it is this process's part: each process saves its own, and as many
+        processes resume.
+        """
         state = {f"importance.{k}": v for k, v in self.importance.state_dict().items()}
-        state |= {f"shape.{n}": torch.tensor(p.shape) for n, p in self.parameters.items()}
+        state |= {f"shape.{n}": torch.tensor(local(p).shape) for n, p in self.parameters.items()}
         state |= {f"mask.{name}": pack_bits(mask) for name, mask in self.masks.items()}
         state |= {f"history.{name}": bits for name, bits in self._history.state_dict().items()}
         return state
@@ -166,10 +181,11 @@ class Isolation:
         self._check_shapes(_part(state, "shape."))
         self.importance.load_state_dict(_part(state, "importance."))
         packed = _part(state, "mask.")
+        parts = {name: local(parameter) for name, parameter in self.parameters.items()}
         self._weights.protect(
             {
-                name: unpack_bits(packed[name], parameter.numel()).to(parameter.device)
-                for name, parameter in self.parameters.items()
+                name: unpack_bits(packed[name], part.numel()).to(part.device)
+                for name, part in parts.items()
             }
         )
         self._history.load_state_dict(_part(state, "history."))
@@ -181,9 +197,10 @@ class Isolation:
                     f"the saved state knows no parameter {name!r}: resume with the model and the "
                     "trainable parameters that it was saved with"
                 )
-            if saved[name].tolist() != list(parameter.shape):
+            shape = tuple(local(parameter).shape)
+            if tuple(saved[name].tolist()) != shape:
                 raise UserError(
-                    f"parameter {name!r} has shape {tuple(parameter.shape)}, but the saved state "
+                    f"parameter {name!r} has shape {shape} here, but the saved state "
                     f"is for {tuple(saved[name].tolist())}: resume with the model it was saved with"
                 )
         extra = sorted(set(saved) - set(self.parameters))
@@ -195,7 +212,7 @@ class Isolation:
 
     def _flat_scores(self, name: str, scores: Tensor) -> Tensor:
         """Scores in the parameter's order of memory."""
-        parameter, scores = self.parameters[name], scores.detach()
+        parameter, scores = local(self.parameters[name]), scores.detach()
         if scores.stride() == parameter.stride() and scores.device == parameter.device:
             return flat_view(scores)
         return flat_view(torch.empty_like(parameter, dtype=torch.float32).copy_(scores))

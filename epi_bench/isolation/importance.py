@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from epi_bench.errors import UserError
 from epi_bench.isolation.protection import flat_view
-from epi_bench.isolation.sharding import local
+from epi_bench.isolation.sharding import local, processes_of
 
 ImportanceMode = Literal["ema", "ema_bf16", "factored", "optimizer"]
 """How importance is kept."""
@@ -50,6 +50,7 @@ class Importance(ABC):
         self.beta = beta
         self.offload = offload
         self._parameters = parameters
+        self._processes = processes_of(parameters.values())
 
     @property
     def values(self) -> Mapping[str, Tensor]:
@@ -65,7 +66,7 @@ class Importance(ABC):
                 reads all gradients once more.
 
         Returns:
-            Whether they were finite; otherwise nothing has been changed.
+            Whether they were finite, in every process; otherwise nothing has been changed.
         """
         gradients = {
             name: local(parameter.grad)
@@ -73,7 +74,8 @@ class Importance(ABC):
             if parameter.grad is not None
         }
         if finite is None:
-            finite = _all_finite(list(gradients.values()))
+            here = _all_finite(list(gradients.values()))
+            finite = bool(self._processes.minimum(torch.tensor(int(here))))
         if finite:
             self._take(gradients)
         return finite
@@ -237,6 +239,7 @@ class FactoredSquaredGradientAverage(Importance):
     ) -> None:
         super().__init__(parameters, beta, offload)
         self._kept: dict[str, Tensor] = {}
+        self._whole: dict[str, tuple[Tensor, Tensor]] = {}
         for name, parameter in parameters.items():
             tensor = local(parameter.detach())
             device = torch.device("cpu") if offload else tensor.device
@@ -266,15 +269,36 @@ class FactoredSquaredGradientAverage(Importance):
                 kept = self._kept[key]
                 kept.add_(mean.to(kept.device), alpha=1 - self.beta)
 
+    @property
+    def values(self) -> Mapping[str, Tensor]:
+        self._whole = self._put_together()
+        return super().values
+
     def _value(self, name: str) -> Tensor:
         if name in self._kept:
             return self._kept[name]
-        rows, columns = self._kept[f"{name}#rows"], self._kept[f"{name}#columns"]
-        mean = rows.mean()
+        rows = self._kept[f"{name}#rows"]
+        mean, columns = self._whole[name]
         if not bool(mean > 0):
             return torch.zeros(local(self._parameters[name]).shape, device=rows.device)
         product = torch.outer(rows / mean, columns)
         return product.view(local(self._parameters[name]).shape)
+
+    def _put_together(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Mean over the rows and the columns of each matrix, over all processes that hold rows."""
+        whole = {}
+        for name in self._parameters:
+            if name in self._kept:
+                continue
+            rows, columns = self._kept[f"{name}#rows"], self._kept[f"{name}#columns"]
+            if self._processes.count == 1:
+                whole[name] = (rows.mean(), columns)
+                continue
+            count = torch.full((1,), float(rows.numel()), device=rows.device)
+            sums = torch.cat([count, rows.sum().view(1), columns * rows.numel()])
+            total = self._processes.sum(sums)
+            whole[name] = (total[1] / total[0], total[2:] / total[0])
+        return whole
 
     def _tensors(self) -> dict[str, Tensor]:
         return dict(self._kept)

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from epi_bench.isolation.sharding import Processes
+
 MODULE_KINDS = (
     ("embedding", ("embed", "wte", "wpe", "lm_head")),
     ("norm", ("norm", "ln_")),
@@ -25,11 +27,13 @@ class MaskHistory:
     """Statistics of a mask that moves; keeps the last and the first mask as packed bits.
 
     Args:
-        sizes: Elements of each tensor by name.
+        sizes: Elements of each tensor by name, over all processes.
+        processes: Over which the tensors are spread.
     """
 
-    def __init__(self, sizes: Mapping[str, int]) -> None:
+    def __init__(self, sizes: Mapping[str, int], processes: Processes | None = None) -> None:
         self._sizes = sizes
+        self._processes = processes or Processes()
         self._first: dict[str, Tensor] = {}
         self._last: dict[str, Tensor] = {}
         self._statistics: dict[str, float] = {}
@@ -37,13 +41,13 @@ class MaskHistory:
     def add(self, masks: Mapping[str, Tensor]) -> None:
         """Take in the mask of a refresh."""
         packed = {name: pack_bits(mask) for name, mask in masks.items()}
-        counts = {name: _count_bits(bits) for name, bits in packed.items()}
+        counts = self._counts(packed)
         ratio = sum(counts.values()) / sum(self._sizes.values())
         self._statistics = {"achieved_ratio": ratio, "jaccard_chance": ratio / (2 - ratio)}
         if self._last:
-            previous = _overlap(packed, self._last)
+            previous = self._overlap(packed, self._last)
             self._statistics["jaccard_previous"] = previous
-            self._statistics["jaccard_first"] = _overlap(packed, self._first)
+            self._statistics["jaccard_first"] = self._overlap(packed, self._first)
             self._statistics["churn"] = 1 - previous
         self._statistics |= self._shares(counts)
         self._last = packed
@@ -68,6 +72,17 @@ class MaskHistory:
         """Take up first and last mask."""
         self._first = {k[6:]: v for k, v in state.items() if k.startswith("first.")}
         self._last = {k[5:]: v for k, v in state.items() if k.startswith("last.")}
+
+    def _counts(self, packed: Mapping[str, Tensor]) -> dict[str, int]:
+        """Bits set in each tensor, over all processes."""
+        here = torch.tensor([_count_bits(bits) for bits in packed.values()])
+        return dict(zip(packed, self._processes.sum(here).tolist(), strict=True))
+
+    def _overlap(self, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
+        """Jaccard index ``|A and B| / |A or B|`` of packed masks; two empty sets overlap fully."""
+        both = sum(self._counts({n: bits & second[n] for n, bits in first.items()}).values())
+        either = sum(self._counts({n: bits | second[n] for n, bits in first.items()}).values())
+        return both / either if either else 1.0
 
     def _shares(self, counts: Mapping[str, int]) -> dict[str, float]:
         protected: dict[str, int] = {}
@@ -103,10 +118,3 @@ def _count_bits(packed: Tensor) -> int:
     """How many bits are set."""
     occurrences = np.bincount(packed.numpy(), minlength=256)
     return int(occurrences @ BITS_OF_BYTE)
-
-
-def _overlap(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
-    """Jaccard index ``|A and B| / |A or B|`` of packed masks; two empty sets overlap fully."""
-    both = sum(_count_bits(bits & second[name]) for name, bits in first.items())
-    either = sum(_count_bits(bits | second[name]) for name, bits in first.items())
-    return both / either if either else 1.0

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from epi_bench.isolation.bit_mask import BitMask
+from epi_bench.isolation.sharding import local
 
 MANY_FROM = 0.2
 """Protected share of a tensor from which bits and a full copy are faster than positions."""
@@ -82,7 +83,8 @@ class ProtectedWeights:
     which more than :data:`MANY_FROM` is protected, 4 1/8 bytes a weight (bits and copy).
 
     Args:
-        parameters: By name; all tensors are filled densely.
+        parameters: By name; all tensors are filled densely. Of sharded ones this process's part
+            is held.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
@@ -101,7 +103,7 @@ class ProtectedWeights:
             count = int(mask.count_nonzero())
             if not count:
                 continue
-            flat = flat_view(self._parameters[name])
+            flat = flat_view(local(self._parameters[name]))
             if count > MANY_FROM * flat.numel():
                 bits = BitMask(mask, flat.element_size())
                 self._saved[name] = _SavedMany(bits, flat.clone())
@@ -115,19 +117,18 @@ class ProtectedWeights:
     def restore(self) -> None:
         """Write the stored values back, bit for bit."""
         for name, saved in self._saved.items():
-            saved.write_back(flat_view(self._parameters[name]))
+            saved.write_back(flat_view(local(self._parameters[name])))
 
     def masks(self) -> dict[str, Tensor]:
         """For each parameter its flat boolean mask, in the order of memory."""
         masks = {}
         for name, parameter in self._parameters.items():
             saved = self._saved.get(name)
+            part = local(parameter)
             if saved is None:
-                masks[name] = torch.zeros(
-                    parameter.numel(), dtype=torch.bool, device=parameter.device
-                )
+                masks[name] = torch.zeros(part.numel(), dtype=torch.bool, device=part.device)
             else:
-                masks[name] = saved.mask(parameter.numel())
+                masks[name] = saved.mask(part.numel())
         return masks
 
     def bytes(self) -> int:
