@@ -203,6 +203,7 @@ class Experiment:
 
             self.observer.stage(f"training {plan.name}")
             loop.train(experience, self._on_step, pauses, score_midway)
+            self._diagnose(loop.steps_done)
             self._probe(probe, loop.model)
             if experience is self.prepared.experiences[-1]:
                 final = strategy.finalize_model(loop.model)
@@ -231,10 +232,15 @@ class Experiment:
             mean = math.fsum(self._pending_losses) / len(self._pending_losses)
             self.measurements.losses.append((step.number, mean))
             self._pending_losses.clear()
-            values = self.prepared.strategy.diagnostics()
-            if values:
-                self.measurements.diagnostics.append((step.number, values))
-                self.observer.diagnostics(step.number, values)
+            if not last:  # after an experience the strategy is asked once it has ended it
+                self._diagnose(step.number)
+
+    def _diagnose(self, step: int) -> None:
+        """What the strategy has to report after a step."""
+        values = self.prepared.strategy.diagnostics()
+        if values:
+            self.measurements.diagnostics.append((step, values))
+            self.observer.diagnostics(step, values)
 
     def _score(self, row: str, model: Any, evaluator: Evaluator) -> None:
         self.observer.stage("scoring")

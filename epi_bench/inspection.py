@@ -1,4 +1,4 @@
-"""How a run's mask moved: drift over the steps, and which kinds of module were protected.
+"""How a run's mask moved: drift over the steps, what was protected where, overlap between tasks.
 
 Reads what the strategy reported while it trained (``mask_statistics`` of a record); no model is
 loaded and nothing is trained.
@@ -6,18 +6,18 @@ loaded and nothing is trained.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from epi_bench.errors import UserError
-from epi_bench.record import RunRecord, load_record
+from epi_bench.record import Diagnostics, RunRecord, load_record
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+SHARE = "protected_"
+"""Begins the name of a protected share."""
 
-FORMATS = (".png", ".svg", ".pdf")
-"""File types that figures are written as."""
+EXPERIENCE = "jaccard_experience_"
+"""Begins the name of the overlap with the mask at an experience's end, counted from 1."""
 
 DRIFT_LINES = {
     "jaccard_previous": "with the previous mask",
@@ -25,6 +25,19 @@ DRIFT_LINES = {
     "jaccard_chance": "two random masks of this size",
 }
 """Statistics of the drift panel and what they are called there."""
+
+
+@dataclass(frozen=True)
+class TaskOverlap:
+    """How much the masks at the ends of the experiences have in common.
+
+    Attributes:
+        experiences: Names of those that ended with a mask.
+        jaccard: ``jaccard[i][j]`` of the experiences i and j, symmetric, 1 on the diagonal.
+    """
+
+    experiences: tuple[str, ...]
+    jaccard: tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -36,13 +49,21 @@ class MaskTrace:
         drift: Jaccard indices by the names of :data:`DRIFT_LINES`, one value a step, ``None`` where
             there was nothing to compare with.
         protected: Protected share of each kind of module, in [0, 1], one value a step.
+        layers: The same of each layer of the stack, by ``layer_<number>`` from 0; empty where the
+            parameters' names tell no layers.
         boundaries: Name of each experience and its last optimizer step.
+        overlap: Jaccard index of the masks at the ends of every two experiences that had one, as a
+            matrix, with the experiences' names; empty if the run kept none.
+        chance: Overlap of two random masks of the last mask's size.
     """
 
     steps: tuple[int, ...]
     drift: dict[str, tuple[float | None, ...]]
     protected: dict[str, tuple[float, ...]]
+    layers: dict[str, tuple[float, ...]]
     boundaries: tuple[tuple[str, int], ...]
+    overlap: TaskOverlap
+    chance: float
 
 
 def find_record(run: Path) -> RunRecord:
@@ -74,7 +95,10 @@ def trace_mask(record: RunRecord) -> MaskTrace:
             f"run {record.run_id} ({record.strategy.name}) has no mask statistics: "
             "only strategies that protect weights report them"
         )
-    kinds = sorted({k for point in points for k in point.values if k.startswith("protected_")})
+    shares = {k for point in points for k in point.values if k.startswith(SHARE)}
+    layers = sorted(
+        (k for k in shares if k.startswith(f"{SHARE}layer_")), key=lambda k: int(k.split("_")[-1])
+    )
     last = 0
     boundaries = []
     for experience in record.experiences:
@@ -83,79 +107,36 @@ def trace_mask(record: RunRecord) -> MaskTrace:
     return MaskTrace(
         steps=tuple(point.step for point in points),
         drift={name: tuple(point.values.get(name) for point in points) for name in DRIFT_LINES},
-        protected={
-            kind.removeprefix("protected_"): tuple(
-                point.values.get(kind) or 0.0 for point in points
-            )
-            for kind in kinds
-        },
+        protected=_shares(points, sorted(shares - set(layers))),
+        layers=_shares(points, layers),
         boundaries=tuple(boundaries),
+        overlap=_overlap(points, boundaries),
+        chance=points[-1].values["jaccard_chance"] or 0.0,
     )
 
 
-def draw_mask(record: RunRecord, path: Path) -> None:
-    """Draw drift and protected shares of one run into a file.
-
-    Args:
-        record: Of a run whose strategy protects weights.
-        path: Where to; its ending (one of :data:`FORMATS`) says as what.
-
-    Raises:
-        UserError: If the ending is another, matplotlib is not installed, or there is no mask.
-    """
-    if path.suffix.lower() not in FORMATS:
-        raise UserError(f"cannot draw into {path}: the name must end in {', '.join(FORMATS)}")
-    trace = trace_mask(record)
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError(
-            'figures need matplotlib, which is not installed: pip install "epi-bench[plot]"'
-        ) from error
-    figure = Figure(figsize=(9, 6), layout="constrained")
-    drift, shares = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    name, seed = record.strategy.name, record.spec.seed
-    figure.suptitle(f"{name}, {record.spec.stream.kind} stream, seed {seed}")
-    _draw_drift(drift, trace)
-    _draw_shares(shares, trace)
-    try:
-        figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+def _shares(points: Sequence[Diagnostics], keys: Sequence[str]) -> dict[str, tuple[float, ...]]:
+    return {
+        key.removeprefix(SHARE): tuple(point.values.get(key) or 0.0 for point in points)
+        for key in keys
+    }
 
 
-def _draw_drift(axes: Axes, trace: MaskTrace) -> None:
-    """Jaccard indices over the steps; dashed lines where experiences end."""
-    for name, label in DRIFT_LINES.items():
-        points = [
-            (s, v) for s, v in zip(trace.steps, trace.drift[name], strict=True) if v is not None
-        ]
-        if points:
-            style = ":" if name == "jaccard_chance" else "-"
-            axes.plot(*zip(*points, strict=True), style, marker=".", label=label)
-    begin = 0
-    for name, end in trace.boundaries:
-        axes.axvline(end, linestyle="--", color="grey", linewidth=0.8)
-        axes.text((begin + end) / 2, 1.03, name, ha="center", fontsize="small")
-        begin = end
-    axes.set_ylim(0, 1.1)
-    axes.set_ylabel("overlap (Jaccard)")
-    axes.legend(loc="lower left", fontsize="small")
-
-
-def _draw_shares(axes: Axes, trace: MaskTrace) -> None:
-    """A heat map: one row a kind of module, colour for its protected share."""
-    kinds = list(trace.protected)
-    edges = [0.0, *((a + b) / 2 for a, b in zip(trace.steps, trace.steps[1:], strict=False))]
-    edges = [max(trace.steps[0] - 0.5, 0.0), *edges[1:], trace.steps[-1] + 0.5]
-    mesh = axes.pcolormesh(
-        edges,
-        range(len(kinds) + 1),
-        [trace.protected[kind] for kind in kinds],
-        vmin=0,
-        vmax=1,
-        cmap="viridis",
+def _overlap(points: Sequence[Diagnostics], boundaries: Sequence[tuple[str, int]]) -> TaskOverlap:
+    """The matrix, from what was measured when each experience ended."""
+    at = {point.step: point.values for point in points}
+    ends = [(name, at[end]) for name, end in boundaries if end in at]
+    earlier = [
+        [values[key] for number in range(1, row + 1) if (key := f"{EXPERIENCE}{number}") in values]
+        for row, (_, values) in enumerate(ends)
+    ]
+    if any(len(values) != row for row, values in enumerate(earlier)):
+        return TaskOverlap((), ())  # a record from before this was measured
+    size = range(len(ends))
+    return TaskOverlap(
+        experiences=tuple(name for name, _ in ends),
+        jaccard=tuple(
+            tuple(1.0 if i == j else earlier[max(i, j)][min(i, j)] or 0.0 for j in size)
+            for i in size
+        ),
     )
-    axes.set_yticks([row + 0.5 for row in range(len(kinds))], kinds)
-    axes.set_xlabel("optimizer step")
-    axes.figure.colorbar(mesh, ax=axes, label="protected share")

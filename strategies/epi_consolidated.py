@@ -141,12 +141,13 @@ class EPIConsolidated(IsolationStrategy):
             new = unit_mean(importance)
             self._elastic.fix({k: v + before[k] if before else v for k, v in new.items()})
         self._begin_anew()
+        super().end_experience(experience)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The engine's state, and what has been kept of finished experiences."""
         state = super().state_dict()
         if self._finished:
-            state["progress"] = torch.tensor([self._finished, self._refreshes])
+            state["finished"] = torch.tensor(self._finished)
             state |= {f"past.{name}": tensor for name, tensor in self._past.items()}
             state |= {f"elastic.{k}": v for k, v in self._elastic.state_dict().items()}
         return state
@@ -154,9 +155,9 @@ class EPIConsolidated(IsolationStrategy):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take up all of it."""
         super().load_state_dict(state)
-        if "progress" not in state:
+        if "finished" not in state:
             return
-        self._finished, self._refreshes = state["progress"].tolist()
+        self._finished = int(state["finished"])
         self._past = _part(state, "past.")
         self._elastic.load_state_dict(_part(state, "elastic."))
 

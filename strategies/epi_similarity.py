@@ -109,6 +109,7 @@ class EPISimilarity(IsolationStrategy):
         """Keep what was important for it."""
         if self.ratio > 0 or self.pull > 0:
             self._past.append(self._fisher(experience, "end"))
+        super().end_experience(experience)
 
     def diagnostics(self) -> dict[str, float]:
         """The mask's statistics and the similarity with each past experience."""
@@ -120,7 +121,6 @@ class EPISimilarity(IsolationStrategy):
         """The engine's state, the importance of every past experience and the similarities."""
         state = super().state_dict()
         if self._past:
-            state["refreshes"] = torch.tensor(self._refreshes)
             state["similarities"] = torch.tensor(self._similarities, dtype=torch.float64)
             state |= {f"elastic.{k}": v for k, v in self._elastic.state_dict().items()}
         for index, past in enumerate(self._past):
@@ -134,7 +134,6 @@ class EPISimilarity(IsolationStrategy):
         while past := _part(state, f"past.{len(self._past)}."):
             self._past.append(past)
         if self._past:
-            self._refreshes = int(state["refreshes"])
             self._similarities = state["similarities"].tolist()
             self._elastic.load_state_dict(_part(state, "elastic."))
 

@@ -72,3 +72,4 @@ class StaticMask(IsolationStrategy):
         if self.measure == "first_experience" and not self._refreshes and self.ratio > 0:
             self.refresh()
             self._refreshes += 1
+        super().end_experience(experience)

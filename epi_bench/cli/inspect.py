@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from epi_bench.inspection import TaskOverlap
 
 
 def inspect(
@@ -17,13 +20,15 @@ def inspect(
         typer.Option(metavar="FILE", help="Draw into this file: .png, .svg or .pdf."),
     ] = None,
 ) -> None:
-    """Show how a run's mask moved and which kinds of module it protected.
+    """Show how a run's mask moved and what it protected.
 
     Prints the overlap (Jaccard) of the mask with the previous and the first
-    one, beside that of two random masks of its size, and the protected share
-    by kind of module. --output draws the same over all steps.
+    one, beside that of two random masks of its size, the protected share by
+    kind of module, and the overlap between the experiences' masks. --output
+    draws the same over all steps, with the protected share by layer.
     """
-    from epi_bench.inspection import draw_mask, find_record, trace_mask
+    from epi_bench.inspection import find_record, trace_mask
+    from epi_bench.mask_figure import draw_mask
 
     record = find_record(run)
     trace = trace_mask(record)
@@ -36,3 +41,16 @@ def inspect(
         numbers = [values[row] for values in (*trace.drift.values(), *trace.protected.values())]
         cells = [f"{step:>9}", *(f"{'–' if n is None else f'{n:.3f}':>9}" for n in numbers)]
         typer.echo("  ".join(cells))
+    _print_overlap(trace.overlap)
+
+
+def _print_overlap(overlap: TaskOverlap) -> None:
+    """The matrix of the experiences' masks."""
+    names = overlap.experiences
+    if len(names) < 2:
+        return
+    width = max(9, *map(len, names))
+    typer.echo(f"\n{'':{width}}  " + "  ".join(f"{name:>{width}}" for name in names))
+    for name, row in zip(names, overlap.jaccard, strict=True):
+        cells = [f"{value:>{width}.3f}" for value in row]
+        typer.echo("  ".join([f"{name:{width}}", *cells]))

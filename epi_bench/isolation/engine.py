@@ -140,6 +140,13 @@ class Isolation:
         """Protect nothing."""
         self._weights.protect({})
 
+    def end_experience(self) -> None:
+        """Keep the present mask for comparison: the statistics tell its overlap with earlier ones.
+
+        Costs up to one bit a parameter; does nothing before the first refresh.
+        """
+        self._history.end_experience()
+
     @property
     def masks(self) -> dict[str, Tensor]:
         """For each parameter, or this process's part of it, a flat mask in the order of memory."""

@@ -1,8 +1,9 @@
-"""How a protected set moves: overlap with the previous and the first mask, share by module."""
+"""How a protected set moves: overlap with earlier masks, and its share by module and layer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -19,12 +20,17 @@ MODULE_KINDS = (
 """Kinds of modules and the parts of parameter names that tell them, first match wins."""
 
 
+LAYER_NUMBER = re.compile(r"(?:^|\.)(?:layers|layer|blocks|block|h)\.(\d+)\.")
+"""Where a parameter's name tells the layer of the stack that it belongs to."""
+
 BITS_OF_BYTE = np.array([byte.bit_count() for byte in range(256)])
 """How many bits are set in each byte."""
 
 
 class MaskHistory:
-    """Statistics of a mask that moves; keeps the last and the first mask as packed bits.
+    """Statistics of a mask that moves; keeps earlier masks as packed bits.
+
+    Kept are the first mask, the last, and the one at the end of each experience.
 
     Args:
         sizes: Elements of each tensor by name, over all processes.
@@ -36,11 +42,13 @@ class MaskHistory:
         self._processes = processes or Processes()
         self._first: dict[str, Tensor] = {}
         self._last: dict[str, Tensor] = {}
+        self._experiences: list[dict[str, Tensor]] = []
         self._statistics: dict[str, float] = {}
 
     def add(self, masks: Mapping[str, Tensor]) -> None:
         """Take in the mask of a refresh."""
-        packed = {name: pack_bits(mask) for name, mask in masks.items()}
+        kept = [self._first, self._last, *self._experiences]
+        packed = {name: _kept_once(name, pack_bits(m), kept) for name, m in masks.items()}
         counts = self._counts(packed)
         ratio = sum(counts.values()) / sum(self._sizes.values())
         self._statistics = {"achieved_ratio": ratio, "jaccard_chance": ratio / (2 - ratio)}
@@ -53,25 +61,42 @@ class MaskHistory:
         self._last = packed
         self._first = self._first or self._last
 
+    def end_experience(self) -> None:
+        """Keep the last mask as that of an experience, and compare it with those before.
+
+        From now until the mask moves, the statistics have ``jaccard_experience_<k>``, its overlap
+        with the mask at the end of experience k, counted from 1.
+        """
+        for number, earlier in enumerate(self._experiences, start=1):
+            overlap = self._overlap(self._last, earlier)
+            self._statistics[f"jaccard_experience_{number}"] = overlap
+        self._experiences.append(self._last)
+
     def statistics(self) -> dict[str, float]:
         """Of the last refresh."""
         return dict(self._statistics)
 
     def bytes(self) -> int:
-        """Bytes held: at most two bits a parameter."""
-        held = {id(bits): bits for bits in [*self._first.values(), *self._last.values()]}
+        """Bytes held: at most two bits a parameter, and one for each finished experience."""
+        masks = [self._first, self._last, *self._experiences]
+        held = {id(bits): bits for mask in masks for bits in mask.values()}
         return sum(bits.numel() for bits in held.values())
 
     def state_dict(self) -> dict[str, Tensor]:
-        """First and last mask."""
-        return {f"first.{k}": v for k, v in self._first.items()} | {
-            f"last.{k}": v for k, v in self._last.items()
-        }
+        """First mask, last mask, and those of the experiences."""
+        masks = {"first": self._first, "last": self._last}
+        masks |= {f"experience {n}": mask for n, mask in enumerate(self._experiences, start=1)}
+        return {f"{which}.{k}": v for which, mask in masks.items() for k, v in mask.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take up first and last mask."""
-        self._first = {k[6:]: v for k, v in state.items() if k.startswith("first.")}
-        self._last = {k[5:]: v for k, v in state.items() if k.startswith("last.")}
+        """Take up those masks; equal ones share their memory, as before."""
+        masks: dict[str, dict[str, Tensor]] = {}
+        for key, bits in state.items():
+            which, _, name = key.partition(".")
+            masks.setdefault(which, {})[name] = _kept_once(name, bits, masks.values())
+        self._first = masks.pop("first", {})
+        self._last = masks.pop("last", {})
+        self._experiences = [masks[f"experience {n + 1}"] for n in range(len(masks))]
 
     def _counts(self, packed: Mapping[str, Tensor]) -> dict[str, int]:
         """Bits set in each tensor, over all processes."""
@@ -88,10 +113,11 @@ class MaskHistory:
         protected: dict[str, int] = {}
         sizes: dict[str, int] = {}
         for name, count in counts.items():
-            kind = module_kind(name)
-            protected[kind] = protected.get(kind, 0) + count
-            sizes[kind] = sizes.get(kind, 0) + self._sizes[name]
-        return {f"protected_{kind}": protected[kind] / sizes[kind] for kind in sorted(sizes)}
+            for part in (module_kind(name), layer_of(name)):
+                if part is not None:
+                    protected[part] = protected.get(part, 0) + count
+                    sizes[part] = sizes.get(part, 0) + self._sizes[name]
+        return {f"protected_{part}": protected[part] / sizes[part] for part in sorted(sizes)}
 
 
 def module_kind(name: str) -> str:
@@ -103,6 +129,12 @@ def module_kind(name: str) -> str:
     return "other"
 
 
+def layer_of(name: str) -> str | None:
+    """``layer_<number>`` of the stack's layer, from 0; ``None`` for what is in none."""
+    found = LAYER_NUMBER.search(name)
+    return f"layer_{found.group(1)}" if found else None
+
+
 def pack_bits(mask: Tensor) -> Tensor:
     """A flat boolean mask as bytes of eight bits, the first the least, on the CPU."""
     return torch.from_numpy(np.packbits(mask.cpu().numpy(), bitorder="little"))
@@ -112,6 +144,12 @@ def unpack_bits(packed: Tensor, size: int) -> Tensor:
     """The mask that :func:`pack_bits` packed."""
     bits = np.unpackbits(packed.cpu().numpy(), count=size, bitorder="little")
     return torch.from_numpy(bits.view(np.bool_))
+
+
+def _kept_once(name: str, bits: Tensor, kept: Iterable[Mapping[str, Tensor]]) -> Tensor:
+    """The bits, or what is kept already of this tensor, if it is the same."""
+    same = (mask[name] for mask in kept if name in mask)
+    return next((known for known in same if torch.equal(known, bits)), bits)
 
 
 def _count_bits(packed: Tensor) -> int:

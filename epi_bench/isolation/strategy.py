@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
+
 from epi_bench.errors import UserError
 from epi_bench.isolation.engine import Isolation
 from epi_bench.isolation.importance import no_second_moment
@@ -102,13 +104,16 @@ class IsolationStrategy(Strategy):
             self._refreshes += 1
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The engine's state."""
-        return self.isolation.state_dict() if self._engine else {}
+        """The engine's state, and how often the mask has moved."""
+        if self._engine is None:
+            return {}
+        return {**self._engine.state_dict(), "refreshes": torch.tensor(self._refreshes)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take up the engine's state."""
+        """Take both up."""
         if state:
             self.isolation.load_state_dict(state)
+            self._refreshes = int(state["refreshes"])
 
     def state_bytes(self) -> int:
         """Bytes of importance, mask and saved values."""
@@ -121,4 +126,6 @@ class IsolationStrategy(Strategy):
         return {"refreshes": float(self._refreshes), **self._engine.statistics()}
 
     def end_experience(self, experience: Experience) -> None:
-        """Nothing; subclasses may measure or consolidate here."""
+        """Keep the mask for comparison; subclasses that choose one here do so before."""
+        if self._engine is not None and self._refreshes:
+            self._engine.end_experience()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from epi_bench.errors import UserError
-from epi_bench.inspection import draw_mask, find_record, trace_mask
+from epi_bench.inspection import find_record, trace_mask
+from epi_bench.mask_figure import draw_mask
 from epi_bench.record import Diagnostics, ExperienceRecord, save_record
 
 POINTS = (
@@ -20,6 +21,19 @@ POINTS = (
             "jaccard_chance": 1 / 3,
             "jaccard_previous": 0.8,
             "jaccard_first": 0.8,
+            "protected_mlp": 0.75,
+            "protected_layer_10": 0.5,
+            "protected_layer_2": 0.25,
+        },
+    ),
+    Diagnostics(
+        step=35,
+        values={
+            "achieved_ratio": 0.5,
+            "jaccard_chance": 1 / 3,
+            "jaccard_previous": 0.6,
+            "jaccard_first": 0.5,
+            "jaccard_experience_1": 0.4,
             "protected_mlp": 0.75,
         },
     ),
@@ -38,10 +52,21 @@ def record(make_run):
 
 def test_statistics_are_sorted_by_what_they_are_about(record):
     trace = trace_mask(record)
-    assert trace.steps == (20, 30)
-    assert trace.drift["jaccard_previous"] == (None, 0.8)
-    assert trace.protected == {"mlp": (0.25, 0.75)}
+    assert trace.steps == (20, 30, 35)
+    assert trace.drift["jaccard_previous"] == (None, 0.8, 0.6)
+    assert trace.protected == {"mlp": (0.25, 0.75, 0.75)}
+    assert list(trace.layers) == ["layer_2", "layer_10"]
+    assert trace.layers["layer_10"] == (0, 0.5, 0)
     assert trace.boundaries == (("a", 20), ("b", 35))
+    assert trace.overlap.experiences == ("a", "b")
+    assert trace.overlap.jaccard == ((1, 0.4), (0.4, 1))
+
+
+def test_a_record_without_the_overlap_of_tasks_is_shown_all_the_same(record):
+    older = record.model_copy(
+        update={"mask_statistics": (*POINTS[:3], POINTS[1].model_copy(update={"step": 35}))}
+    )
+    assert trace_mask(older).overlap.experiences == ()
 
 
 @pytest.mark.parametrize("ending", ["png", "svg"])
@@ -75,4 +100,9 @@ def test_the_command_prints_every_point(record, tmp_path, monkeypatch, capsys):
         ["step", "previous", "first", "chance", "mlp"],
         ["20", "–", "–", "0.333", "0.250"],
         ["30", "0.800", "0.800", "0.333", "0.750"],
+        ["35", "0.600", "0.500", "0.333", "0.750"],
+        [],
+        ["a", "b"],
+        ["a", "1.000", "0.400"],
+        ["b", "0.400", "1.000"],
     ]

@@ -11,7 +11,12 @@ from torch import nn
 from epi_bench.errors import UserError
 from epi_bench.isolation import Isolation
 from epi_bench.isolation.bit_mask import BitMask
-from epi_bench.isolation.mask_statistics import MaskHistory, pack_bits, unpack_bits
+from epi_bench.isolation.mask_statistics import (
+    MaskHistory,
+    layer_of,
+    pack_bits,
+    unpack_bits,
+)
 from epi_bench.isolation.protection import ProtectedWeights, flat_view
 
 OPTIMIZERS = {
@@ -283,3 +288,44 @@ def test_values_out_of_range_are_refused(options, message):
 def test_a_model_without_trainable_parameters_is_refused():
     with pytest.raises(UserError, match="no trainable parameters"):
         Isolation(_model().requires_grad_(False).named_parameters())
+
+
+def test_the_masks_of_experiences_are_kept_and_compared():
+    history = MaskHistory({"w": 4})
+    masks = [torch.tensor(bits).bool() for bits in ([1, 1, 0, 0], [0, 1, 1, 0], [1, 1, 0, 0])]
+    seen = []
+    for mask in masks:
+        history.add({"w": mask})
+        assert not any("experience" in name for name in history.statistics())
+        history.end_experience()
+        seen.append(history.statistics())
+    assert "jaccard_experience_1" not in seen[0]
+    assert seen[1]["jaccard_experience_1"] == pytest.approx(1 / 3)
+    assert seen[2]["jaccard_experience_1"] == 1
+    assert seen[2]["jaccard_experience_2"] == pytest.approx(1 / 3)
+    assert history.bytes() == 2  # of four masks two are different, of one byte each
+    resumed = MaskHistory({"w": 4})
+    resumed.load_state_dict(history.state_dict())
+    assert resumed.bytes() == 2
+    for each in (history, resumed):
+        each.add({"w": masks[1]})
+        each.end_experience()
+    assert resumed.statistics() == history.statistics()
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("model.layers.12.self_attn.q_proj.weight", "layer_12"),
+        ("transformer.h.0.mlp.c_fc.weight", "layer_0"),
+        ("gpt_neox.layers.3.attention.dense.bias", "layer_3"),
+        ("model.embed_tokens.weight", None),
+        ("model.norm.weight", None),
+    ],
+)
+def test_the_layer_is_told_from_the_name(name, layer):
+    assert layer_of(name) == layer
+    history = MaskHistory({name: 2})
+    history.add({name: torch.tensor([True, False])})
+    shares = {k for k in history.statistics() if k.startswith("protected_layer")}
+    assert shares == ({f"protected_{layer}"} if layer else set())
