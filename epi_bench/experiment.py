@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from epi_bench.config import spec_to_toml
 from epi_bench.observer import EventLog, Observers, RunObserver, StepReport
 from epi_bench.preparation import PreparedRun
-from epi_bench.record import RunRecord, save_record
+from epi_bench.record import RunRecord
+from epi_bench.record_file import save_record
 from epi_bench.strategy import Step
 from epi_bench.workspace import Workspace
 

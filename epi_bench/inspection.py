@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from epi_bench.errors import UserError
-from epi_bench.record import Diagnostics, RunRecord, load_record
+from epi_bench.record import Diagnostics, RunRecord
+from epi_bench.record_file import load_record
 
 SHARE = "protected_"
 """Begins the name of a protected share."""

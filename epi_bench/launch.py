@@ -17,7 +17,8 @@ from epi_bench.identity import run_id
 from epi_bench.judge import JudgeSettings
 from epi_bench.leaderboard import publish
 from epi_bench.observer import RunObserver
-from epi_bench.record import RunRecord, load_record, save_record
+from epi_bench.record import RunRecord
+from epi_bench.record_file import load_record, save_record
 from epi_bench.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -73,6 +73,7 @@ def _draw_drift(axes: Axes, trace: MaskTrace) -> None:
         axes.axvline(end, linestyle="--", color="grey", linewidth=0.8)
         axes.text((begin + end) / 2, 1.12, name, ha="center", fontsize="small")
         begin = end
+    axes.set_xlim(0, begin)
     axes.set_ylim(0, 1.1)
     axes.set_ylabel("overlap (Jaccard)")
     axes.legend(loc="lower left", fontsize="small")

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from epi_bench.errors import UserError
-from epi_bench.record import RunRecord, load_record
+from epi_bench.record import RunRecord
+from epi_bench.record_file import load_record
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 
-from epi_bench.record import RunRecord, load_record
+from epi_bench.record import RunRecord
+from epi_bench.record_file import load_record
 
 LEFT, RIGHT = "full_sft", "epi"
 

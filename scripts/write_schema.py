@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from epi_bench.atomic import write_atomically
-from epi_bench.record import record_schema
+from epi_bench.record_file import record_schema
 
 SCHEMA_FILE = (
     Path(__file__).resolve().parent.parent / "epi_bench/data/schema/run_record.schema.json"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from epi_bench.record import load_record
+from epi_bench.record_file import load_record
 
 PAGE = (Path(__file__).parents[1] / "docs" / "own_data.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"<!-- test: file ([\w.]+) -->\n```\w+\n(.*?)```", PAGE, re.DOTALL))

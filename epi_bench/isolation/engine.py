@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from epi_bench.errors import UserError
-from epi_bench.isolation.importance import ImportanceMode, OptimizerMoment, create_importance
+from epi_bench.isolation.importance_modes import ImportanceMode, create_importance
 from epi_bench.isolation.mask_statistics import MaskHistory, pack_bits, unpack_bits
 from epi_bench.isolation.normalisation import Normalisation
+from epi_bench.isolation.optimizer_moment import OptimizerMoment
 from epi_bench.isolation.protection import ProtectedWeights, flat_view
 from epi_bench.isolation.selection import select
 from epi_bench.isolation.sharding import local, processes_of
@@ -37,7 +38,7 @@ class Isolation:
         largest: Protect the most important weights; ``False`` protects the least important.
         importance: How importance is kept, with its bytes a parameter: ``ema`` (4), ``ema_bf16``
             (2), ``factored`` (about 0), ``optimizer`` (0; Adam's own second moment is read, give
-            the optimizer too). See :mod:`epi_bench.isolation.importance`.
+            the optimizer too). See :mod:`epi_bench.isolation.importance_modes`.
         offload: Keep the importance in the memory of the CPU instead of beside the parameters.
         optimizer: The optimizer that ``importance="optimizer"`` reads; it may also be given later
             with :meth:`attach_optimizer`.

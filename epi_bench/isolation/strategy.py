@@ -9,7 +9,7 @@ import torch
 
 from epi_bench.errors import UserError
 from epi_bench.isolation.engine import Isolation
-from epi_bench.isolation.importance import no_second_moment
+from epi_bench.isolation.optimizer_moment import no_second_moment
 from epi_bench.strategy import Experience, Step, Strategy
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from epi_bench.record import load_record
+from epi_bench.record_file import load_record
 
 RUN = [sys.executable, "-m", "epi_bench"]
 

@@ -12,7 +12,7 @@ from epi_bench.errors import UserError
 from epi_bench.launch import RunRequest, expand, reference_spec, run_in_process
 from epi_bench.leaderboard import load_published
 from epi_bench.observer import RunObserver
-from epi_bench.record import comparable, load_record
+from epi_bench.record_file import comparable, load_record
 from epi_bench.strategy import STRATEGIES
 from epi_bench.workspace import Workspace
 

@@ -86,7 +86,7 @@ def test_an_option_added_later_makes_another_run_only_where_it_differs(name, mon
 
 
 def test_published_runs_keep_their_identity():
-    from epi_bench.record import load_record
+    from epi_bench.record_file import load_record
     from epi_bench.strategy import STRATEGIES
 
     paths = sorted(LEADERBOARDS.glob("*/*.json"))

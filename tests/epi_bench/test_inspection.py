@@ -7,7 +7,8 @@ import pytest
 from epi_bench.errors import UserError
 from epi_bench.inspection import find_record, trace_mask
 from epi_bench.mask_figure import draw_mask
-from epi_bench.record import Diagnostics, ExperienceRecord, save_record
+from epi_bench.record import Diagnostics, ExperienceRecord
+from epi_bench.record_file import save_record
 
 POINTS = (
     Diagnostics(step=10, values={}),

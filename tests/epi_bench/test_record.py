@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from epi_bench import atomic, track
 from epi_bench import record as r
+from epi_bench import record_file as files
 from epi_bench.config import complete_spec
 from epi_bench.errors import UserError
 
@@ -84,20 +85,20 @@ class TestFile:
     def test_what_is_saved_is_loaded(self, tmp_path):
         record = make_record()
         path = tmp_path / "folder" / "abc123.json"
-        r.save_record(record, path)
-        assert r.load_record(path) == record
+        files.save_record(record, path)
+        assert files.load_record(path) == record
         assert [file.name for file in path.parent.iterdir()] == ["abc123.json"]
 
     def test_saving_what_was_loaded_gives_the_same_bytes(self, tmp_path):
         path = tmp_path / "record.json"
-        r.save_record(make_record(), path)
+        files.save_record(make_record(), path)
         before = path.read_bytes()
-        r.save_record(r.load_record(path), path)
+        files.save_record(files.load_record(path), path)
         assert path.read_bytes() == before
 
     def test_missing_file(self, tmp_path):
         with pytest.raises(UserError, match=r"cannot read .*none\.json"):
-            r.load_record(tmp_path / "none.json")
+            files.load_record(tmp_path / "none.json")
 
     @pytest.mark.parametrize(
         ("text", "problem"),
@@ -118,7 +119,7 @@ class TestFile:
         path = tmp_path / "broken.json"
         path.write_text(text)
         with pytest.raises(UserError, match=problem) as caught:
-            r.load_record(path)
+            files.load_record(path)
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
 
@@ -126,31 +127,31 @@ class TestFile:
         path = tmp_path / "broken.json"
         path.write_bytes(b"\xff\xfe\x00")
         with pytest.raises(UserError, match="not a JSON file"):
-            r.load_record(path)
+            files.load_record(path)
 
     def test_unknown_keys_are_refused(self, tmp_path):
         path = tmp_path / "record.json"
-        content = json.loads(r.record_to_json(make_record()))
+        content = json.loads(files.record_to_json(make_record()))
         content["cost"]["dollars"] = 1
         path.write_text(json.dumps(content))
         with pytest.raises(UserError, match=r"cost\.dollars"):
-            r.load_record(path)
+            files.load_record(path)
 
     def test_old_versions_are_migrated_step_by_step(self, tmp_path, monkeypatch):
         def rename(content):
             identity = content.pop("identity")
             return {**content, "schema_version": 1, "run_id": identity}
 
-        monkeypatch.setattr(r, "SCHEMA_VERSION", 3)
-        monkeypatch.setattr(r, "MIGRATIONS", {1: lambda c: {**c, "identity": "x"}, 2: rename})
-        content = json.loads(r.record_to_json(make_record()))
+        monkeypatch.setattr(files, "SCHEMA_VERSION", 3)
+        monkeypatch.setattr(files, "MIGRATIONS", {1: lambda c: {**c, "identity": "x"}, 2: rename})
+        content = json.loads(files.record_to_json(make_record()))
         path = tmp_path / "record.json"
         path.write_text(json.dumps(content))
-        assert r.load_record(path).run_id == "x"
+        assert files.load_record(path).run_id == "x"
 
     def test_each_old_version_has_a_migration(self):
-        assert set(r.MIGRATIONS) == set(range(1, r.SCHEMA_VERSION))
-        assert r.RunRecord.model_fields["schema_version"].default == r.SCHEMA_VERSION
+        assert set(files.MIGRATIONS) == set(range(1, files.SCHEMA_VERSION))
+        assert r.RunRecord.model_fields["schema_version"].default == files.SCHEMA_VERSION
 
 
 class TestAtomicWriting:
@@ -231,11 +232,11 @@ class TestConsistency:
 
     def test_comparable_leaves_out_only_cost_environment_and_judge(self):
         record = make_record()
-        left = r.comparable(record)
+        left = files.comparable(record)
         assert set(record.model_dump()) - set(left) == {"cost", "environment", "judge"}
         environment = {**record.environment.model_dump(), "started_at": "2027"}
-        assert r.comparable(make_record(environment=environment)) == left
-        assert r.comparable(make_record(losses=[{"step": 1, "loss": 2.6}])) != left
+        assert files.comparable(make_record(environment=environment)) == left
+        assert files.comparable(make_record(losses=[{"step": 1, "loss": 2.6}])) != left
 
 
 class TestItemScores:

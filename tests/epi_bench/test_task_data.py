@@ -9,7 +9,8 @@ from epi_bench.cli.app import app
 from epi_bench.config import complete_spec
 from epi_bench.observer import RunObserver
 from epi_bench.preparation import prepare_run
-from epi_bench.record import RunRecord, load_record
+from epi_bench.record import RunRecord
+from epi_bench.record_file import load_record
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from torch import nn
 
 from epi_bench.errors import UserError
 from epi_bench.isolation import Isolation
-from epi_bench.isolation.importance import create_importance
+from epi_bench.isolation.importance_modes import create_importance
 
 SHAPES = {"matrix": (48, 64), "vector": (64,), "cube": (6, 5, 32)}
 SIZE = 48 * 64 + 64 + 6 * 5 * 32

@@ -23,7 +23,7 @@ from epi_bench.judge.judge import JudgedScores, open_judge
 from epi_bench.judge.verdict_cache import VerdictCache, cache_folder
 from epi_bench.launch import RunRequest, run_in_process, run_in_subprocesses
 from epi_bench.observer import RunObserver
-from epi_bench.record import comparable, load_record
+from epi_bench.record_file import comparable, load_record
 from epi_bench.task import TASKS, Example
 from epi_bench.workspace import Workspace
 
