@@ -138,10 +138,13 @@ class EvaluationSpec(Section):
         batch_size: Examples scored at once; does not change the scores.
         probe_examples: Training examples of each task in its gradient-conflict probe; 0 turns the
             probes off.
+        max_new_tokens: Longest answer to generate, in tokens, for tasks that allow a longer one;
+            ``None`` leaves each task its own limit.
     """
 
     batch_size: int = Field(default=32, ge=1)
     probe_examples: int = Field(default=16, ge=0)
+    max_new_tokens: int | None = Field(default=None, ge=1)
 
 
 class RunSpec(Section):

@@ -76,6 +76,7 @@ class TaskEvaluator:
         batch_size: Examples (or options) scored at once.
         reference_loss: Whether the log-likelihood of the reference is measured where text is
             generated; it costs a forward pass over prompt and reference.
+        max_new_tokens: Longest answer if that is less than the task's own limit.
     """
 
     def __init__(
@@ -86,11 +87,14 @@ class TaskEvaluator:
         batch_size: int,
         *,
         reference_loss: bool = True,
+        max_new_tokens: int | None = None,
     ) -> None:
         self.task = task
         self.examples = examples
         self.batch_size = batch_size
         self.reference_loss = reference_loss
+        limit = task.card.max_new_tokens
+        self.max_new_tokens = min(limit, max_new_tokens or limit)
         self._tokenizer = encoder.tokenizer
         self._pad = int(self._tokenizer.pad_token_id)
         if task.card.scoring == "choice":
@@ -164,7 +168,7 @@ class TaskEvaluator:
         answers = generate_greedily(
             model,
             self._prompts,
-            max_new_tokens=self.task.card.max_new_tokens,
+            max_new_tokens=self.max_new_tokens,
             stop=_end_of_turn_ids(self._references, self._tokenizer),
             pad_token_id=self._pad,
             batch_size=self.batch_size,

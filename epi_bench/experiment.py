@@ -268,10 +268,16 @@ class Experiment:
     def _evaluator(self) -> Evaluator:
         from epi_bench.evaluation import Evaluator, TaskEvaluator
 
-        size = self.prepared.spec.evaluation.batch_size
+        spec = self.prepared.spec.evaluation
         return Evaluator(
             {
-                name: TaskEvaluator(task.task, task.test, self.prepared.encoder, size)
+                name: TaskEvaluator(
+                    task.task,
+                    task.test,
+                    self.prepared.encoder,
+                    spec.batch_size,
+                    max_new_tokens=spec.max_new_tokens,
+                )
                 for name, task in self.prepared.tasks.items()
             }
         )

@@ -41,6 +41,8 @@ class TrackFacts(Section):
         test_examples: Test examples of each task; ``None`` for all.
         max_length: Longest conversation in tokens.
         mask_history: Whether only the last assistant turn carries loss.
+        max_new_tokens: Longest answer, where that is less than a task's own limit; ``None`` for
+            the tasks' limits.
         steps: Optimizer steps a task, or ``None``.
         epochs: Passes over the data, or ``None``.
         examples_per_step: Batch size times accumulation times processes.
@@ -57,6 +59,7 @@ class TrackFacts(Section):
     test_examples: int | None = None
     max_length: int
     mask_history: bool = False
+    max_new_tokens: int | None = None
     steps: int | None = None
     epochs: float | None = None
     examples_per_step: int
@@ -116,6 +119,7 @@ def track_facts(
         test_examples=spec.data.test_examples,
         max_length=spec.data.max_length,
         mask_history=spec.data.mask_history,
+        max_new_tokens=spec.evaluation.max_new_tokens,
         steps=training.steps,
         epochs=training.epochs,
         examples_per_step=training.batch_size * training.accumulation * processes,

@@ -156,6 +156,13 @@ def run(
             rich_help_panel=TRAINING,
         ),
     ] = None,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Longest answer to generate, for tasks that allow a longer one.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -254,7 +261,11 @@ def run(
             "autocast": autocast,
             "gradient_checkpointing": gradient_checkpointing,
         },
-        "evaluation": {"batch_size": evaluation_batch_size, "probe_examples": probe_examples},
+        "evaluation": {
+            "batch_size": evaluation_batch_size,
+            "probe_examples": probe_examples,
+            "max_new_tokens": max_new_tokens,
+        },
         "seed": seed,
     }
     selection = Selection(

@@ -155,6 +155,25 @@ def test_the_reference_loss_may_be_left_out_where_text_is_generated(encoder, lea
     assert all(p.reference_negative_log_likelihood > 0 for p in full)
 
 
+def test_a_shorter_limit_cuts_answers_and_a_longer_one_changes_nothing(encoder, learned):
+    task = TASKS.get("toy_second")()
+    examples = task.examples("test")[:3]
+    texts = {
+        limit: [
+            p.text
+            for p in TaskEvaluator(task, examples, encoder, 4, max_new_tokens=limit).predict(
+                learned
+            )
+        ]
+        for limit in (None, 1, 10_000)
+    }
+    assert texts[10_000] == texts[None]
+    for short, full in zip(texts[1], texts[None], strict=True):
+        assert full.startswith(short)
+        assert len(encoder.tokenizer(short, add_special_tokens=False)["input_ids"]) <= 1
+    assert texts[1] != texts[None]
+
+
 def test_text_loss_equals_that_of_transformers_on_one_window(model, encoder):
     text = "copy the word red green blue " * 3
     ids = encoder.tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"]

@@ -282,6 +282,7 @@ class TestTrack:
                 {"data": {**data, "train_examples": 5}},
                 {"data": {**data, "test_examples": 5}},
                 {"data": {**data, "max_length": 64}},
+                {"evaluation": {"max_new_tokens": 8}},
                 {"training": {"steps": 3}},
                 {"training": {"epochs": 3}},
                 {"training": {"batch_size": 3}},
