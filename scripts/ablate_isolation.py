@@ -3,9 +3,10 @@
 Each question changes one thing about one strategy, on the embedded suite in sequence with a random
 task order for each validation seed; no published result uses these seeds.
 
-    python scripts/ablate_isolation.py --questions controls,strength --out ablation_results
+    python scripts/ablate_isolation.py --questions controls,strength --jobs 2 --out ablation_results
 
-The same command again goes on where it was interrupted.
+The same command again goes on where it was interrupted. ``--seeds 0,1,2,3,4`` asks a question of
+the published seeds; only what was chosen before may be asked there.
 """
 
 from __future__ import annotations
@@ -128,7 +129,9 @@ def main() -> None:
     """Make the runs that are missing and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--questions", default=",".join(QUESTIONS), help="comma-separated")
-    parser.add_argument("--seeds", type=int, default=len(VALIDATION_SEEDS))
+    parser.add_argument(
+        "--seeds", default=",".join(map(str, VALIDATION_SEEDS)), help="comma-separated"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--out", type=Path, default=Path("ablation_results"))
     arguments = parser.parse_args()
@@ -136,7 +139,7 @@ def main() -> None:
     if unknown := sorted(set(questions) - set(QUESTIONS)):
         parser.error(f"no question {unknown[0]!r}; there are {', '.join(QUESTIONS)}")
     wanted: list[RunSpec] = []
-    for seed in VALIDATION_SEEDS[: arguments.seeds]:
+    for seed in (int(seed) for seed in arguments.seeds.split(",")):
         for question in questions:
             specs = [setting.spec(seed) for setting in QUESTIONS[question]]
             wanted += [spec for spec in specs if spec not in wanted]
