@@ -72,13 +72,18 @@ QUESTIONS: dict[str, list[Setting]] = {
             "epi_similarity",
         )
     ],
-    "mask_alone": [
+    "evolving": [
+        *(Setting("epi", {"beta": beta}) for beta in (0.9, 0.99, 0.999)),
+        Setting("static_mask"),
+        *_consolidated({"source": "gradients"}, ratio=0.5, **MASK),
         Setting("random_mask", {"ratio": 0.5}),
         Setting("inverted_mask", {"ratio": 0.5}),
+    ],
+    "mask_alone": [
         *_consolidated(
             {"source": "gradients", "current": True},
-            {"source": "gradients", "current": False},
-            {"source": "fisher", "current": False},
+            {"source": "gradients"},
+            {"source": "fisher"},
             ratio=0.5,
             **MASK,
         ),
