@@ -12,14 +12,16 @@ the published seeds; only what was chosen before may be asked there.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from epi_bench.config import RunSpec, StrategySpec, complete_spec
 from epi_bench.launch import RunRequest, run_in_subprocesses
 from epi_bench.record import RunRecord
+from epi_bench.statistics import compare
 from epi_bench.workspace import Workspace
 
 VALIDATION_SEEDS = (100, 101)
@@ -106,18 +108,27 @@ QUESTIONS: dict[str, list[Setting]] = {
 
 
 def table(question: str, records: Sequence[RunRecord]) -> str:
-    """A markdown table of one question: means over the seeds that are there."""
+    """A markdown table of one question: means over the seeds that are there.
+
+    The last two columns compare average accuracy with that of the question's first setting, paired
+    by seed (and so by task order); p is of the t-test, not corrected.
+    """
     lines = [
         f"### {question}",
         "",
-        "| setting | seeds | average accuracy | backward transfer | learning accuracy |",
-        "| --- | ---: | ---: | ---: | ---: |",
+        "| setting | seeds | average accuracy | backward transfer | learning accuracy "
+        "| against the first | p |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
+    first: dict[int, float] = {}
     for setting in QUESTIONS[question]:
-        group = [record for record in records if _matches(record, setting)]
+        group = {record.spec.seed: record for record in records if _matches(record, setting)}
         if group:
-            cells = " | ".join(f"{_mean(group, metric):.1f}" for metric in METRICS)
-            lines.append(f"| {setting} | {len(group)} | {cells} |")
+            accuracy = _by_seed(group, METRICS[0])
+            first = first or accuracy
+            cells = " | ".join(f"{fmean(_by_seed(group, m).values()):.1f}" for m in METRICS)
+            compared = _compared(accuracy, first) if accuracy is not first else "– | –"
+            lines.append(f"| {setting} | {len(group)} | {cells} | {compared} |")
     return "\n".join(lines) + "\n"
 
 
@@ -125,9 +136,15 @@ def _matches(record: RunRecord, setting: Setting) -> bool:
     return record.spec == setting.spec(record.spec.seed)
 
 
-def _mean(records: Iterable[RunRecord], metric: str) -> float:
-    values = [value for record in records if (value := record.metrics[metric]) is not None]
-    return sum(values) / len(values) if values else float("nan")
+def _by_seed(group: Mapping[int, RunRecord], metric: str) -> dict[int, float]:
+    values = {seed: record.metrics[metric] for seed, record in group.items()}
+    return {seed: value for seed, value in values.items() if value is not None}
+
+
+def _compared(values: Mapping[int, float], first: Mapping[int, float]) -> str:
+    result = compare(values, first)
+    difference = "–" if result.mean_difference is None else f"{result.mean_difference:+.1f}"
+    return f"{difference} | {'–' if result.p_value is None else f'{result.p_value:.3f}'}"
 
 
 def main() -> None:
