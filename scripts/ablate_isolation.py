@@ -97,6 +97,12 @@ QUESTIONS: dict[str, list[Setting]] = {
     "strength": _consolidated(*({"penalty": value} for value in (30.0, 50.0, 70.0, 100.0, 200.0))),
     "ratio": _consolidated(*({"ratio": value} for value in (0.0, 0.1, 0.2, 0.5))),
     "source": _consolidated({"source": "fisher"}, {"source": "gradients"}),
+    "samples": _consolidated(
+        {},
+        {"fisher_samples": 256},
+        {"penalty": 50.0},
+        {"penalty": 50.0, "fisher_samples": 256},
+    ),
     "controls": _consolidated(*({"control": c} for c in ("none", "permuted", "inverted"))),
     "training": [
         Setting("epi_consolidated", training=change)
