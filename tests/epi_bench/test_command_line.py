@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -123,6 +124,21 @@ def test_model_folders_that_lack_something_are_explained(tmp_path, toy_model, ca
         code, _, error = call_here("run", "--model", folder, "--tasks", "mini_math")
         assert code == 2
         assert message in error
+
+
+def test_code_is_run_only_with_permission(tmp_path, call_here, toy_model):
+    stub = {"prompt": "def f(x):\n", "canonical_solution": "    return x\n", "entry_point": "f"}
+    rows = [{"task_id": f"HumanEval/{n}", "test": "def check(f): ...", **stub} for n in range(9)]
+    data = tmp_path / "data"
+    (data / "humaneval").mkdir(parents=True)
+    (data / "humaneval" / "test.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    code, _, error = call_here(
+        "run", "--model", toy_model, "--tasks", "humaneval", "--data-dir", data, "--out", "results"
+    )
+    assert (code, error.count("\n")) == (2, 1)
+    assert "'humaneval' is scored by running code that the model wrote" in error
+    assert "--allow-code-execution" in error
+    assert not (tmp_path / "results").exists()
 
 
 def test_a_broken_plugin_is_named_and_the_others_work(tmp_path, small):
