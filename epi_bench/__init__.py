@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Isolation,
         IsolationStrategy,
         normalise,
+        reassign,
         unit_mean,
     )
     from epi_bench.sandbox import CodeRunner, Limits, Program, Verdict
@@ -79,6 +80,7 @@ _HOME = {
     "Program": "sandbox",
     "Verdict": "sandbox",
     "normalise": "isolation",
+    "reassign": "isolation",
     "unit_mean": "isolation",
     "Row": "sources",
     "Experience": "strategy",

@@ -103,7 +103,11 @@ QUESTIONS: dict[str, list[Setting]] = {
         {"penalty": 50.0},
         {"penalty": 50.0, "fisher_samples": 256},
     ),
-    "controls": _consolidated(*({"control": c} for c in ("none", "permuted", "inverted"))),
+    "controls": [
+        Setting(name, {"control": control})
+        for name in ("epi_similarity", "epi_consolidated")
+        for control in ("none", "permuted", "inverted")
+    ],
     "training": [
         Setting("epi_consolidated", training=change)
         for change in ({}, {"fresh_optimizer": False}, {"learning_rate": 7.5e-4})

@@ -17,6 +17,7 @@ from epi_bench import (
     UserError,
     diagonal_fisher,
     normalise,
+    reassign,
     register_strategy,
     unit_mean,
 )
@@ -185,17 +186,8 @@ class EPIConsolidated(IsolationStrategy):
 
     def _aimed(self, name: str, scores: Tensor) -> Tensor:
         """The scores, or for a control the same values at other weights of the tensor."""
-        if self.control == "none":
-            return scores
-        flat = scores.reshape(-1)
-        if self.control == "inverted":
-            order = flat.argsort(stable=True)
-            values = flat[order.flip(0)]
-        else:
-            generator = self.context.torch_generator(f"{name} after {self._finished}")
-            order = torch.randperm(flat.numel(), generator=generator).to(flat.device)
-            values = flat
-        return torch.empty_like(flat).index_copy_(0, order, values).view_as(scores)
+        generator = self.context.torch_generator(f"{name} after {self._finished}")
+        return reassign(scores, self.control, generator)
 
     def _begin_anew(self) -> None:
         """The next experience's moving average starts from zero."""

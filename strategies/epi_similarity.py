@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from epi_bench import (
     Step,
     UserError,
     diagonal_fisher,
+    reassign,
     register_strategy,
     unit_mean,
 )
@@ -51,7 +52,12 @@ class EPISimilarity(IsolationStrategy):
         normalisation: Within each tensor: ``min_max``, ``mean`` or ``rank``.
         penalty: Strength of the pull on unprotected weights, at least 0.
         fisher_samples: Training examples of a Fisher pass, at least 1.
+        control: For ablations: ``permuted`` gives each tensor's weighted importances to weights
+            drawn at random, ``inverted`` the largest to the least important weight. Mask and
+            penalty keep their strength and lose their aim.
     """
+
+    later_options: ClassVar[Mapping[str, Any]] = {"control": "none"}
 
     def __init__(
         self,
@@ -60,6 +66,7 @@ class EPISimilarity(IsolationStrategy):
         normalisation: Literal["min_max", "mean", "rank"] = "mean",
         penalty: float = 100.0,
         fisher_samples: int = 64,
+        control: Literal["none", "permuted", "inverted"] = "none",
     ) -> None:
         super().__init__(ratio, 1, 0, normalisation=normalisation)
         for option, value, least in (
@@ -72,6 +79,7 @@ class EPISimilarity(IsolationStrategy):
         self.sharpness = sharpness
         self.pull = penalty
         self.fisher_samples = fisher_samples
+        self.control = control
         self._past: list[dict[str, Tensor]] = []
         self._similarities: list[float] = []
 
@@ -83,7 +91,10 @@ class EPISimilarity(IsolationStrategy):
         self._similarities = [similarity(past, new) for past in self._past]
         weights = [max(1 - s, 0.0) ** self.sharpness for s in self._similarities]
         combined = {
-            name: sum(w * past[name] for w, past in zip(weights, self._past, strict=True))
+            name: self._aimed(
+                f"{name} before {experience.index}",
+                sum(w * past[name] for w, past in zip(weights, self._past, strict=True)),
+            )
             for name in new
         }
         if self.ratio > 0:
@@ -146,6 +157,10 @@ class EPISimilarity(IsolationStrategy):
     @cached_property
     def _elastic(self) -> ElasticAnchor:
         return ElasticAnchor(self.isolation.parameters)
+
+    def _aimed(self, purpose: str, scores: Tensor) -> Tensor:
+        """The scores, or for a control the same values at other weights of the tensor."""
+        return reassign(scores, self.control, self.context.torch_generator(purpose))
 
     def _fisher(self, experience: Experience, moment: str) -> dict[str, Tensor]:
         generator = self.context.generator(f"fisher samples, {moment} of {experience.index}")

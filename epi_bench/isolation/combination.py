@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from epi_bench.isolation.normalisation import Normalisation, measure_scaling
 from epi_bench.isolation.sharding import Processes
+
+Control = Literal["none", "permuted", "inverted"]
+"""How a control gives importances to other weights; see :func:`reassign`."""
 
 
 def normalise(scores: Tensor, kind: Normalisation) -> Tensor:
@@ -43,6 +47,28 @@ def unit_mean(importance: Mapping[str, Tensor]) -> dict[str, Tensor]:
     size = sum(scores.numel() for scores in importance.values())
     scale = size / total if total > 0 else 0.0
     return {name: scores * scale for name, scores in importance.items()}
+
+
+def reassign(scores: Tensor, control: Control, generator: torch.Generator) -> Tensor:
+    """The same importances at other weights of the tensor: a control keeps the strength of a
+    protection and takes away its aim.
+
+    Args:
+        scores: Of any shape.
+        control: ``permuted`` draws the weights at random, ``inverted`` gives the largest importance
+            to the least important weight and so on, ``none`` leaves the scores as they are.
+        generator: Of the permutation, on the CPU.
+    """
+    if control == "none":
+        return scores
+    flat = scores.reshape(-1)
+    if control == "inverted":
+        order = flat.argsort(stable=True)
+        values = flat[order.flip(0)]
+    else:
+        order = torch.randperm(flat.numel(), generator=generator).to(flat.device)
+        values = flat
+    return torch.empty_like(flat).index_copy_(0, order, values).view_as(scores)
 
 
 def _rank(scores: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from epi_bench import Experience
+from epi_bench import Experience, reassign
 from epi_bench.errors import UserError
 from epi_bench.strategy import Step, create_strategy
 
@@ -38,6 +38,9 @@ class _Context:
 
     def generator(self, purpose):
         return random.Random(purpose)
+
+    def torch_generator(self, purpose):
+        return torch.Generator().manual_seed(len(purpose))
 
     def batches(self, examples, batch_size):
         for start in range(0, len(examples), batch_size):
@@ -201,15 +204,34 @@ def test_importance_of_finished_experiences_is_merged(merge, expected):
     assert mask.tolist() == [True, True, False, False]
 
 
-@pytest.mark.parametrize("control", ["permuted", "inverted"])
-def test_controls_keep_the_values_and_lose_the_aim(control):
-    strategy = create_strategy("epi_consolidated", {"control": control})
-    strategy.context = SimpleNamespace(torch_generator=lambda purpose: torch.Generator())
+@pytest.mark.parametrize(
+    ("control", "expected"),
+    [
+        ("none", [[3.0, 1.0], [2.0, 4.0]]),
+        ("inverted", [[2.0, 4.0], [3.0, 1.0]]),
+        ("permuted", None),
+    ],
+)
+def test_controls_keep_the_values_and_lose_the_aim(control, expected):
     scores = torch.tensor([[3.0, 1.0], [2.0, 4.0]])
-    aimed = strategy._aimed("w", scores)
-    assert sorted(aimed.view(-1).tolist()) == [1.0, 2.0, 3.0, 4.0]
-    if control == "inverted":
-        assert aimed.tolist() == [[2.0, 4.0], [3.0, 1.0]]
+    found = reassign(scores, control, torch.Generator().manual_seed(1))
+    assert sorted(found.view(-1).tolist()) == [1.0, 2.0, 3.0, 4.0]
+    if expected is None:
+        assert not torch.equal(found, scores)
+        assert torch.equal(found, reassign(scores, control, torch.Generator().manual_seed(1)))
+    else:
+        assert found.tolist() == expected
+
+
+@pytest.mark.parametrize("name", ["epi_consolidated", "epi_similarity"])
+def test_an_inverted_control_protects_what_did_not_matter(name):
+    """Only weight 0 of four mattered; the control gives its importance to weight 1."""
+    options = {"ratio": 0.25, "penalty": 0.0, "control": "inverted"}
+    strategy = create_strategy(name, options)
+    _one_weight_a_task(strategy, [[1.0] * 4])
+    unlike = [(torch.tensor([0.0, 0.0, 0.0, 1.0]), torch.zeros(1))]
+    strategy.begin_experience(Experience(1, "new", ("new",), unlike, 1))
+    assert next(iter(strategy.isolation.masks.values())).tolist() == [False, True, False, False]
 
 
 def test_every_finished_experience_pulls_with_the_same_mean_strength():
