@@ -12,6 +12,7 @@ the published seeds; only what was chosen before may be asked there.
 from __future__ import annotations
 
 import argparse
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from epi_bench.config import RunSpec, StrategySpec, complete_spec
 from epi_bench.launch import RunRequest, run_in_subprocesses
 from epi_bench.record import RunRecord
 from epi_bench.statistics import compare
+from epi_bench.strategy import STRATEGIES
 from epi_bench.workspace import Workspace
 
 VALIDATION_SEEDS = (100, 101)
@@ -45,7 +47,9 @@ class Setting:
                 "training": self.training,
             }
         )
-        strategy = StrategySpec(name=self.strategy, options=self.options)
+        options = inspect.signature(STRATEGIES.get(self.strategy)).parameters
+        changed = {k: v for k, v in self.options.items() if v != options[k].default}
+        strategy = StrategySpec(name=self.strategy, options=changed)
         return base.model_copy(update={"strategy": strategy, "seed": seed})
 
     def __str__(self) -> str:
@@ -117,7 +121,7 @@ QUESTIONS: dict[str, list[Setting]] = {
 }
 
 
-def table(question: str, records: Sequence[RunRecord]) -> str:
+def table(question: str, records: Sequence[tuple[RunSpec, RunRecord]]) -> str:
     """A markdown table of one question: means over the seeds that are there.
 
     The last two columns compare average accuracy with that of the question's first setting, paired
@@ -132,7 +136,7 @@ def table(question: str, records: Sequence[RunRecord]) -> str:
     ]
     first: dict[int, float] = {}
     for setting in QUESTIONS[question]:
-        group = {record.spec.seed: record for record in records if _matches(record, setting)}
+        group = {spec.seed: record for spec, record in records if spec == setting.spec(spec.seed)}
         if group:
             accuracy = _by_seed(group, METRICS[0])
             first = first or accuracy
@@ -140,10 +144,6 @@ def table(question: str, records: Sequence[RunRecord]) -> str:
             compared = _compared(accuracy, first) if accuracy is not first else "– | –"
             lines.append(f"| {setting} | {len(group)} | {cells} | {compared} |")
     return "\n".join(lines) + "\n"
-
-
-def _matches(record: RunRecord, setting: Setting) -> bool:
-    return record.spec == setting.spec(record.spec.seed)
 
 
 def _by_seed(group: Mapping[int, RunRecord], metric: str) -> dict[int, float]:
@@ -182,7 +182,7 @@ def main() -> None:
         done = f"[{number}/{len(wanted)}] {strategy.name} {strategy.options}"
         print(done, outcome.error or "", flush=True)
         if outcome.record is not None and outcome.succeeded:
-            records.append(outcome.record)
+            records.append((outcome.spec, outcome.record))
     text = "\n".join(table(question, records) for question in questions)
     (arguments.out / "ablations.md").write_text(text, encoding="utf-8")
     print(text)
