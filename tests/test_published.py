@@ -1,6 +1,7 @@
 """The leaderboards in this repository are what their records make them."""
 
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,19 @@ def test_the_readme_shows_what_was_published():
     script = runpy.run_path(str(ROOT / "scripts" / "write_readme_results.py"))
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert script["with_results"](readme, script["results_section"]()) == readme
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "expected"),
+    [
+        ("compare_strategies", ["epi"], "| `full_sft` |"),
+        ("measure_drift", ["--strategy", "epi"], "| last mask with the first |"),
+    ],
+)
+def test_the_scripts_behind_the_findings_read_the_records(
+    script, arguments, expected, published, capsys, monkeypatch
+):
+    (track,) = (name for name in published.tracks if name.startswith("mini-tiny-sequential-"))
+    monkeypatch.setattr(sys, "argv", [script, str(LEADERBOARDS / track), *arguments])
+    runpy.run_path(str(ROOT / "scripts" / f"{script}.py"), run_name="__main__")
+    assert expected in capsys.readouterr().out
