@@ -15,11 +15,13 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+from matplotlib.transforms import Bbox
 
 from epi_bench.record import RunRecord
 from epi_bench.record_file import load_record
 
-LEFT, RIGHT = "full_sft", "epi"
+SHOWN = {"full_sft": "full fine-tuning", "epi": "EPI", "epi_similarity": "similarity-weighted EPI"}
+"""Strategies whose matrices are drawn, and their titles."""
 
 
 def load(track: Path) -> dict[str, list[RunRecord]]:
@@ -57,20 +59,42 @@ def draw_matrix(axes: Any, records: list[RunRecord], title: str) -> None:
 
 def draw_balance(axes: Any, records: dict[str, list[RunRecord]]) -> None:
     """Learning accuracy against backward transfer, one point a strategy."""
-    for number, (name, group) in enumerate(sorted(records.items())):
-        learned, kept = (
+    points = {
+        name: tuple(
             sum(record.metrics[metric] or 0.0 for record in group) / len(group)
             for metric in ("learning_accuracy", "backward_transfer")
         )
-        colour = "tab:red" if name == RIGHT else "tab:gray" if name != LEFT else "black"
-        axes.scatter(learned, kept, color=colour, s=36)
-        offset = 7 if number % 2 else -12
-        axes.annotate(name, (learned, kept), textcoords="offset points", xytext=(6, offset))
+        for name, group in records.items()
+    }
+    for name, point in points.items():
+        axes.scatter(*point, color="tab:red" if name in SHOWN else "tab:gray", s=36)
     axes.set_xlabel("learning accuracy (higher: learns better)")
     axes.set_ylabel("backward transfer (higher: forgets less)")
-    axes.margins(0.2)
+    axes.margins(0.25)
     axes.grid(alpha=0.3)
     axes.set_title("keeping against learning")
+    label_points(axes, points)
+
+
+def label_points(axes: Any, points: dict[str, tuple[float, ...]]) -> None:
+    """Each name beside its point, on the first side where it covers no other name or point."""
+    figure = axes.figure
+    figure.canvas.draw()
+    around = [axes.transData.transform(point) for point in points.values()]
+    boxes = [Bbox.from_extents(x - 5, y - 5, x + 5, y + 5) for x, y in around]
+    for name in sorted(points, key=lambda name: -points[name][1]):
+        for across, up in ((7, 3), (-7, 3), (7, -10), (-7, -10), (0, 9), (0, -16)):
+            side = "left" if across > 0 else "right" if across < 0 else "center"
+            text = axes.annotate(
+                name, points[name], textcoords="offset points", xytext=(across, up), ha=side
+            )
+            box = text.get_window_extent()
+            if not any(box.overlaps(other) for other in boxes):
+                break
+            text.remove()
+        else:
+            axes.annotate(name, points[name])
+        boxes.append(box)
 
 
 def main() -> None:
@@ -80,12 +104,13 @@ def main() -> None:
     parser.add_argument("picture", type=Path, help="PNG or SVG file to write")
     arguments = parser.parse_args()
     records = load(arguments.track)
-    runs = len(records[RIGHT])
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4.2))
-    draw_matrix(left, records[LEFT], f"full fine-tuning (mean of {len(records[LEFT])} runs)")
-    draw_matrix(middle, records[RIGHT], f"EPI (mean of {runs} runs)")
-    middle.set_yticklabels([])
-    draw_balance(right, records)
+    widths = [1.0] * len(SHOWN) + [1.2]
+    figure, panels = plt.subplots(1, len(widths), figsize=(20, 4.4), width_ratios=widths)
+    for number, (name, title) in enumerate(SHOWN.items()):
+        draw_matrix(panels[number], records[name], f"{title} (mean of {len(records[name])} runs)")
+        if number:
+            panels[number].set_yticklabels([])
+    draw_balance(panels[-1], records)
     figure.tight_layout()
     arguments.picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(arguments.picture, dpi=110, metadata={"Software": None})
