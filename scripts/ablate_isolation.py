@@ -32,17 +32,18 @@ METRICS = ("average_accuracy", "backward_transfer", "learning_accuracy")
 
 @dataclass(frozen=True)
 class Setting:
-    """One line of the table: a strategy, its options, and changes to the training."""
+    """One line of the table: a strategy, its options, changes to the training, and the stream."""
 
     strategy: str
     options: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    stream: str = "sequential"
 
     def spec(self, seed: int) -> RunSpec:
         """The run with this seed."""
         base = complete_spec(
             {
-                "stream": {"order": "random"},
+                "stream": {"kind": self.stream, "order": "random"},
                 "evaluation": {"probe_examples": 0},
                 "training": self.training,
             }
@@ -117,6 +118,15 @@ QUESTIONS: dict[str, list[Setting]] = {
         for change in ({}, {"fresh_optimizer": False}, {"learning_rate": 7.5e-4})
     ],
     "similarity": [Setting("epi_similarity", {"sharpness": value}) for value in (0.0, 1.0, 4.0)],
+    "mixed": [
+        Setting(name, options, stream="mixed")
+        for name, options in (
+            ("full_sft", {}),
+            *(("epi", {"ratio": ratio}) for ratio in (0.1, 0.3, 0.5)),
+            ("random_mask", {"ratio": 0.3}),
+            ("inverted_mask", {"ratio": 0.3}),
+        )
+    ],
     "adaptive": [Setting("epi_adaptive", {"margin": value}) for value in (0.5, 1.0, 2.0)],
 }
 
@@ -140,7 +150,7 @@ def table(question: str, records: Sequence[tuple[RunSpec, RunRecord]]) -> str:
         if group:
             accuracy = _by_seed(group, METRICS[0])
             first = first or accuracy
-            cells = " | ".join(f"{fmean(_by_seed(group, m).values()):.1f}" for m in METRICS)
+            cells = " | ".join(_mean(_by_seed(group, metric)) for metric in METRICS)
             compared = _compared(accuracy, first) if accuracy is not first else "– | –"
             lines.append(f"| {setting} | {len(group)} | {cells} | {compared} |")
     return "\n".join(lines) + "\n"
@@ -149,6 +159,10 @@ def table(question: str, records: Sequence[tuple[RunSpec, RunRecord]]) -> str:
 def _by_seed(group: Mapping[int, RunRecord], metric: str) -> dict[int, float]:
     values = {seed: record.metrics[metric] for seed, record in group.items()}
     return {seed: value for seed, value in values.items() if value is not None}
+
+
+def _mean(values: Mapping[int, float]) -> str:
+    return f"{fmean(values.values()):.1f}" if values else "–"  # a mixed stream has no transfer
 
 
 def _compared(values: Mapping[int, float], first: Mapping[int, float]) -> str:
