@@ -115,6 +115,13 @@ def _measure(specs: list[Any], workload: Workload, cpu: bool) -> dict[str, Any]:
     }
 
 
+def _ratio(row: dict[str, Any]) -> str:
+    """The median over rounds, and the smallest and largest where there are several."""
+    lowest, highest = row["ratio_range"]
+    spread = f" ({lowest:.2f}–{highest:.2f})" if highest > lowest else ""
+    return f"{row['ratio_to_full_sft']:.3f}{spread}"
+
+
 def _print_table(report: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -138,7 +145,7 @@ def _print_table(report: dict[str, Any]) -> None:
         table.add_row(
             row["strategy"],
             f"{1000 * row['seconds_per_step']:.1f}",
-            f"{row['ratio_to_full_sft']:.3f}",
+            _ratio(row),
             f"{row['tokens_per_second']:,.0f}",
             "" if peak is None else f"{peak / 2**20:,.0f}",
             f"{row['extra_state_bytes'] / 2**20:,.2f}",
