@@ -29,7 +29,7 @@ def execute(
         report: File that receives ``finished|skipped|failed PATH`` of a single run, or ``None``.
 
     Raises:
-        typer.Exit: 2 if the only run could not start, 1 if a run failed.
+        typer.Exit: 2 if no run could start, 1 if a run failed.
     """
     _quieten_transformers()
     console = Console(quiet=quiet)
@@ -38,7 +38,10 @@ def execute(
     try:
         with progress or nullcontext():
             for outcome in _outcomes(specs, request, jobs, progress or RunObserver()):
+                known = outcome.error in [earlier.error for earlier in outcomes]
                 outcomes.append(outcome)
+                if outcome.error and not known:  # a wrong flag is the same for all strategies
+                    typer.echo(f"epi-bench: {outcome.error}", err=True)
                 _announce(outcome, len(outcomes), len(specs), console)
     except KeyboardInterrupt:
         typer.echo("epi-bench: interrupted; the run under way left no record", err=True)
@@ -50,7 +53,7 @@ def execute(
         print_record(outcomes[0], console)
     elif len(outcomes) > 1:
         print_outcomes(outcomes, request.workspace, console)
-    if len(outcomes) == 1 and outcomes[0].error:
+    if outcomes and all(outcome.error for outcome in outcomes):
         raise typer.Exit(2)
     if not all(outcome.succeeded for outcome in outcomes):
         raise typer.Exit(1)
@@ -66,9 +69,7 @@ def _outcomes(
 
 def _announce(outcome: RunOutcome, done: int, total: int, console: Console) -> None:
     spec = outcome.spec
-    if outcome.error:
-        typer.echo(f"epi-bench: {outcome.error}", err=True)
-    elif outcome.record and outcome.record.error:
+    if outcome.record and outcome.record.error:
         typer.echo(f"epi-bench: {spec.strategy.name} failed: {outcome.record.error}", err=True)
     if outcome.skipped:
         console.print(

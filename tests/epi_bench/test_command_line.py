@@ -92,6 +92,14 @@ def test_wrong_input_is_one_line_with_the_remedy_and_code_2(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_is_wrong_for_every_strategy_is_said_once(jobs, call_here, small):
+    strategies = ["--strategy", "full_sft,l2_sp", "--jobs", jobs]
+    code, _, error = call_here("run", *strategies, *small, "--train-examples", 10**9, "--quiet")
+    assert code == 2
+    assert error.count("were asked for: lower --train-examples") == 1
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
