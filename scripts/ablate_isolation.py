@@ -168,7 +168,9 @@ def _mean(values: Mapping[int, float]) -> str:
 def _compared(values: Mapping[int, float], first: Mapping[int, float]) -> str:
     result = compare(values, first)
     difference = "–" if result.mean_difference is None else f"{result.mean_difference:+.1f}"
-    return f"{difference} | {'–' if result.p_value is None else f'{result.p_value:.3f}'}"
+    p = result.p_value
+    shown = "–" if p is None else "< 0.001" if p < 0.0005 else f"{p:.3f}"
+    return f"{difference} | {shown}"
 
 
 def main() -> None:

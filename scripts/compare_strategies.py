@@ -77,7 +77,9 @@ def _signed(value: float | None) -> str:
 
 
 def _p_value(p: float | None) -> str:
-    return "–" if p is None else f"{p:.3f}"
+    if p is None:
+        return "–"
+    return "< 0.001" if p < 0.0005 else f"{p:.3f}"
 
 
 if __name__ == "__main__":
