@@ -8,7 +8,7 @@ from epi_bench.config import RunSpec, short_hash
 from epi_bench.options import complete_options
 from epi_bench.strategy import STRATEGIES
 from epi_bench.stream import STREAMS
-from epi_bench.track import SCHEMA_VERSION
+from epi_bench.track import SCHEMA_VERSION, TRAINING_PROTOCOL
 
 
 def run_id(spec: RunSpec, fingerprints: Mapping[str, str]) -> str:
@@ -44,5 +44,10 @@ def run_id(spec: RunSpec, fingerprints: Mapping[str, str]) -> str:
         ),
     }
     return short_hash(
-        {"schema": SCHEMA_VERSION, "spec": content, "fingerprints": dict(fingerprints)}
+        {
+            "schema": SCHEMA_VERSION,
+            "training_protocol": TRAINING_PROTOCOL,
+            "spec": content,
+            "fingerprints": dict(fingerprints),
+        }
     )

@@ -258,6 +258,8 @@ def _skipped_rows(task: Task) -> list[str]:
 
 def _task_fingerprint(task: Task, examples: Sequence[Example]) -> str:
     digest = hashlib.sha256()
+    if task.card.version > 1:
+        digest.update(f"version {task.card.version}".encode())
     if task.scoring_settings:
         digest.update(json.dumps(dict(task.scoring_settings), sort_keys=True).encode())
     for example in examples:

@@ -154,7 +154,7 @@ def _identity(experiment: Experiment, processes: int, device: str) -> dict[str, 
         plugin=prepared.fingerprints.get("plugin"),
     )
     protocols = {
-        name: (task.task.card.scoring, task.task.card.metric)
+        name: (task.task.card.scoring, task.task.card.metric, task.task.card.version)
         for name, task in prepared.tasks.items()
     }
     return {

@@ -104,6 +104,8 @@ class TaskCard:
         licence: Licence of the rows.
         source: Origin of the rows, or ``None`` for generated tasks.
         needs_code_execution: Whether scoring runs code that the model wrote.
+        version: Rises whenever the same answers are scored otherwise, or the same rows are asked
+            otherwise, than before; scores of different versions are never ranked together.
     """
 
     summary: str
@@ -117,6 +119,7 @@ class TaskCard:
     chance: float | None = None
     source: DataSource | None = None
     needs_code_execution: bool = False
+    version: int = 1
 
 
 class Task(ABC):

@@ -19,13 +19,26 @@ from epi_bench.task import Scoring
 SCHEMA_VERSION = 1
 """Of the run record; records of different versions are never ranked together."""
 
+TRAINING_PROTOCOL = 2
+"""Rises whenever the same specification trains otherwise than before, for every strategy.
+
+1 sorted examples by length before it cut them into batches, which put examples of one task
+together. 2 decides at random what is in a step.
+"""
+
 
 class TaskFacts(Section):
-    """What makes two runs' scores on a task comparable."""
+    """What makes two runs' scores on a task comparable.
+
+    Attributes:
+        fingerprint: Hash of the examples and of the task's own scoring settings.
+        version: Of the way of asking and scoring (``TaskCard.version``).
+    """
 
     fingerprint: str
     scoring: Scoring
     metric: str
+    version: int = 1
 
 
 class TrackFacts(Section):
@@ -33,6 +46,8 @@ class TrackFacts(Section):
 
     Attributes:
         schema_version: Of the record.
+        training_protocol: :data:`TRAINING_PROTOCOL` of the version that trained the run; 1 for
+            records made before there was another.
         model: Last part of the model's name.
         model_revision: As asked for on the hub.
         model_fingerprint: Hash of the model's content.
@@ -51,6 +66,7 @@ class TrackFacts(Section):
     """
 
     schema_version: int = SCHEMA_VERSION
+    training_protocol: int = 1
     model: str
     model_revision: str | None = None
     model_fingerprint: str
@@ -87,7 +103,7 @@ def track_facts(
     spec: RunSpec,
     model_fingerprint: str,
     task_fingerprints: Mapping[str, str],
-    protocols: Mapping[str, tuple[Scoring, str]],
+    protocols: Mapping[str, tuple[Scoring, str, int]],
     processes: int = 1,
 ) -> TrackFacts:
     """What makes the track of a run.
@@ -96,7 +112,7 @@ def track_facts(
         spec: The run.
         model_fingerprint: Hash of the model's content.
         task_fingerprints: For each task the hash of its examples.
-        protocols: For each task its scoring mode and primary metric.
+        protocols: For each task its scoring mode, primary metric and version.
         processes: Training processes; each sees ``batch_size`` examples a micro-batch.
     """
     from epi_bench.options import complete_options
@@ -104,6 +120,7 @@ def track_facts(
 
     training = spec.training
     return TrackFacts(
+        training_protocol=TRAINING_PROTOCOL,
         model=re.split(r"[\\/]", spec.model.name.rstrip("\\/"))[-1],
         model_revision=spec.model.revision,
         model_fingerprint=model_fingerprint,
@@ -112,6 +129,7 @@ def track_facts(
                 fingerprint=task_fingerprints[task],
                 scoring=protocols[task][0],
                 metric=protocols[task][1],
+                version=protocols[task][2],
             )
             for task in sorted(spec.data.tasks)
         },

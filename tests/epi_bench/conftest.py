@@ -42,7 +42,7 @@ def _make_run(
             "seed": seed,
         }
     )
-    protocols = {"a": ("generate", "exact_match"), "b": ("choice", "acc")}
+    protocols = {"a": ("generate", "exact_match", 1), "b": ("choice", "acc", 1)}
     fingerprints = {"model": "m1", "tasks": {"a": "f1", "b": "f2"}, "chat_template": "c"}
     values = [[0.0, 25.0], [70.0, 20.0], [float(score) for score in scores]]
     learned_at = [1, 2] if stream == "sequential" else [None, None]

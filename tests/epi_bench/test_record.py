@@ -20,7 +20,7 @@ from epi_bench.config import complete_spec
 from epi_bench.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PROTOCOLS = {"a": ("generate", "exact_match"), "b": ("choice", "acc")}
+PROTOCOLS = {"a": ("generate", "exact_match", 1), "b": ("choice", "acc", 1)}
 
 
 def make_spec(**changes):
