@@ -128,6 +128,7 @@ def prepare_run(
         warnings=[
             *_warnings(tasks, encoder),
             *encoding.cache.warnings,
+            *_precision_warnings(spec),
             *strategy.check_run(spec.training, steps),
         ],
     )
@@ -241,6 +242,15 @@ def _warnings(tasks: Mapping[str, PreparedTask], encoder: ChatEncoder) -> list[s
                 f"to {encoder.max_length} tokens"
             )
     return warnings
+
+
+def _precision_warnings(spec: RunSpec) -> list[str]:
+    if spec.training.master_weights == "float32":
+        return []
+    return [
+        "the weights are trained in bfloat16: stochastic rounding adds noise to every update; "
+        'training.master_weights = "float32" trains without it, in more memory'
+    ]
 
 
 def _skipped_rows(task: Task) -> list[str]:
