@@ -20,6 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from epi_bench.errors import UserError, unknown_name
 from epi_bench.stream import Order
 
+MasterWeights = Literal["float32", "none"]
+"""How bfloat16 weights are trained; see :mod:`epi_bench.precision`."""
+
 
 def _default_tasks() -> tuple[str, ...]:
     """Suite ``mini``; suites are TOML files, and reading one waits until it is needed."""
@@ -40,7 +43,8 @@ class ModelSpec(Section):
     Attributes:
         name: ``tiny`` (shipped with the package), a hub id, a local folder, or a ``.gguf`` file.
         revision: Hub branch, tag or commit.
-        dtype: Type of the weights that are trained.
+        dtype: Type of the weights that are loaded, scored and saved; how bfloat16 ones are trained
+            is said by ``training.master_weights``.
     """
 
     name: str = "tiny"
@@ -99,14 +103,20 @@ class TrainingSpec(Section):
         accumulation: An optimizer step takes so many times ``batch_size`` examples on each
             process. How they are cut into micro-batches changes no more than the last bits.
         optimizer: ``adamw``, ``sgd`` (momentum 0.9) or ``adafactor``.
-        learning_rate: Peak of the schedule.
+        learning_rate: Peak of the schedule. AdamW moves a weight by about the learning rate at a
+            step, Adafactor the weights of a tensor by at most that in the root mean square, SGD by
+            the learning rate times the gradient.
         warmup_share: Share of an experience's steps with linearly rising learning rate.
         decay: Schedule after the warm-up, down to zero at the experience's end.
-        weight_decay: Decoupled weight decay.
+        weight_decay: Decoupled weight decay, for every optimizer: at each step a weight is
+            multiplied by ``1 - learning rate * weight_decay``. Vectors are not decayed.
         max_gradient_norm: Gradients are clipped to this norm; 0 turns clipping off.
         max_skipped_steps: Steps in a row whose gradients are not finite, at which the run fails;
             fewer are skipped and counted.
-        autocast: Mixed precision of the forward pass.
+        autocast: Mixed precision of the forward pass of the training; scores are those of the
+            model as it is saved. A bfloat16 model with float32 master weights always has it.
+        master_weights: How bfloat16 weights are trained: ``float32`` keeps them in float32 while
+            training; ``none`` trains them in bfloat16 with stochastic rounding, in less memory.
         gradient_checkpointing: Trade time for memory.
         fresh_optimizer: Whether each experience begins with a new optimizer state.
     """
@@ -123,6 +133,7 @@ class TrainingSpec(Section):
     max_gradient_norm: float = Field(default=1.0, ge=0)
     max_skipped_steps: int = Field(default=10, ge=1)
     autocast: Literal["none", "bf16"] = "none"
+    master_weights: MasterWeights = "float32"
     gradient_checkpointing: bool = False
     fresh_optimizer: bool = True
 
@@ -170,6 +181,15 @@ class RunSpec(Section):
     evaluation: EvaluationSpec = EvaluationSpec()
     seed: int = Field(default=0, ge=0)
     threads: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _master_weights_fit(self) -> Self:
+        if self.training.master_weights == "none" and self.model.dtype == "float32":
+            raise ValueError(
+                "training.master_weights='none' is a way to train bfloat16 weights: "
+                "add --dtype bfloat16 or leave it out"
+            )
+        return self
 
 
 TINY_DEFAULTS: dict[str, Any] = {

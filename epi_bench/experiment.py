@@ -45,6 +45,7 @@ class Measurements:
         diagnostics: Step and what the strategy reported.
         retention: Negative log-likelihood of the general text before and after, and its tokens.
         judged: Name of the base row and of the last one, and the judge's grades of each task there.
+        moved_weights: Share of the weights that training has moved, as the model is saved.
     """
 
     rows: list[tuple[str, dict[str, TaskScores]]] = field(default_factory=list)
@@ -53,6 +54,7 @@ class Measurements:
     diagnostics: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     retention: tuple[float, float, int] | None = None
     judged: list[tuple[str, dict[str, JudgedScores]]] = field(default_factory=list)
+    moved_weights: float | None = None
 
 
 class Experiment:
@@ -144,7 +146,7 @@ class Experiment:
         from epi_bench.training import TrainingLoop, create_accelerator
 
         spec = self.prepared.spec
-        accelerator = create_accelerator(spec.training)
+        accelerator = create_accelerator(spec.training, dtype=spec.model.dtype)
         evaluator = self._evaluator()
         for message in self.prepared.warnings:
             self.observer.warning(message)
@@ -177,10 +179,12 @@ class Experiment:
                 "gradients were not finite"
             )
         self._judge_last_row()
-        after = self._general_loss(backbone, final)
+        with loop.precision.as_saved(final):
+            after = self._general_loss(backbone, final)
+            self._measure_movement(loop, final)
+            if self.save_model:
+                self._save(final, backbone)
         self.measurements.retention = (before[0], after[0], before[1])
-        if self.save_model:
-            self._save(final, backbone)
         if self.log_predictions:
             self._save_predictions()
         return build_record(
@@ -200,7 +204,8 @@ class Experiment:
 
             def score_midway(number: int, name: str = plan.name) -> None:
                 self._probe(probe, loop.model)
-                self._score(f"{name} step {number}", loop.model, evaluator)
+                with loop.precision.as_saved(loop.model):
+                    self._score(f"{name} step {number}", loop.model, evaluator)
 
             self.observer.stage(f"training {plan.name}")
             loop.train(experience, self._on_step, pauses, score_midway)
@@ -208,7 +213,8 @@ class Experiment:
             self._probe(probe, loop.model)
             if experience is self.prepared.experiences[-1]:
                 final = strategy.finalize_model(loop.model)
-            self._score(plan.name, final, evaluator)
+            with loop.precision.as_saved(final):
+                self._score(plan.name, final, evaluator)
         return final
 
     def _on_step(self, step: Step, learning_rate: float) -> None:
@@ -252,6 +258,17 @@ class Experiment:
             rows[-1] = (name, {task: s.without_predictions() for task, s in earlier.items()})
         rows.append((row, scores))
         self.observer.scored(row, {name: result.mean for name, result in scores.items()})
+
+    def _measure_movement(self, loop: TrainingLoop, model: PreTrainedModel) -> None:
+        """How many weights have moved in the model that is saved; a warning if next to none."""
+        from epi_bench.weight_movement import is_rounded, warn_of_little_movement
+
+        share = loop.movement.share(model)
+        held = self.prepared.strategy.diagnostics().get("achieved_ratio", 0.0)
+        self.measurements.moved_weights = share
+        if share is not None:
+            for message in warn_of_little_movement(share, held, is_rounded(model)):
+                self.observer.warning(message)
 
     def _judge_last_row(self) -> None:
         """Have the row that was scored last graded; only the first and the last are, for cost."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from epi_bench.config import TrainingSpec
 
@@ -18,7 +18,10 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimizer of one experience.
 
-    Vectors (biases, normalisation weights) are not decayed, as is usual for transformers.
+    Weight decay is decoupled from the gradient for each of them (Loshchilov and Hutter 2019, arXiv
+    1711.05101). Vectors (biases, normalisation weights) are not decayed, as is usual for
+    transformers. Adafactor takes the learning rate as it is, as ``transformers.Trainer`` makes it;
+    the one of torch multiplies it by the size of each tensor.
 
     Args:
         parameters: What is trained.
@@ -28,7 +31,7 @@ def build_optimizer(
     import torch
 
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {
             "params": [parameter for parameter in trained if parameter.ndim >= 2],
             "weight_decay": spec.weight_decay,
@@ -40,9 +43,15 @@ def build_optimizer(
     ]
     groups = [group for group in groups if group["params"]]
     if spec.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9)
+        for group in groups:  # torch's own weight_decay is added to the gradient
+            group["decoupled_weight_decay"] = group.pop("weight_decay")
+        sgd = torch.optim.SGD(groups, lr=learning_rate, momentum=0.9)
+        sgd.register_step_pre_hook(_decay_weights)
+        return sgd
     if spec.optimizer == "adafactor":
-        return torch.optim.Adafactor(groups, lr=learning_rate)
+        from transformers import Adafactor
+
+        return Adafactor(groups, lr=learning_rate, scale_parameter=False, relative_step=False)
     return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
 
 
@@ -72,3 +81,15 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
     """Give every parameter group the same learning rate."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
+
+
+def _decay_weights(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    """Multiply every weight that is about to be stepped by ``1 - learning rate * decay``."""
+    import torch
+
+    with torch.no_grad():
+        for group in optimizer.param_groups:
+            stepped = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if stepped and group["decoupled_weight_decay"]:
+                factor = 1 - group["lr"] * group["decoupled_weight_decay"]
+                torch._foreach_mul_(stepped, factor)

@@ -131,6 +131,7 @@ def prepare_run(
             *_warnings(tasks, encoder),
             *encoding.cache.warnings,
             *_idle(strategy, len(experiences)),
+            *_precision_warnings(spec),
             *strategy.check_run(spec.training, steps),
         ],
     )
@@ -252,6 +253,15 @@ def _idle(strategy: Strategy, experiences: int) -> list[str]:
     return [
         f"{strategy.name} acts from experience {strategy.acts_from + 1} on: on this stream of "
         f"{experiences} it trains as full_sft does"
+    ]
+
+
+def _precision_warnings(spec: RunSpec) -> list[str]:
+    if spec.training.master_weights == "float32":
+        return []
+    return [
+        "the weights are trained in bfloat16: stochastic rounding adds noise to every update; "
+        'training.master_weights = "float32" trains without it, in more memory'
     ]
 
 

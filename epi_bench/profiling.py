@@ -174,7 +174,9 @@ def _take_turn(
         model=copy.deepcopy(model),
         pad_token_id=0,
         seed=0,
-        accelerator=create_accelerator(training, cpu=cpu),
+        accelerator=create_accelerator(
+            training, cpu=cpu, dtype=str(model.dtype).removeprefix("torch.")
+        ),
         total_steps=LEAD_IN + 1 + workload.steps,
         experience_count=2,
     )

@@ -303,6 +303,10 @@ class RunRecord(Part):
         reference_scores: For each task the score of full fine-tuning on it alone, if measured.
         metrics: What :func:`epi_bench.metrics.derive_metrics` returns.
         skipped_steps: Steps whose gradients were not finite, so that nothing was updated.
+        moved_weights: Share of the weights that training could move whose value in the saved model
+            differs from the loaded one, in 0..1 (for an adapter that is merged: of the layers it
+            is merged into); an estimate above two million weights. Records made before it was
+            measured have none.
         default_chat_template: Whether the tokenizer brought no chat template of its own.
         judge: A judge model's grades, if one was asked. It is no part of ``spec``: the same run may
             be recorded with and without.
@@ -332,6 +336,7 @@ class RunRecord(Part):
     losses: tuple[LossPoint, ...] = ()
     fingerprints: Fingerprints
     skipped_steps: int = 0
+    moved_weights: float | None = Field(default=None, ge=0, le=1)
     default_chat_template: bool = False
     environment: Environment
 

@@ -89,6 +89,7 @@ def build_record(
         ),
         retention=retention,
         skipped_steps=training.skipped_steps,
+        moved_weights=measured.moved_weights,
         judge=_judge_record(experiment),
         losses=tuple(LossPoint(step=step, loss=loss) for step, loss in measured.losses),
         cost=Cost(

@@ -32,7 +32,9 @@ from epi_bench.config import TrainingSpec
 from epi_bench.errors import TrainingFailedError, UserError
 from epi_bench.losses import mean_loss, summed_loss
 from epi_bench.optimization import build_optimizer, learning_rate_share, set_learning_rate
+from epi_bench.precision import WeightPrecision, computes_in_bfloat16
 from epi_bench.strategy import Experience, Step, Strategy
+from epi_bench.weight_movement import WeightMovement
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,10 +87,18 @@ class TrainingCost:
     skipped_steps: int = 0
 
 
-def create_accelerator(spec: TrainingSpec, cpu: bool = False) -> Accelerator:
-    """The accelerator of one run; several runs of one process may differ in precision."""
+def create_accelerator(
+    spec: TrainingSpec, cpu: bool = False, dtype: str = "float32"
+) -> Accelerator:
+    """The accelerator of one run; several runs of one process may differ in precision.
+
+    Args:
+        spec: Precision of the training.
+        cpu: Stay on the CPU.
+        dtype: Of the model, as in ``ModelSpec``.
+    """
     AcceleratorState._reset_state()  # runs of one process may differ in precision
-    precision = "bf16" if spec.autocast == "bf16" else "no"
+    precision = "bf16" if computes_in_bfloat16(spec, dtype) else "no"
     return Accelerator(mixed_precision=precision, cpu=cpu)
 
 
@@ -105,6 +115,11 @@ class TrainingLoop:
         accelerator: As :func:`create_accelerator` gives it.
         total_steps: Steps of the whole stream.
         experience_count: Experiences of the whole stream.
+
+    Attributes:
+        cost: What training has cost so far.
+        precision: In which the weights are trained, scored and saved.
+        movement: How many weights training has moved.
 
     Raises:
         UserError: If the model has nothing to train.
@@ -131,7 +146,14 @@ class TrainingLoop:
             experience_count=self.experience_count,
         )
         self.strategy.context = self.context
+        loaded = dict(self.model.named_parameters())
         self.model = self.strategy.prepare_model(self.model.to(self.accelerator.device))
+        self.movement = WeightMovement(
+            loaded, self.model, self.context.torch_generator("weights that are watched")
+        )
+        rounding = self.context.torch_generator("stochastic rounding").initial_seed()
+        self.precision = WeightPrecision(self.spec.master_weights, rounding)
+        self.precision.take_masters(self.model)
         if self.spec.gradient_checkpointing:
             self.model.gradient_checkpointing_enable()  # type: ignore[operator]
         self.context.model = self.model
@@ -218,7 +240,7 @@ class TrainingLoop:
             nn.utils.clip_grads_with_norm_(
                 self._wrapped.parameters(), self.spec.max_gradient_norm, norm
             )
-        step.optimizer.step()
+        self.precision.step(step.optimizer)
         self.strategy.parameters_updated(step)
 
     def _skip(self, step: Step) -> None:
@@ -291,6 +313,7 @@ class TrainingLoop:
 
     def _experience_optimizer(self) -> torch.optim.Optimizer:
         if self._optimizer is None or self.spec.fresh_optimizer:
+            self.precision.take_masters(self.model)  # the strategy may train others by now
             self._optimizer = build_optimizer(
                 self._wrapped.parameters(), self.spec, self.spec.learning_rate
             )

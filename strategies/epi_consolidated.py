@@ -173,7 +173,7 @@ class EPIConsolidated(IsolationStrategy):
 
     @cached_property
     def _elastic(self) -> ElasticAnchor:
-        return ElasticAnchor(self.isolation.parameters)
+        return ElasticAnchor(self.isolation.parameters, self.context.seed)
 
     def _importance_of(self, experience: Experience) -> Mapping[str, Tensor]:
         if self.source == "gradients":

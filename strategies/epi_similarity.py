@@ -158,7 +158,7 @@ class EPISimilarity(IsolationStrategy):
 
     @cached_property
     def _elastic(self) -> ElasticAnchor:
-        return ElasticAnchor(self.isolation.parameters)
+        return ElasticAnchor(self.isolation.parameters, self.context.seed)
 
     def _aimed(self, purpose: str, scores: Tensor) -> Tensor:
         """The scores, or for a control the same values at other weights of the tensor."""

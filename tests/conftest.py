@@ -154,10 +154,18 @@ def toy_spec(toy_model: Path, toy_tasks: Path):
     """Makes small specifications: ``toy_spec("epi", {"ratio": 0.3}, steps=5)``."""
     from epi_bench.config import complete_spec
 
-    def make(strategy="full_sft", options=None, tasks=None, stream=None, seed=0, **training):
+    def make(
+        strategy="full_sft",
+        options=None,
+        tasks=None,
+        stream=None,
+        seed=0,
+        dtype="float32",
+        **training,
+    ):
         return complete_spec(
             {
-                "model": {"name": str(toy_model)},
+                "model": {"name": str(toy_model), "dtype": dtype},
                 "strategy": {"name": strategy, "options": options or {}},
                 "stream": stream or {},
                 "data": {"tasks": tasks or ["toy_first", "toy_second"], "max_length": 64},
@@ -191,7 +199,9 @@ def train_toy(toy_spec):
                 model=backbone.model,
                 pad_token_id=backbone.tokenizer.pad_token_id,
                 seed=prepared.spec.seed,
-                accelerator=create_accelerator(prepared.spec.training, cpu=True),
+                accelerator=create_accelerator(
+                    prepared.spec.training, cpu=True, dtype=prepared.spec.model.dtype
+                ),
                 total_steps=prepared.total_steps,
                 experience_count=len(prepared.experiences),
             )

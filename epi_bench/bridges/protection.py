@@ -19,6 +19,11 @@ from epi_bench.bridges.optimizer_steps import (
 from epi_bench.errors import UserError
 from epi_bench.isolation import Isolation
 from epi_bench.isolation.normalisation import Normalisation
+from epi_bench.isolation.optimizer_moment import (
+    OptimizerMoment,
+    foreseen_moments,
+    refuse_moments_that_stand_still,
+)
 
 STEPS = "bridge.steps"
 REFRESHES = "bridge.refreshes"
@@ -118,6 +123,9 @@ class Protection:
             **isolation,
         )
         self.isolation.attach_optimizer(optimizer)
+        if isinstance(self.isolation.importance, OptimizerMoment):
+            moments = foreseen_moments(optimizer, self.isolation.parameters.values())
+            refuse_moments_that_stand_still(optimizer, moments)
         self.steps = 0
         self.refreshes = 0
         self._outermost: FrameType | None = None

@@ -49,6 +49,9 @@ def profile(
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each strategy.")] = 3,
     optimizer: Annotated[str, typer.Option(help="adamw, sgd or adafactor.")] = "adamw",
     autocast: Annotated[str, typer.Option(help="Mixed precision: none or bf16.")] = "none",
+    master_weights: Annotated[
+        str, typer.Option(help="How bfloat16 weights are trained: float32 or none.")
+    ] = "float32",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of torch.")] = None,
     cpu: Annotated[bool, typer.Option("--cpu", help="Stay on the CPU.")] = False,
     output_format: Annotated[
@@ -66,6 +69,7 @@ def profile(
             "batch_size": batch_size,
             "optimizer": optimizer,
             "autocast": autocast,
+            "master_weights": master_weights,
         },
         "threads": threads,
     }

@@ -142,6 +142,14 @@ def run(
         str | None,
         typer.Option(help="Mixed precision: none or bf16.", rich_help_panel=TRAINING),
     ] = None,
+    master_weights: Annotated[
+        str | None,
+        typer.Option(
+            help="How bfloat16 weights are trained: float32, or none for stochastic rounding in "
+            "less memory.  [default: float32]",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
     gradient_checkpointing: Annotated[
         bool | None,
         typer.Option(help="Trade time for memory.", rich_help_panel=TRAINING),
@@ -259,6 +267,7 @@ def run(
             "learning_rate": learning_rate,
             "optimizer": optimizer,
             "autocast": autocast,
+            "master_weights": master_weights,
             "gradient_checkpointing": gradient_checkpointing,
         },
         "evaluation": {

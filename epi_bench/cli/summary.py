@@ -93,7 +93,11 @@ def _metrics_table(record: RunRecord) -> Table:
     for measure in MEASURES.values():
         value = measure.of(record)
         if value is not None and not measure.cost and not measure.name.endswith("_left_out"):
-            row = (measure.title, _number(value, measure.decimals), measure.formula)
+            row = (
+                measure.title,
+                _number(value / measure.divisor, measure.decimals),
+                measure.formula,
+            )
             table.add_row(*map(escape, row))
     return table
 

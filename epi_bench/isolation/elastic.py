@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from epi_bench.stochastic_rounding import HALF_PRECISION, round_stochastically
+
 
 class ElasticAnchor:
     """The proximal step of a quadratic penalty, applied after the optimizer's.
@@ -18,17 +20,23 @@ class ElasticAnchor:
     (the same reason for which AdamW decouples weight decay, arXiv 1711.05101; proximal steps:
     Parikh and Boyd 2014). Until :meth:`fix` is called nothing is drawn anywhere.
 
+    Weights of bfloat16 are rounded stochastically, because a pull is often smaller than what they
+    can tell apart.
+
     Costs 8 bytes a parameter.
 
     Args:
         parameters: By name.
+        seed: Of the stochastic rounding.
 
     Attributes:
         stiffness: Of each parameter, as :meth:`fix` was given it; empty before.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+    def __init__(self, parameters: Mapping[str, nn.Parameter], seed: int = 0) -> None:
         self._parameters = parameters
+        self._seed = seed
+        self._generator: torch.Generator | None = None
         self._anchor: dict[str, Tensor] = {}
         self.stiffness: dict[str, Tensor] = {}
 
@@ -52,7 +60,17 @@ class ElasticAnchor:
         for name, anchor in self._anchor.items():
             scaled = rate * self.stiffness[name]
             weight = torch.where(torch.isinf(scaled), 1.0, scaled / (1 + scaled))
-            self._parameters[name].lerp_(anchor, weight.to(anchor.dtype))
+            parameter = self._parameters[name]
+            if parameter.dtype in HALF_PRECISION:
+                drawn = parameter.float().lerp_(anchor.float(), weight)
+                round_stochastically(parameter, drawn, self._generator_on(parameter.device))
+            else:
+                parameter.lerp_(anchor, weight.to(anchor.dtype))
+
+    def _generator_on(self, device: torch.device) -> torch.Generator:
+        if self._generator is None:
+            self._generator = torch.Generator(device).manual_seed(self._seed)
+        return self._generator
 
     def bytes(self) -> int:
         """Bytes held."""

@@ -23,6 +23,7 @@ OPTIMIZATION = (
     "weight_decay",
     "max_gradient_norm",
     "autocast",
+    "master_weights",
     "fresh_optimizer",
 )
 """Training settings that a run may choose within its track."""

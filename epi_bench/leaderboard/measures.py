@@ -15,12 +15,13 @@ class Measure:
     """A number that every run has, or leaves undefined.
 
     Attributes:
-        name: As in the record's ``metrics`` or ``cost``.
+        name: As in the record's ``metrics`` or ``cost``, or of a field of the record itself.
         title: As a column is headed.
         formula: One line for the legend.
         higher_is_better: Which direction wins.
         decimals: Shown in tables.
         cost: Whether it is a cost, not a metric.
+        diagnostic: Whether it is a field of the record itself, not a metric.
         divisor: Values are divided by it where they are shown to a reader.
     """
 
@@ -30,12 +31,15 @@ class Measure:
     higher_is_better: bool
     decimals: int = 1
     cost: bool = False
+    diagnostic: bool = False
     divisor: float = 1.0
 
     def of(self, record: RunRecord) -> float | None:
         """The measure of one run in the record's unit; ``None`` if it is undefined there."""
         if self.cost:
             value = None if record.cost is None else getattr(record.cost, self.name)
+        elif self.diagnostic:
+            value = getattr(record, self.name)
         else:
             value = record.metrics.get(self.name)
         return None if value is None else float(value)
@@ -83,6 +87,14 @@ _ALL = (
         divisor=MEBIBYTE,
     ),
     Measure(
+        "moved_weights",
+        "moved weights %",
+        "weights that training could move and that differ in the saved model",
+        True,
+        diagnostic=True,
+        divisor=0.01,
+    ),
+    Measure(
         "worst_task_drop", "worst task drop", "min over i of R[T,i] - max(R[0,i], R[i,i])", True
     ),
     Measure(
@@ -126,7 +138,7 @@ _ALL = (
 MEASURES: dict[str, Measure] = {measure.name: measure for measure in _ALL}
 """By name, the most telling ones first; the order is that of the columns."""
 
-COLUMNS: tuple[str, ...] = tuple(MEASURES)[:11]
+COLUMNS: tuple[str, ...] = tuple(MEASURES)[:12]
 """The measures shown in tables; CSV and JSON hold all of them."""
 
 

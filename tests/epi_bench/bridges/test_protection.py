@@ -399,3 +399,13 @@ def test_an_optimizer_without_a_second_moment_cannot_be_read():
     optimizer = OPTIMIZERS["sgd_momentum"](model.parameters())
     with pytest.raises(UserError, match="SGD does not keep"):
         protect(optimizer, model, importance="optimizer")
+
+
+def test_adams_moment_of_bfloat16_weights_is_refused_at_once():
+    model = _model().bfloat16()
+    optimizer = torch.optim.AdamW(model.parameters())
+    with pytest.raises(UserError, match=r"never shrinks.*float32 weights with autocast"):
+        protect(optimizer, model, importance="optimizer")
+    protect(optimizer, model, importance="ema_bf16")
+    quick = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95))
+    protect(quick, model, importance="optimizer")

@@ -71,3 +71,29 @@ def test_unit_mean_keeps_how_tensors_compare():
     assert scaled["a"].tolist() == pytest.approx([1.0, 2.0])
     assert scaled["b"].tolist() == [[0.0], [pytest.approx(1.0)]]
     assert unit_mean({"a": torch.zeros(3)})["a"].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_bfloat16_weights_are_drawn_as_far_as_others_on_average():
+    """A pull of a thousandth is less than bfloat16 can tell apart: rounded to the nearest, nothing
+    would ever be drawn back."""
+    weight = nn.Parameter(torch.full((20_000,), 3.0, dtype=torch.bfloat16))
+    anchor = ElasticAnchor({"w": weight})
+    anchor.fix({"w": torch.ones(20_000)})
+    with torch.no_grad():
+        weight.fill_(5.0)
+    for _ in range(100):
+        anchor.draw(rate=0.001)
+    assert weight.dtype == torch.bfloat16
+    expected = 3 + 2 / 1.001**100
+    assert float(weight.detach().float().mean()) == pytest.approx(expected, abs=0.005)
+
+
+def test_an_infinitely_stiff_bfloat16_weight_is_exactly_at_its_anchor():
+    weight = nn.Parameter(torch.tensor([0.1, 3.0], dtype=torch.bfloat16))
+    anchored = weight.detach().clone()
+    anchor = ElasticAnchor({"w": weight})
+    anchor.fix({"w": torch.full((2,), float("inf"))})
+    with torch.no_grad():
+        weight.add_(1.0)
+    anchor.draw(rate=0.1)
+    assert torch.equal(weight.detach(), anchored)

@@ -273,3 +273,60 @@ def test_a_state_of_another_mode_is_refused():
     for mode in ("ema", "factored"):
         with pytest.raises(UserError, match="importance mode"):
             Isolation(_parameters().items(), importance=mode).load_state_dict(state)
+
+
+def test_a_second_moment_in_bfloat16_is_refused_because_it_never_shrinks():
+    """200 gradients of 1 and 1000 of 0 leave 0.181, not 0.067."""
+    weight = nn.Parameter(torch.ones(4, 4, dtype=torch.bfloat16))
+    optimizer = torch.optim.AdamW([weight], lr=1e-6)
+    engine = Isolation([("w", weight)], importance="optimizer", optimizer=optimizer)
+    for step in range(2):
+        weight.grad = torch.full_like(weight, 1.0 - step)
+        optimizer.step()
+        moments = float(optimizer.state[weight]["exp_avg_sq"][0, 0])
+    assert moments == float(torch.tensor(0.001).bfloat16())  # it has not decayed
+    with pytest.raises(UserError, match=r"kept in bfloat16.*beta2=0.999.*ema_bf16"):
+        engine.refresh()
+
+
+def test_a_bfloat16_moment_that_forgets_fast_enough_may_be_read():
+    weight = nn.Parameter(torch.ones(4, 4, dtype=torch.bfloat16))
+    optimizer = torch.optim.AdamW([weight], lr=1e-6, betas=(0.9, 0.95))
+    engine = Isolation([("w", weight)], importance="optimizer", optimizer=optimizer)
+    for step in range(40):
+        weight.grad = torch.full_like(weight, float(step < 20))
+        optimizer.step()
+    expected = (1 - 0.95**20) * 0.95**20
+    assert float(engine.importance.values["w"][0, 0]) == pytest.approx(expected, rel=0.1)
+
+
+def test_bfloat16_weights_whose_moment_is_float32_may_be_read():
+    weight = nn.Parameter(torch.ones(4, 4, dtype=torch.bfloat16))
+    optimizer = torch.optim.AdamW([weight])
+    optimizer.state[weight]["exp_avg_sq"] = torch.ones(4, 4)
+    engine = Isolation([("w", weight)], importance="optimizer", optimizer=optimizer)
+    assert torch.equal(engine.importance.values["w"], torch.ones(4, 4))
+
+
+def test_an_optimizer_with_a_second_moment_for_some_parameters_only_is_refused():
+    """Matrices would have importance zero and never be protected."""
+    from transformers import Adafactor
+
+    parameters = _parameters()
+    optimizer = Adafactor(parameters.values(), lr=0.1, relative_step=False)
+    _gradients(parameters, 0)
+    optimizer.step()
+    with pytest.raises(UserError, match="Adafactor does not keep"):
+        Isolation(parameters.items(), importance="optimizer", optimizer=optimizer)
+
+    class Mixed(Adafactor):
+        """Of another name."""
+
+    engine = Isolation(
+        parameters.items(),
+        importance="optimizer",
+        optimizer=Mixed(parameters.values(), lr=0.1, relative_step=False),
+    )
+    engine.importance._optimizer.state.update(optimizer.state)
+    with pytest.raises(UserError, match="Mixed does not keep"):
+        engine.refresh()
