@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+LONGEST_REASON = 200
+"""Characters of a library's error message that are shown."""
+
+
 @dataclass
 class Backbone:
     """A model ready to be trained, and its tokenizer.
@@ -57,8 +61,8 @@ def load_backbone(spec: ModelSpec, location: ModelLocation | None = None) -> Bac
         UserError: If the files cannot be loaded, or a check of ``model_checks`` refuses the model.
     """
     location = location or locate_model(spec)
-    tokenizer = load_tokenizer(location)
     check_files(location)
+    tokenizer = load_tokenizer(location)
     model, warnings = _load_model(spec, location)
     model.name_or_path = model.config._name_or_path = str(location.folder)
     check_vocabulary(model, tokenizer, spec.name)
@@ -128,8 +132,8 @@ def _opened(location: ModelLocation, what: str) -> Iterator[Path]:
         except UserError:
             raise
         except Exception as error:
-            lines = str(error).replace(str(folder), str(location.folder)).strip().splitlines()
-            reason = f"{type(error).__name__}: {lines[0] if lines else ''}"
+            message = " ".join(str(error).replace(str(folder), str(location.folder)).split())
+            reason = f"{type(error).__name__}: {message[:LONGEST_REASON]}"
             raise UserError(f"cannot {what}: {reason}") from error
 
 

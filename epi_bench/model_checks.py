@@ -168,7 +168,7 @@ def check_loaded(
 def check_causal(model: PreTrainedModel, name: str) -> None:
     """Refuse a model whose predictions depend on the tokens they predict.
 
-    Two texts that differ in their last token alone must have the same logits before it.
+    Two texts that differ in their second half alone must have the same logits in the first.
 
     Raises:
         UserError: If they have not, as with an encoder such as BERT.
@@ -176,13 +176,14 @@ def check_causal(model: PreTrainedModel, name: str) -> None:
     import torch
 
     rows = embedding_rows(model)
-    ids = torch.arange(PROBE_LENGTH).mul(max(1, rows // (2 * PROBE_LENGTH))) % rows
     length = min(PROBE_LENGTH, position_limit(model.config) or PROBE_LENGTH)
-    texts = ids[:length].repeat(2, 1)
-    texts[1, -1] = rows - 1
+    shared = length // 2
+    texts = torch.arange(2 * length).mul(max(1, rows // (2 * length))).remainder(rows)
+    texts = texts.view(2, length)
+    texts[1, :shared] = texts[0, :shared]
     with torch.no_grad():
-        logits = model(input_ids=texts.to(model.device)).logits[:, :-1].float()
-    difference = float((logits[0] - logits[1]).abs().max()) if length > 1 else 0.0
+        logits = model(input_ids=texts.to(model.device)).logits[:, :shared].float()
+    difference = float((logits[0] - logits[1]).abs().max()) if shared else 0.0
     # Rounding may differ: a mixture of experts computes each expert's tokens together.
     allowed = (1e-4 if model.dtype == torch.float32 else 2e-2) * float(logits.abs().max())
     if difference > allowed:
@@ -257,7 +258,8 @@ def check_fit(
 
 def embedding_rows(model: PreTrainedModel) -> int:
     """How many tokens the model has an embedding for."""
-    return int(model.get_input_embeddings().num_embeddings)
+    embedding: Any = model.get_input_embeddings()
+    return int(embedding.weight.shape[0])
 
 
 def position_limit(config: Any) -> int | None:
