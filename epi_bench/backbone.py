@@ -7,70 +7,47 @@ code from model repositories are refused.
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epi_bench.config import ModelSpec
 from epi_bench.errors import UserError
+from epi_bench.model_checks import (
+    check_causal,
+    check_files,
+    check_loaded,
+    check_sizes,
+    check_vocabulary,
+)
+from epi_bench.model_files import ModelLocation, locate_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-HASHED_FILES = ("*.safetensors", "*.gguf", "config.json", "tokenizer*.json", "*.model", "*.jinja")
-"""What determines a model's behaviour; hub metadata and read-me files do not count."""
 
-
-@dataclass(frozen=True)
-class ModelLocation:
-    """Where a model's files are, before anything is loaded.
-
-    Attributes:
-        folder: Folder with its files.
-        gguf_file: Name of the GGUF file in it, or ``None`` for safetensors.
-        fingerprint: SHA-256 over the names and contents of the files that matter; the commit hash
-            for a model from the hub.
-    """
-
-    folder: Path
-    gguf_file: str | None
-    fingerprint: str
+LONGEST_REASON = 200
+"""Characters of a library's error message that are shown."""
 
 
 @dataclass
 class Backbone:
-    """A model ready to be trained, and its tokenizer."""
+    """A model ready to be trained, and its tokenizer.
+
+    Attributes:
+        model: In evaluation mode, on the CPU.
+        tokenizer: With a padding token.
+        location: Where both come from.
+        warnings: What the user should know of the files.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     location: ModelLocation
-
-
-def tiny_folder() -> Path:
-    """The folder of the embedded ``tiny`` model."""
-    return Path(str(files("epi_bench") / "data" / "tiny"))
-
-
-def locate_model(spec: ModelSpec) -> ModelLocation:
-    """Find a model's files, downloading them if the name is a hub id.
-
-    Raises:
-        UserError: If nothing usable is there; the message says what is missing.
-    """
-    if spec.name == "tiny":
-        return _local_folder(tiny_folder())
-    path = Path(spec.name).expanduser()
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise UserError(f"model file {path} does not exist")
-        return ModelLocation(path.parent, path.name, _hash_files([path]))
-    if path.is_dir():
-        return _local_folder(path)
-    if path.is_absolute() or spec.name.startswith((".", "~")) or spec.name.count("/") > 1:
-        raise UserError(f"model folder {path} does not exist")
-    return _from_hub(spec)
+    warnings: tuple[str, ...] = ()
 
 
 def load_backbone(spec: ModelSpec, location: ModelLocation | None = None) -> Backbone:
@@ -81,51 +58,36 @@ def load_backbone(spec: ModelSpec, location: ModelLocation | None = None) -> Bac
         location: As :func:`locate_model` found it, to avoid looking twice.
 
     Raises:
-        UserError: If files are missing or the architecture cannot be loaded.
+        UserError: If the files cannot be loaded, or a check of ``model_checks`` refuses the model.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
-
     location = location or locate_model(spec)
+    check_files(location)
     tokenizer = load_tokenizer(location)
-    options: dict[str, Any] = {"dtype": getattr(torch, spec.dtype), "trust_remote_code": False}
-    if location.gguf_file:
-        _require_gguf()
-        options["gguf_file"] = location.gguf_file
-    else:
-        options["use_safetensors"] = True
-    try:
-        model = AutoModelForCausalLM.from_pretrained(str(location.folder), **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"cannot load the model {spec.name}: {_first_line(error)}") from error
-    if location.gguf_file:
-        _forget_quantization(model)
-    model.config.use_cache = False
-    return Backbone(model.eval(), tokenizer, location)
+    model, warnings = _load_model(spec, location)
+    model.name_or_path = model.config._name_or_path = str(location.folder)
+    check_vocabulary(model, tokenizer, spec.name)
+    return Backbone(model, tokenizer, location, tuple(warnings))
 
 
 def load_tokenizer(location: ModelLocation) -> PreTrainedTokenizerBase:
     """Load a model's tokenizer; one without a padding token pads with its end-of-text token.
 
     Raises:
-        UserError: If the folder holds no tokenizer.
+        UserError: If the folder holds no tokenizer, or one that cannot be read.
     """
     from transformers import AutoTokenizer
 
-    options = {"gguf_file": location.gguf_file} if location.gguf_file else {}
     if location.gguf_file:
         _require_gguf()
-    elif not any(location.folder.glob("tokenizer*")) and not any(location.folder.glob("*.model")):
+    elif not location.has_tokenizer:
         raise UserError(
             f"model folder {location.folder} has no tokenizer (tokenizer.json): "
             "save one into it with tokenizer.save_pretrained(folder)"
         )
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(location.folder), **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"cannot load the tokenizer in {location.folder}: {_first_line(error)}"
-        ) from error
+    options: dict[str, Any] = {"trust_remote_code": False, **_gguf_option(location)}
+    with _opened(location, f"load the tokenizer in {location.folder}") as folder:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder), **options)
+    tokenizer.name_or_path = str(location.folder)
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise UserError(f"the tokenizer in {location.folder} has no end-of-text token")
@@ -133,54 +95,53 @@ def load_tokenizer(location: ModelLocation) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def general_text(location: ModelLocation) -> str:
-    """Held-out general text on which retention is measured: the model's own, else the default."""
-    own = location.folder / "general_text.txt"
-    source = own if own.is_file() else files("epi_bench") / "data" / "general_text.txt"
-    return source.read_text(encoding="utf-8")
+def _load_model(spec: ModelSpec, location: ModelLocation) -> tuple[PreTrainedModel, list[str]]:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-
-def _local_folder(folder: Path) -> ModelLocation:
-    if not (folder / "config.json").is_file():
-        raise UserError(f"model folder {folder} has no config.json: it holds no transformers model")
-    if not any(folder.glob("*.safetensors")):
-        raise UserError(
-            f"model folder {folder} has no .safetensors weights: "
-            "load it once with transformers and save it again with save_pretrained"
+    options: dict[str, Any] = {"trust_remote_code": False, **_gguf_option(location)}
+    with _opened(location, f"load the model {spec.name}") as folder:
+        config = AutoConfig.from_pretrained(str(folder), **options)
+        tensors = check_sizes(config, location)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            dtype=getattr(torch, spec.dtype),
+            use_safetensors=None if location.gguf_file else True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused, by name
+            **options,
         )
-    matches = {path for pattern in HASHED_FILES for path in folder.glob(pattern)}
-    return ModelLocation(folder, None, _hash_files(sorted(matches)))
+        model, info = loaded
+        if location.gguf_file:
+            _forget_quantization(model)
+        model.config.use_cache = False
+        warnings = check_loaded(model, info, tensors, spec.name)
+        check_causal(model.eval(), spec.name)
+    return model, warnings
 
 
-def _from_hub(spec: ModelSpec) -> ModelLocation:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+@contextmanager
+def _opened(location: ModelLocation, what: str) -> Iterator[Path]:
+    """A folder of the model's files; whatever they break in the libraries is told in one line.
 
-    try:
-        folder = snapshot_download(
-            spec.name, revision=spec.revision, allow_patterns=[*HASHED_FILES, "*.json"]
-        )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(
-            f"model {spec.name!r} is neither a local folder nor reachable on the hub "
-            f"({type(error).__name__}): check the name, log in for gated models, or give a folder"
-        ) from error
-    return ModelLocation(Path(folder), None, Path(folder).name)
+    The libraries answer damaged or dishonest files with any kind of exception.
+    """
+    with location.opened() as folder:
+        try:
+            yield folder
+        except UserError:
+            raise
+        except Exception as error:
+            message = " ".join(str(error).replace(str(folder), str(location.folder)).split())
+            reason = f"{type(error).__name__}: {message[:LONGEST_REASON]}"
+            raise UserError(f"cannot {what}: {reason}") from error
 
 
-def _hash_files(paths: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.name.encode() + b"\0")
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+def _gguf_option(location: ModelLocation) -> dict[str, str]:
+    return {"gguf_file": location.gguf_file} if location.gguf_file else {}
 
 
 def _require_gguf() -> None:
-    from importlib.util import find_spec
-
     if find_spec("gguf") is None:
         raise UserError('reading a .gguf model needs the extra: pip install "epi-bench[gguf]"')
 
@@ -191,7 +152,3 @@ def _forget_quantization(model: Any) -> None:
         del model.config.quantization_config
     model.hf_quantizer = None
     model.is_quantized = False
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"

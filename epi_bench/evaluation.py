@@ -7,7 +7,7 @@ Scores do not depend on the batch size (up to the rounding of matrix products).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -103,6 +103,21 @@ class TaskEvaluator:
             self._references = [encoder.encode_for_scoring(e.messages) for e in examples]
         if task.card.scoring == "generate":
             self._prompts = [_prompt_of(reference) for reference in self._references]
+
+    @property
+    def encoded(self) -> Iterator[EncodedExample]:
+        """Every text that the model reads, as tokens."""
+        if self.task.card.scoring == "choice":
+            return (option for options in self._options for option in options)
+        return iter(self._references)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text, with all that may be generated after its prompt."""
+        read = max(len(text) for text in self.encoded)
+        if self.task.card.scoring != "generate":
+            return read
+        return max(read, max(len(prompt) for prompt in self._prompts) + self.max_new_tokens)
 
     def score(self, model: PreTrainedModel) -> TaskScores:
         """The model's scores, in evaluation mode; its training mode is restored afterwards."""

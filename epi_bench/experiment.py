@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from epi_bench.config import spec_to_toml
+from epi_bench.errors import UserError
 from epi_bench.observer import EventLog, Observers, RunObserver, StepReport
 from epi_bench.preparation import PreparedRun
 from epi_bench.record import RunRecord
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from epi_bench.backbone import Backbone
+    from epi_bench.chat import EncodedExample
     from epi_bench.evaluation import Evaluator, TaskScores
     from epi_bench.interference import ConflictMeasurement, ConflictProbe
     from epi_bench.judge.judge import Judge, JudgedScores
@@ -102,7 +105,8 @@ class Experiment:
         returned, not raised. Ctrl-C leaves no record.
 
         Raises:
-            UserError: If the model cannot be loaded; nothing has been written then.
+            UserError: If the model cannot be loaded, or cannot read what this run gives it;
+                nothing has been written then.
         """
         import torch
 
@@ -122,6 +126,8 @@ class Experiment:
 
         self.observer.stage("loading the model")
         backbone = load_backbone(self.prepared.spec.model, self.prepared.location)
+        evaluator = self._evaluator()
+        self._check_fit(backbone, evaluator)
         folder = self.workspace.run_folder(self.prepared.run_id)
         folder.mkdir(parents=True, exist_ok=True)
         self.workspace.record_path(self.prepared.run_id).unlink(missing_ok=True)
@@ -131,7 +137,7 @@ class Experiment:
         log = EventLog(folder / "events.jsonl", LOG_EVERY)
         self.observer = Observers(log, self.observer)
         try:
-            record = self._train_and_record(backbone)
+            record = self._train_and_record(backbone, evaluator)
         except KeyboardInterrupt:
             self.observer.run_ended("interrupted", None)
             raise
@@ -141,14 +147,13 @@ class Experiment:
         self.observer.run_ended(record.status, record.error)
         return record
 
-    def _train_and_record(self, backbone: Backbone) -> RunRecord:
+    def _train_and_record(self, backbone: Backbone, evaluator: Evaluator) -> RunRecord:
         from epi_bench.recording import build_record
         from epi_bench.training import TrainingLoop, create_accelerator
 
         spec = self.prepared.spec
         accelerator = create_accelerator(spec.training, dtype=spec.model.dtype)
-        evaluator = self._evaluator()
-        for message in self.prepared.warnings:
+        for message in (*self.prepared.warnings, *backbone.warnings):
             self.observer.warning(message)
         self.observer.run_started(
             self.prepared.run_id,
@@ -299,6 +304,32 @@ class Experiment:
             }
         )
 
+    def _check_fit(self, backbone: Backbone, evaluator: Evaluator) -> None:
+        """Find out before anything is written whether the model reads all that it will get."""
+        from epi_bench.likelihood import text_token_ids
+        from epi_bench.model_checks import check_fit
+        from epi_bench.model_files import GENERAL_TEXT, general_text
+
+        text = text_token_ids(backbone.tokenizer, general_text(backbone.location))
+        if len(text) < 2:
+            raise UserError(
+                f"the {GENERAL_TEXT} of {self.prepared.spec.model.name} is a single token: "
+                "write more text into it, or remove it for the default"
+            )
+        lengths = {"the general text": min(self._general_window, len(text))}
+        texts: list[Iterable[EncodedExample]] = []
+        for name, task in self.prepared.tasks.items():
+            scored = evaluator.tasks[name]
+            longest = max(scored.longest, max(len(example) for example in task.train))
+            lengths[f"a text of task {name!r}"] = longest
+            texts += [task.train, scored.encoded]
+        ids = chain([text], (example.input_ids for part in texts for example in part))
+        check_fit(backbone.model, backbone.tokenizer, lengths, ids)
+
+    @property
+    def _general_window(self) -> int:
+        return min(self.prepared.spec.data.max_length, 256)
+
     def _conflict_probe(self, loop: TrainingLoop) -> ConflictProbe | None:
         from epi_bench.interference import ConflictProbe
 
@@ -322,24 +353,28 @@ class Experiment:
             self.measurements.conflicts.append(probe.measure(model))
 
     def _general_loss(self, backbone: Backbone, model: Any) -> tuple[float, int]:
-        from epi_bench.backbone import general_text
         from epi_bench.evaluation import text_negative_log_likelihood
+        from epi_bench.model_files import general_text
 
         return text_negative_log_likelihood(
             model,
             backbone.tokenizer,
             general_text(backbone.location),
-            min(self.prepared.spec.data.max_length, 256),
+            self._general_window,
             self.prepared.spec.evaluation.batch_size,
         )
 
     def _save(self, model: PreTrainedModel, backbone: Backbone) -> None:
         if self.save_model is None:
             return
+        from epi_bench.model_files import GENERAL_TEXT, general_text
+
         self.observer.stage("saving the model")
         model.config.use_cache = True
         model.save_pretrained(self.save_model)
         backbone.tokenizer.save_pretrained(self.save_model)
+        text = general_text(backbone.location)  # else retention is measured on another text
+        (self.save_model / GENERAL_TEXT).write_text(text, encoding="utf-8")
 
     def _save_predictions(self) -> None:
         from epi_bench.prediction_log import save_predictions

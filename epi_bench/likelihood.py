@@ -109,7 +109,7 @@ def text_negative_log_likelihood(
         window: Tokens of one window.
         batch_size: Windows scored at once.
     """
-    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    ids = text_token_ids(tokenizer, text)
     windows = [
         EncodedExample(tuple(part), (False, *[True] * (len(part) - 1)))
         for part in (ids[start : start + window] for start in range(0, len(ids), window))
@@ -124,6 +124,12 @@ def text_negative_log_likelihood(
         count += tokens
     model.train(was_training)
     return total / count, count
+
+
+def text_token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of a running text, without those that a tokenizer adds around it."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids
 
 
 @dataclass(slots=True)

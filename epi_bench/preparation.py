@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from epi_bench.backbone import ModelLocation, load_tokenizer, locate_model
+from epi_bench.backbone import load_tokenizer
 from epi_bench.chat import ChatEncoder, EncodedExample, EncodingReport
 from epi_bench.config import RunSpec
 from epi_bench.dataset_task import DatasetTask
@@ -22,6 +22,8 @@ from epi_bench.encoding_cache import EncodingCache
 from epi_bench.environment import process_count
 from epi_bench.errors import UserError
 from epi_bench.identity import run_id
+from epi_bench.model_checks import check_files
+from epi_bench.model_files import ModelLocation, locate_model
 from epi_bench.observer import RunObserver
 from epi_bench.strategy import STRATEGIES, Experience, Strategy, create_strategy
 from epi_bench.stream import ExperiencePlan, build_stream, mix_examples, order_tasks
@@ -101,6 +103,7 @@ def prepare_run(
     plans = build_stream(spec.stream.kind, order, dict(spec.stream.options))
     task_types = {name: TASKS.get(name) for name in order}
     location = locate_model(spec.model)
+    check_files(location)
     encoder = ChatEncoder(
         load_tokenizer(location), spec.data.max_length, mask_history=spec.data.mask_history
     )

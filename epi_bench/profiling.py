@@ -209,14 +209,15 @@ def _in_force_early(name: str, options: Mapping[str, Any]) -> Strategy:
 def _made_up_examples(model: PreTrainedModel, workload: Workload) -> list[EncodedExample]:
     """Random tokens, all supervised; enough for two different batches."""
     from epi_bench.chat import EncodedExample
+    from epi_bench.model_checks import embedding_rows, position_limit
 
-    longest = getattr(model.config, "max_position_embeddings", None)
+    longest = position_limit(model.config)
     if longest is not None and workload.length > longest:
         raise UserError(
             f"--length {workload.length} is more than the {longest} tokens that the model reads"
         )
     generator = random.Random("made-up batches")
-    vocabulary = int(model.config.vocab_size)
+    vocabulary = embedding_rows(model)
     return [
         EncodedExample(
             tuple(generator.randrange(vocabulary) for _ in range(workload.length)),

@@ -23,8 +23,9 @@ def render_example(task: Task, model: ModelSpec, index: int) -> Group:
     Raises:
         UserError: If the task has fewer examples.
     """
-    from epi_bench.backbone import load_tokenizer, locate_model
+    from epi_bench.backbone import load_tokenizer
     from epi_bench.chat import ChatEncoder
+    from epi_bench.model_files import locate_model
 
     examples = task.examples("train")
     if index >= len(examples):

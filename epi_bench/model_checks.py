@@ -1,0 +1,349 @@
+"""Which models are refused: those whose numbers would say nothing about the files they came from.
+
+Some checks read configuration and file headers only and come before the weights are loaded; the
+others look at the loaded model. Every refusal is a ``UserError`` of one line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epi_bench.errors import UserError
+from epi_bench.model_files import ModelLocation, general_text, read_json_object, weight_files
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+LARGEST_UNUSED_SHARE = 0.1
+"""Share of a checkpoint's tensors that may lie unused (heads for other tasks, say)."""
+
+SHOWN_NAMES = 3
+"""Tensors or tokens that a message names."""
+
+PROBE_LENGTH = 16
+"""Tokens of the two texts that tell whether the model sees the future."""
+
+FLOATING_TYPES = ("F64", "F32", "F16", "BF16")
+"""Types of weights that can be trained, as safetensors calls them."""
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """What the header of a safetensors file says of a tensor."""
+
+    name: str
+    dtype: str
+    elements: int
+
+
+def check_files(location: ModelLocation) -> None:
+    """Refuse what configuration and file headers rule out, before anything large is read.
+
+    Raises:
+        UserError: For quantised weights, models with an encoder, and damaged files.
+    """
+    general_text(location)
+    if location.gguf_file:
+        return
+    config = read_json_object(location.folder / "config.json")
+    _check_quantization(location.folder, config)
+    if config.get("is_encoder_decoder") is True:
+        raise UserError(
+            f"the model in {location.folder} has an encoder and a decoder: "
+            "only causal language models are benchmarked"
+        )
+    for tensor in stored_tensors(location):
+        if _is_quantized(tensor):
+            raise _quantized(location.folder, f"{tensor.name} is {tensor.dtype}")
+
+
+def stored_tensors(location: ModelLocation) -> list[StoredTensor]:
+    """The tensors in the files that transformers will read, from their headers alone.
+
+    Raises:
+        UserError: If a file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    found = []
+    for path in weight_files(location):
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118  (the file is no mapping)
+                    part = file.get_slice(name)
+                    elements = 1
+                    for size in part.get_shape():
+                        elements *= size
+                    found.append(StoredTensor(name, part.get_dtype(), elements))
+        except (SafetensorError, OSError, ValueError) as error:
+            raise UserError(
+                f"cannot read the weights in {path} ({error}): copy the file again"
+            ) from error
+    return found
+
+
+def check_sizes(config: Any, location: ModelLocation) -> int | None:
+    """Refuse a configuration whose model is far larger than its files, before it is built.
+
+    Smaller differences are told exactly once the model is loaded.
+
+    Args:
+        config: Of transformers.
+        location: Of the files.
+
+    Returns:
+        How many tensors the files hold; ``None`` for a GGUF file.
+
+    Raises:
+        UserError: If the model would have more layers than there are tensors, or more than twice
+            the parameters.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if location.gguf_file:
+        return None
+    tensors = stored_tensors(location)
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if isinstance(layers, int) and layers > len(tensors):
+        raise UserError(
+            f"the configuration in {location.folder} says {layers} layers, the weights hold "
+            f"{len(tensors)} tensors: they are of another model"
+        )
+    with torch.random.fork_rng(devices=()), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    wanted = sum(parameter.numel() for parameter in model.parameters())
+    stored = sum(tensor.elements for tensor in tensors)
+    if wanted > 2 * stored:
+        raise UserError(
+            f"the configuration in {location.folder} says {wanted:,} parameters, the weights hold "
+            f"{stored:,}: they are of another model"
+        )
+    return len(tensors)
+
+
+def check_loaded(
+    model: PreTrainedModel, info: Mapping[str, Collection[Any]], tensors: int | None, name: str
+) -> list[str]:
+    """Refuse a model that does not hold what its files say.
+
+    Args:
+        model: As transformers made it.
+        info: Its loading information (``output_loading_info``).
+        tensors: In the files; ``None`` where that is not known.
+        name: Of the model, for messages.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        UserError: If a weight would be random or is not finite, if a part of the weights is left
+            out, or if the model sees the tokens that it has to predict.
+    """
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise UserError(
+            f"the weights of {name} lack {len(missing)} of the model's tensors "
+            f"({_listed(missing)}), which would be random: give the folder of a whole causal "
+            f"language model ({type(model).__name__})"
+        )
+    if info["mismatched_keys"]:
+        key, stored, configured = min(info["mismatched_keys"])
+        raise UserError(
+            f"the weights of {name} do not fit its configuration: {key} has the shape "
+            f"{tuple(stored)}, the configuration says {tuple(configured)}: copy the model again"
+        )
+    if info["error_msgs"]:
+        first = min(info["error_msgs"]).strip().splitlines()[0]
+        raise UserError(f"cannot load the weights of {name}: {first}")
+    warnings = _check_unused(model, sorted(info["unexpected_keys"]), tensors, name)
+    _check_finite(model, name)
+    return warnings
+
+
+def check_causal(model: PreTrainedModel, name: str) -> None:
+    """Refuse a model whose predictions depend on the tokens they predict.
+
+    Two texts that differ in their second half alone must have the same logits in the first.
+
+    Raises:
+        UserError: If they have not, as with an encoder such as BERT.
+    """
+    import torch
+
+    rows = embedding_rows(model)
+    length = min(PROBE_LENGTH, position_limit(model.config) or PROBE_LENGTH)
+    shared = length // 2
+    texts = torch.arange(2 * length).mul(max(1, rows // (2 * length))).remainder(rows)
+    texts = texts.view(2, length)
+    texts[1, :shared] = texts[0, :shared]
+    with torch.no_grad():
+        logits = model(input_ids=texts.to(model.device)).logits[:, :shared].float()
+    difference = float((logits[0] - logits[1]).abs().max()) if shared else 0.0
+    # Rounding may differ: a mixture of experts computes each expert's tokens together.
+    allowed = (1e-4 if model.dtype == torch.float32 else 2e-2) * float(logits.abs().max())
+    if difference > allowed:
+        raise UserError(
+            f"{name} ({type(model).__name__}) sees the tokens that it has to predict, as an "
+            "encoder does: give a causal language model"
+        )
+
+
+def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Refuse a tokenizer with tokens that the model has no embedding for.
+
+    Special tokens that no text holds may lie beyond the embedding, as the image token of a text
+    model does; :func:`check_fit` sees to it that none is used.
+
+    Raises:
+        UserError: If text, padding or the end of a text needs such a token.
+    """
+    rows = embedding_rows(model)
+    if len(tokenizer) <= rows:
+        return
+    needed = {tokenizer.pad_token_id, tokenizer.eos_token_id}
+    special = set(tokenizer.all_special_ids) - needed
+    beyond = [
+        token
+        for token, index in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+        if index >= rows and index not in special
+    ]
+    if beyond:
+        raise UserError(
+            f"the tokenizer of {name} has {len(tokenizer)} tokens, the model embeds {rows}; "
+            f"without embedding: {_listed([repr(token) for token in beyond])}: give the tokenizer "
+            "that belongs to the model, or save the model after resize_token_embeddings"
+        )
+
+
+def check_fit(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    lengths: Mapping[str, int],
+    texts: Iterable[Sequence[int]],
+) -> None:
+    """Refuse a run whose texts are longer than the model reads, or use tokens it does not know.
+
+    Args:
+        model: In any mode.
+        tokenizer: Of the model.
+        lengths: What is read -> its tokens at most, with those that are generated.
+        texts: Token ids of everything that is read.
+
+    Raises:
+        UserError: If one does not fit.
+    """
+    limit = position_limit(model.config)
+    for what, length in lengths.items():
+        if limit is not None and length > limit:
+            raise UserError(
+                f"{what} may take {length} tokens with its answer, the model reads {limit}: "
+                "lower --max-length or --max-new-tokens"
+            )
+    rows = embedding_rows(model)
+    if len(tokenizer) <= rows:
+        return
+    for text in texts:
+        if max(text) >= rows:
+            raise UserError(
+                f"a text of this run holds the token {tokenizer.convert_ids_to_tokens(max(text))!r}"
+                f" ({max(text)}), the model embeds {rows} tokens: give the tokenizer that belongs "
+                "to the model"
+            )
+
+
+def embedding_rows(model: PreTrainedModel) -> int:
+    """How many tokens the model has an embedding for."""
+    embedding: Any = model.get_input_embeddings()
+    return int(embedding.weight.shape[0])
+
+
+def position_limit(config: Any) -> int | None:
+    """The longest text that a model was made for, in tokens; ``None`` if it has no limit."""
+    text = config.get_text_config()
+    limit = getattr(text, "max_position_embeddings", None)
+    if not isinstance(limit, int) or limit < 1:
+        return None
+    rope = getattr(text, "rope_parameters", None) or {}
+    factor = rope.get("factor")
+    if isinstance(factor, int | float):
+        limit = max(limit, int(factor * (rope.get("original_max_position_embeddings") or limit)))
+    return limit
+
+
+def _check_quantization(folder: Path, config: Mapping[str, Any]) -> None:
+    for key in ("quantization_config", "quantization", "compression_config"):
+        settings = config.get(key)
+        if settings:
+            method = settings.get("quant_method") if isinstance(settings, dict) else None
+            raise _quantized(folder, str(method or key))
+
+
+def _quantized(folder: Path, how: str) -> UserError:
+    return UserError(
+        f"the weights in {folder} are quantised ({how}) and cannot be trained: take the model's "
+        "unquantised weights, or load it with transformers, call dequantize() and save it"
+    )
+
+
+def _is_quantized(tensor: StoredTensor) -> bool:
+    """Whether a tensor holds packed weights; masks and positions may be integers."""
+    if tensor.dtype in FLOATING_TYPES or tensor.dtype == "BOOL":
+        return False
+    packed = re.search(r"(weight|weight_packed|_blocks|_proj)$", tensor.name)
+    return packed is not None or tensor.dtype.startswith(("F8", "F4"))
+
+
+def _check_unused(
+    model: PreTrainedModel, unused: list[str], tensors: int | None, name: str
+) -> list[str]:
+    """Warn of tensors that no part of the model takes; refuse if they are a part of it."""
+    if not unused:
+        return []
+    parts = {_without_numbers(key) for key in model.state_dict()}
+    left_out = [
+        key for key in unused if _without_numbers(key) in parts and not _predicts_ahead(model, key)
+    ]
+    if left_out:
+        raise UserError(
+            f"the configuration of {name} leaves out {len(left_out)} tensors of the weights "
+            f"({_listed(left_out)}): it says fewer layers or experts than the weights have"
+        )
+    if tensors is not None and len(unused) > LARGEST_UNUSED_SHARE * tensors:
+        raise UserError(
+            f"{type(model).__name__} uses {tensors - len(unused)} of the {tensors} tensors in the "
+            f"weights of {name} (not {_listed(unused)}): the configuration is that of another model"
+        )
+    return [f"{len(unused)} tensors in the weights of {name} are not used: {_listed(unused)}"]
+
+
+def _without_numbers(key: str) -> str:
+    return re.sub(r"\d+", "#", key)
+
+
+def _predicts_ahead(model: PreTrainedModel, key: str) -> bool:
+    """Whether a tensor is of the layers, after the model's own, that predict several tokens."""
+    text = model.config.get_text_config()
+    extra = getattr(text, "num_nextn_predict_layers", None) or 0
+    first = getattr(text, "num_hidden_layers", 0)
+    layer = re.search(r"layers\.(\d+)\.", key)
+    return layer is not None and first <= int(layer[1]) < first + extra
+
+
+def _check_finite(model: PreTrainedModel, name: str) -> None:
+    for key, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise UserError(
+                f"the weights of {name} are not finite ({key} holds NaN or infinity): "
+                "the training that saved them failed; take an earlier checkpoint"
+            )
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(names[:SHOWN_NAMES]) + more
