@@ -29,7 +29,7 @@ def one_line(text: str) -> str:
 
     Line breaks become blanks; what cannot be printed is written as in a Python string.
     """
-    joined = re.sub(r"\s*[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]\s*", " ", text.strip())
+    joined = re.sub(r"\s*[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]\s*", " ", text.strip("\n\r"))
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
         for c in joined

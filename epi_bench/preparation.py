@@ -16,7 +16,7 @@ from epi_bench.chat import ChatEncoder, EncodedExample, EncodingReport
 from epi_bench.config import RunSpec
 from epi_bench.dataset_task import DatasetTask
 from epi_bench.encoding_cache import EncodingCache
-from epi_bench.errors import UserError, foreign_code
+from epi_bench.errors import UserError, foreign_code, one_line
 from epi_bench.identity import plugin_fingerprints, run_id, task_fingerprint
 from epi_bench.observer import RunObserver
 from epi_bench.split_overlap import SplitOverlap, split_overlap
@@ -203,7 +203,7 @@ def _make_task(name: str, task_type: type[Task], data_dir: Path | None) -> Task:
 
 def _check_run(strategy: Strategy, spec: RunSpec, steps: Sequence[int]) -> Sequence[str]:
     with foreign_code(f"strategy {spec.strategy.name!r} fails to check the run"):
-        return strategy.check_run(spec.training, steps)
+        return [one_line(str(told)) for told in strategy.check_run(spec.training, steps)]
 
 
 def _prepare_task(task: Task, spec: RunSpec, encoding: _Encoding, code: str | None) -> PreparedTask:
@@ -256,7 +256,7 @@ def _warnings(tasks: Mapping[str, PreparedTask], encoder: ChatEncoder) -> list[s
         )
     for name, prepared in tasks.items():
         with foreign_code(f"task {name!r} fails to prepare its scoring"):
-            warnings += prepared.task.prepare_scoring()
+            warnings += [one_line(str(told)) for told in prepared.task.prepare_scoring()]
         warnings += _skipped_rows(prepared.task)
         if prepared.overlap.warning:
             warnings.append(f"task {name!r}: {prepared.overlap.warning}")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
-from epi_bench.errors import UserError, foreign_code
+from epi_bench.errors import UserError, foreign_code, one_line
 from epi_bench.registry import Registry
 
 Order = Literal["given", "reversed", "random"]
@@ -150,6 +150,8 @@ def _first_problem(plans: Sequence[object], tasks: Sequence[str]) -> str | None:
             return f"experience {number} is no ExperiencePlan but {type(plan).__name__}"
         unknown = [task for task in plan.tasks if task not in tasks]
         named = f"experience {number}, {plan.name!r},"
+        if not isinstance(plan.name, str) or not plan.name or plan.name != one_line(plan.name):
+            return f"{named} must have a name of one line"
         if unknown:
             return f"{named} names the task {unknown[0]!r}, which is not among the run's"
         if not plan.tasks or len(set(plan.tasks)) != len(plan.tasks):

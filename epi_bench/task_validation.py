@@ -91,8 +91,8 @@ def validate_task_file(path: Path, data_dir: Path | None = None) -> TaskValidati
         ]
     result.problems = list(dict.fromkeys(result.problems))  # a shared file is read twice
     if len(result.splits) == 2:
-        told = split_overlap(*(found.examples for found in result.splits)).warning
-        result.warnings += [told] if told else []
+        overlap = split_overlap(*(found.examples for found in result.splits))
+        result.warnings += [overlap.warning] if overlap.warning else []
     return result
 
 

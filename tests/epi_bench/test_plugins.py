@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -33,30 +32,17 @@ class Mine(Task):
 
 
 @pytest.fixture(autouse=True)
-def forgotten_plugins():
-    """What a test registers is forgotten after it."""
-    before = [(registry, registry.content()) for registry in REGISTRIES]
-    modules = set(sys.modules)
-    yield
-    forget(before, modules)
-
-
-def forget(before, modules):
-    for registry, content in before:
-        registry.go_back_to(content)
-    for name in set(sys.modules) - modules:
-        if name.startswith("epi_bench_plugin_") or name.startswith("beside"):
-            del sys.modules[name]
+def forget(forgotten_plugins):
+    """Forgets what the test has registered so far."""
+    return forgotten_plugins
 
 
 @pytest.fixture
-def load(tmp_path):
+def load(tmp_path, forget):
     """Writes a plugin file and loads it, as if for the first time."""
-    before = [(registry, registry.content()) for registry in REGISTRIES]
-    modules = set(sys.modules)
 
     def write_and_load(text, name="plugin.py"):
-        forget(before, modules)
+        forget()
         path = tmp_path / name
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         load_plugin_file(path)
@@ -263,7 +249,7 @@ class TestCode:
         with pytest.raises(UserError, match="'Made' of module 'nowhere' lies in no file"):
             STRATEGIES.code_fingerprint("mine")
 
-    def test_an_installed_package_counts_whole(self, tmp_path, monkeypatch):
+    def test_an_installed_package_counts_whole(self, tmp_path, monkeypatch, forget):
         from importlib.metadata import EntryPoint
 
         site = tmp_path / "site-packages"
@@ -278,10 +264,9 @@ class TestCode:
         )
         point = EntryPoint("mine", "beside_package.mine:Mine", "epi_bench.strategies")
         monkeypatch.setattr("epi_bench.registry.entry_points", lambda group: [point])
-        before, modules = [(r, r.content()) for r in REGISTRIES], set(sys.modules)
         codes = []
         for share in (1, 1, 2):
-            forget(before, modules)
+            forget()
             (package / "constants.py").write_text(f"SHARE = {share}")
             codes.append(STRATEGIES.code_fingerprint("mine"))
         assert codes[0] == codes[1] != codes[2]
