@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         StrategyContext,
         register_strategy,
     )
+    from epi_bench.stream import ExperiencePlan, register_stream
     from epi_bench.task import (
         DataSource,
         Example,
@@ -88,6 +89,8 @@ _HOME = {
     "Strategy": "strategy",
     "StrategyContext": "strategy",
     "register_strategy": "strategy",
+    "ExperiencePlan": "stream",
+    "register_stream": "stream",
     "DataSource": "task",
     "Example": "task",
     "Message": "task",

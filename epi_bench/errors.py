@@ -2,16 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
+
+LONGEST_MESSAGE = 500
+"""Characters shown of an error message that comes from foreign code."""
 
 
 class UserError(Exception):
     """Something the user asked for that cannot be done, told in one line with its remedy.
 
     The command line prints the message and exits with code 2; library callers catch it like any
-    exception. Raise it before anything has been written.
+    exception. Raise it before anything has been written. What a message quotes of files, models or
+    plugins may hold line breaks and terminal codes; they are made visible.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
+def one_line(text: str) -> str:
+    """Text as one line that a terminal shows as it is.
+
+    Line breaks become blanks; what cannot be printed is written as in a Python string.
+    """
+    joined = re.sub(r"\s*[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]\s*", " ", text.strip("\n\r"))
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for c in joined
+    )
+
+
+def describe_error(error: BaseException) -> str:
+    """Type and message of an error that foreign code raised, in one line of bounded length."""
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001  (a plugin's own exception may fail even at this)
+        message = "its message cannot be shown"
+    line = one_line(f"{type(error).__name__}: {message}" if message else type(error).__name__)
+    return line if len(line) <= LONGEST_MESSAGE else line[:LONGEST_MESSAGE] + " ..."
+
+
+@contextmanager
+def foreign_code(doing: str, path: Path | None = None) -> Iterator[None]:
+    """Call code that may do anything: whatever it raises but Ctrl-C becomes one ``UserError``.
+
+    Args:
+        doing: What fails if it does, such as ``"strategy 'x' cannot be made"``.
+        path: The code's file, whose line is named where the error passed through it.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except UserError as error:
+        line = line_that_raised(error, path) if path else None
+        if line is None:
+            raise
+        raise UserError(f"plugin {path}:{line}: {error}") from error
+    except BaseException as error:  # a plugin may raise anything, sys.exit() among it
+        line = line_that_raised(error, path) if path else None
+        where = doing.replace(str(path), f"{path}:{line}", 1) if line else doing
+        raise UserError(f"{where}: {describe_error(error)}") from error
+
+
+def line_that_raised(error: BaseException, path: Path) -> int | None:
+    """The line of ``path`` that raised ``error``, if the error passed through that file."""
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return error.lineno
+    line = None
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_filename == str(path):
+            line = traceback.tb_lineno
+        traceback = traceback.tb_next
+    return line
 
 
 class TrainingFailedError(RuntimeError):

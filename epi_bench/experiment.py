@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from epi_bench.config import spec_to_toml
-from epi_bench.errors import UserError
+from epi_bench.errors import UserError, describe_error
 from epi_bench.observer import EventLog, Observers, RunObserver, StepReport
 from epi_bench.preparation import PreparedRun
 from epi_bench.record import RunRecord
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
 LOG_EVERY = 10
 """Optimizer steps between two entries of the event log and of the loss curve."""
-
-LONGEST_ERROR = 500
-"""Characters of an error message that a record keeps."""
 
 
 @dataclass
@@ -141,7 +138,7 @@ class Experiment:
         except KeyboardInterrupt:
             self.observer.run_ended("interrupted", None)
             raise
-        except Exception as error:  # noqa: BLE001  (any failure of a plugin becomes a record)
+        except BaseException as error:  # noqa: BLE001  (whatever a plugin raises becomes a record)
             record = self._failed_record(error)
         save_record(record, self.workspace.record_path(self.prepared.run_id))
         self.observer.run_ended(record.status, record.error)
@@ -383,8 +380,7 @@ class Experiment:
         examples = {name: task.test for name, task in self.prepared.tasks.items()}
         save_predictions(examples, last, self.workspace.predictions_path(self.prepared.run_id))
 
-    def _failed_record(self, error: Exception) -> RunRecord:
+    def _failed_record(self, error: BaseException) -> RunRecord:
         from epi_bench.recording import build_failed_record
 
-        message = " ".join(f"{type(error).__name__}: {error}".split())
-        return build_failed_record(self, message[:LONGEST_ERROR])
+        return build_failed_record(self, describe_error(error))

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from epi_bench.config import RunSpec, short_hash
 from epi_bench.options import complete_options
 from epi_bench.strategy import STRATEGIES
 from epi_bench.stream import STREAMS
+from epi_bench.task import TASKS, Example, Task, TaskCard
 from epi_bench.track import SCHEMA_VERSION, TRAINING_PROTOCOL
+
+TOLD_ONLY = ("summary", "ability", "licence", "chance", "source", "needs_code_execution")
+"""Fields of a task's card that change no score."""
 
 
 def run_id(spec: RunSpec, fingerprints: Mapping[str, str]) -> str:
@@ -51,3 +59,56 @@ def run_id(spec: RunSpec, fingerprints: Mapping[str, str]) -> str:
             "fingerprints": dict(fingerprints),
         }
     )
+
+
+def task_fingerprint(task: Task, examples: Sequence[Example], code: str | None = None) -> str:
+    """SHA-256 of everything that a task's scores depend on.
+
+    Args:
+        task: Its card and scoring settings count.
+        examples: Those of the run, both splits, with what the scorer needs of each.
+        code: Hash of the task's source, if it comes from a plugin.
+    """
+    digest = hashlib.sha256()
+    head = {"card": _scoring_card(task.card), "settings": dict(task.scoring_settings), "code": code}
+    digest.update(_canonical(head))
+    for example in examples:
+        row = [list(map(dict, example.messages)), example.reference, list(example.options)]
+        digest.update(_canonical([*row, dict(example.meta)]))
+    return digest.hexdigest()
+
+
+def plugin_fingerprints(spec: RunSpec) -> dict[str, str]:
+    """SHA-256 of the source of each plugin that takes part in a run.
+
+    A plugin takes part if the run's strategy, stream or one of its tasks comes from it. What else
+    was given with ``--plugin`` leaves the identity alone, so that a run is the same run beside
+    other strategies, and single-task references are shared while a plugin is being written.
+
+    Returns:
+        By ``strategy:NAME``, ``stream:NAME`` and ``task:NAME``; without the built-ins.
+    """
+    found = {
+        f"strategy:{spec.strategy.name}": STRATEGIES.code_fingerprint(spec.strategy.name),
+        f"stream:{spec.stream.kind}": STREAMS.code_fingerprint(spec.stream.kind),
+        **{f"task:{name}": TASKS.code_fingerprint(name) for name in sorted(spec.data.tasks)},
+    }
+    return {name: code for name, code in found.items() if code is not None}
+
+
+def _scoring_card(card: TaskCard) -> dict[str, Any]:
+    """The fields of a card that may change a score."""
+    names = [name for name in TaskCard.__slots__ if name not in TOLD_ONLY]
+    return {name: getattr(card, name) for name in names}
+
+
+def _canonical(value: object) -> bytes:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=_as_text)
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _as_text(value: object) -> object:
+    """What a scorer keeps beside its examples may be anything; addresses in memory do not count."""
+    if isinstance(value, set | frozenset):
+        return sorted(map(repr, value))
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))

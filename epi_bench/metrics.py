@@ -6,7 +6,15 @@ the t-th point of evaluation, one column a task in training order; scores are hi
 ``learned_at[i]`` is the row right after task i was last trained on: ``[1, 2, ..., T]`` in a
 sequential stream, so that ``R[learned_at[i]][i]`` is the R[i,i] of the literature. It is ``None``
 for a task without such a moment: each task of a mixed stream, or one that is only tested. Such
-tasks are left out of every mean over learned tasks. ``b`` is row 0, ``S`` holds the scores of
+tasks are left out of every mean over learned tasks.
+
+A stream may come back to a task. What later training did to a task then counts from the last time
+it was trained, ``learned_at``; its best score from the first time it had been learned,
+``first_learned_at[i]``, the row right after its first experience; and what it got in advance is
+read from ``untrained_until[i]``, the last row before its first training. Where every row ends one
+experience and no task is trained twice, these are ``learned_at[i]`` and ``learned_at[i] - 1``.
+
+``b`` is row 0, ``S`` holds the scores of
 single-task references (full fine-tuning on one task alone, same budget).
 
 What is undefined is ``None``, never NaN and never 0. No function changes its arguments.
@@ -93,26 +101,36 @@ def backward_transfer(matrix: ScoreMatrix, learned_at: Sequence[int | None]) -> 
     )
 
 
-def forgetting(matrix: ScoreMatrix, learned_at: Sequence[int | None]) -> float | None:
+def forgetting(
+    matrix: ScoreMatrix,
+    learned_at: Sequence[int | None],
+    first_learned_at: Sequence[int | None] | None = None,
+) -> float | None:
     """How far tasks fell from their best: FM = (1/(T-1)) sum_{i<T} (max_{i<=l<T} R[l,i] - R[T,i]).
 
-    The maximum leaves the last row out, so that a task that went on improving gives a negative
-    term. Tasks as in :func:`backward_transfer`.
+    The maximum runs from the row after the task was first learned and leaves the last row out, so
+    that a task that went on improving gives a negative term. Tasks as in
+    :func:`backward_transfer`.
 
     Source: Chaudhry et al. 2018 (arXiv 1801.10112). Others define it otherwise: avalanche takes
     R[i,i] for the maximum, mammoth includes the last row.
+
+    Args:
+        matrix: ``R``.
+        learned_at: See the module.
+        first_learned_at: See the module; ``learned_at`` if left out.
     """
     _check(matrix, learned_at)
+    first_learned_at = learned_at if first_learned_at is None else first_learned_at
+    _check(matrix, first_learned_at)
     last = len(matrix) - 1
-    return _mean(
-        [
-            _difference(
-                _maximum([_cell(matrix, later, task) for later in range(row, last)]),
-                _cell(matrix, last, task),
-            )
-            for task, row in _followed(matrix, learned_at)
-        ]
-    )
+    terms: list[Score] = []
+    for task, row in _followed(matrix, learned_at):
+        first = first_learned_at[task]
+        start = row if first is None else first
+        best = _maximum([_cell(matrix, later, task) for later in range(start, last)])
+        terms.append(_difference(best, _cell(matrix, last, task)))
+    return _mean(terms)
 
 
 def forgetting_rate(matrix: ScoreMatrix, learned_at: Sequence[int | None]) -> PartialMean:
@@ -152,11 +170,14 @@ def forward_transfer(
     Args:
         matrix: ``R``.
         learned_at: See the module.
-        untrained_until: For each task the last row before it was first trained on; the row before
-            ``learned_at`` if left out. Needed where a task is trained on more than once.
+        untrained_until: See the module. If it is left out and ``learned_at`` does not tell it,
+            because a row follows none of the tasks' last training, the result is undefined.
     """
     _check(matrix, learned_at)
     if untrained_until is None:
+        ends = {row for row in learned_at if row is not None}
+        if ends != set(range(1, len(matrix))):
+            return None
         untrained_until = [None if row is None else row - 1 for row in learned_at]
     _check(matrix, untrained_until)
     return _mean(
@@ -170,6 +191,9 @@ def forward_transfer(
 
 def learning_accuracy(matrix: ScoreMatrix, learned_at: Sequence[int | None]) -> float | None:
     """How well tasks are learned in the first place (plasticity): LA = (1/T) sum_i R[i,i].
+
+    A task that the stream comes back to counts as it was after its last training, so that accuracy
+    at the end is learning accuracy and what later training did to it.
 
     Source: Riemer et al. 2019, MER (arXiv 1810.11910).
     """
@@ -337,6 +361,7 @@ def derive_metrics(
     learned_at: Sequence[int | None],
     references: Sequence[Score] | None = None,
     *,
+    first_learned_at: Sequence[int | None] | None = None,
     untrained_until: Sequence[int | None] | None = None,
     cosines: Sequence[ScoreMatrix] = (),
     nll_before: float | None = None,
@@ -346,12 +371,14 @@ def derive_metrics(
 
     Interference compares joint training with single-task training, so it is defined only if all
     tasks were trained until the end together, which is said by ``learned_at`` being ``None`` for
-    every task; the metrics that need R[i,i] are undefined there.
+    every task, and ``untrained_until``, if given, for none; the metrics that need R[i,i] are
+    undefined there.
 
     Args:
         matrix: ``R``, (rows, tasks), 0..100.
         learned_at: For each task the row right after it was last trained on, or ``None``.
         references: ``S`` in the order of the columns, if single-task references were run.
+        first_learned_at: See :func:`forgetting`.
         untrained_until: See :func:`forward_transfer`.
         cosines: See :func:`gradient_conflict`.
         nll_before: See :func:`general_retention`, in nats a token.
@@ -365,12 +392,14 @@ def derive_metrics(
     rate = forgetting_rate(matrix, learned_at)
     normalised = average_normalised_score(matrix, known)
     joint = all(row is None for row in learned_at) and len(matrix) > 1
+    if untrained_until is not None and None in untrained_until:
+        joint = False  # a task that was only tested
     seesaw = interference(matrix[-1], known) if joint else Spread((), None, None)
     conflict = gradient_conflict(cosines)
     return {
         "average_accuracy": average_accuracy(matrix),
         "backward_transfer": backward_transfer(matrix, learned_at),
-        "forgetting": forgetting(matrix, learned_at),
+        "forgetting": forgetting(matrix, learned_at, first_learned_at),
         "forgetting_rate": rate.value,
         "forgetting_rate_left_out": rate.left_out,
         "forward_transfer": forward_transfer(matrix, learned_at, untrained_until),

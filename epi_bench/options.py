@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from epi_bench.errors import UserError, unknown_name
+from epi_bench.errors import UserError, foreign_code, unknown_name
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -47,6 +47,9 @@ def options_of(target: Callable[..., Any], skip: int = 0) -> dict[str, Option]:
     Args:
         target: A class, whose constructor is read, or a function.
         skip: How many leading parameters are not the user's.
+
+    Raises:
+        UserError: If a type is written as text that names nothing.
     """
     function = target.__init__ if inspect.isclass(target) else target
     documentation = "\n".join(
@@ -57,7 +60,8 @@ def options_of(target: Callable[..., Any], skip: int = 0) -> dict[str, Option]:
         for parameter in inspect.signature(target).parameters.values()
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     ][skip:]
-    hints = get_type_hints(function) if parameters else {}
+    with foreign_code(f"the types of the options of {target.__qualname__} cannot be read"):
+        hints = get_type_hints(function) if parameters else {}
     descriptions = argument_descriptions(documentation)
     return {
         parameter.name: Option(
@@ -82,7 +86,8 @@ def check_options(
         skip: How many leading parameters of ``target`` are not the user's.
 
     Raises:
-        UserError: For an unknown option (with the closest known ones) or a value of a wrong type.
+        UserError: For an unknown option (with the closest known ones), a value of a wrong type, or
+            an option without default that is not given.
     """
     known = options_of(target, skip)
     checked: dict[str, Any] = {}
@@ -90,6 +95,9 @@ def check_options(
         if name not in known:
             raise unknown_name(f"option of {owner}", name, known)
         checked[name] = _convert(owner, known[name], value)
+    for name, option in known.items():
+        if option.default is inspect.Parameter.empty and name not in checked:
+            raise UserError(f"{owner}: {name} has no default, so it must be set: {name}=VALUE")
     return checked
 
 
@@ -104,9 +112,20 @@ def complete_options(
     """
     defaults = {name: option.default for name, option in options_of(target, skip).items()}
     given = check_options(owner, target, values, skip)
-    complete: dict[str, JsonValue] = json.loads(json.dumps({**defaults, **given}))
+    complete = {name: _plain(owner, name, v) for name, v in {**defaults, **given}.items()}
     later: Mapping[str, JsonValue] = getattr(target, "later_options", {})
     return {k: value for k, value in complete.items() if k not in later or value != later[k]}
+
+
+def _plain(owner: str, name: str, value: Any) -> JsonValue:
+    """An option's value as a record keeps it."""
+    try:
+        plain: JsonValue = json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError, RecursionError):
+        raise UserError(
+            f"{owner}: a record cannot keep {name}={value!r}: use finite numbers, text or lists"
+        ) from None
+    return plain
 
 
 def _convert(owner: str, option: Option, value: Any) -> Any:

@@ -6,9 +6,6 @@ computed; what comes out is ready to train.
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,12 +17,13 @@ from epi_bench.config import RunSpec
 from epi_bench.dataset_task import DatasetTask
 from epi_bench.encoding_cache import EncodingCache
 from epi_bench.environment import process_count
-from epi_bench.errors import UserError
-from epi_bench.identity import run_id
+from epi_bench.errors import UserError, foreign_code, one_line
+from epi_bench.identity import plugin_fingerprints, run_id, task_fingerprint
 from epi_bench.model_checks import check_files
 from epi_bench.model_files import ModelLocation, locate_model
 from epi_bench.observer import RunObserver
-from epi_bench.strategy import STRATEGIES, Experience, Strategy, create_strategy
+from epi_bench.split_overlap import SplitOverlap, split_overlap
+from epi_bench.strategy import Experience, Strategy, create_strategy
 from epi_bench.stream import ExperiencePlan, build_stream, mix_examples, order_tasks
 from epi_bench.task import TASKS, Example, Split, Task
 from epi_bench.training import steps_of
@@ -45,6 +43,7 @@ class PreparedTask:
     report: EncodingReport
     test: Sequence[Example]
     fingerprint: str
+    overlap: SplitOverlap
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,10 @@ class PreparedRun:
         tasks: By name, in the order of the stream.
         plans: The stream.
         experiences: The stream with its examples and steps, one for each plan.
-        fingerprints: Content hashes of model, tasks and plugin.
+        fingerprints: Content hashes of what the specification only names: ``model``, each
+            ``task:NAME``, and where they come from plugins, ``strategy:NAME`` and ``stream:NAME``.
+            A task's own code is in the task's hash.
+        plugins: Hash of the source of each plugin that takes part, named as ``fingerprints``.
         warnings: What the user should know.
     """
 
@@ -73,6 +75,7 @@ class PreparedRun:
     plans: Sequence[ExperiencePlan]
     experiences: Sequence[Experience]
     fingerprints: Mapping[str, str]
+    plugins: Mapping[str, str]
     warnings: Sequence[str]
 
     @property
@@ -102,6 +105,7 @@ def prepare_run(
     order = order_tasks(spec.data.tasks, spec.stream.order, spec.seed)
     plans = build_stream(spec.stream.kind, order, dict(spec.stream.options))
     task_types = {name: TASKS.get(name) for name in order}
+    plugins = plugin_fingerprints(spec)
     location = locate_model(spec.model)
     check_files(location)
     encoder = ChatEncoder(
@@ -109,13 +113,18 @@ def prepare_run(
     )
     encoding = _Encoding(encoder, EncodingCache(), observer or RunObserver())
     tasks = {
-        name: _prepare_task(_permitted(task_type(data_dir), allow_code_execution), spec, encoding)
+        name: _prepare_task(
+            _permitted(_make_task(name, task_type, data_dir), allow_code_execution),
+            spec,
+            encoding,
+            plugins.get(f"task:{name}"),
+        )
         for name, task_type in task_types.items()
     }
     fingerprints = {
         "model": location.fingerprint,
         **{f"task:{name}": tasks[name].fingerprint for name in sorted(tasks)},
-        **_plugin_fingerprint(spec.strategy.name),
+        **{name: value for name, value in plugins.items() if not name.startswith("task:")},
         **_process_fingerprint(),
     }
     experiences = _experiences(plans, tasks, spec)
@@ -130,12 +139,13 @@ def prepare_run(
         plans=plans,
         experiences=experiences,
         fingerprints=fingerprints,
+        plugins=plugins,
         warnings=[
             *_warnings(tasks, encoder),
             *encoding.cache.warnings,
             *_idle(strategy, len(experiences)),
             *_precision_warnings(spec),
-            *strategy.check_run(spec.training, steps),
+            *_check_run(strategy, spec, steps),
         ],
     )
 
@@ -193,9 +203,21 @@ def _permitted(task: Task, allow_code_execution: bool) -> Task:
     return task
 
 
-def _prepare_task(task: Task, spec: RunSpec, encoding: _Encoding) -> PreparedTask:
-    train = select_examples(task, "train", spec.data.train_examples, task.examples("train"))
-    test = select_examples(task, "test", spec.data.test_examples, task.examples("test"))
+def _make_task(name: str, task_type: type[Task], data_dir: Path | None) -> Task:
+    with foreign_code(f"task {name!r} cannot be made"):
+        return task_type(data_dir)
+
+
+def _check_run(strategy: Strategy, spec: RunSpec, steps: Sequence[int]) -> Sequence[str]:
+    with foreign_code(f"strategy {spec.strategy.name!r} fails to check the run"):
+        return [one_line(str(told)) for told in strategy.check_run(spec.training, steps)]
+
+
+def _prepare_task(task: Task, spec: RunSpec, encoding: _Encoding, code: str | None) -> PreparedTask:
+    with foreign_code(f"task {task.name!r} fails to make its examples"):
+        published = {split: task.examples(split) for split in SPLITS}
+    train = select_examples(task, "train", spec.data.train_examples, published["train"])
+    test = select_examples(task, "test", spec.data.test_examples, published["test"])
     for split, examples in (("train", train), ("test", test)):
         if not examples:
             raise UserError(f"task {task.name!r} has no {split} examples")
@@ -205,7 +227,14 @@ def _prepare_task(task: Task, spec: RunSpec, encoding: _Encoding) -> PreparedTas
             f"task {task.name!r}: none of the {len(train)} training examples keeps a supervised "
             f"token within {spec.data.max_length} tokens: raise --max-length"
         )
-    return PreparedTask(task, encoded, report, test, _task_fingerprint(task, [*train, *test]))
+    return PreparedTask(
+        task,
+        encoded,
+        report,
+        test,
+        task_fingerprint(task, [*train, *test], code),
+        split_overlap(train, test),
+    )
 
 
 def _experiences(
@@ -233,8 +262,11 @@ def _warnings(tasks: Mapping[str, PreparedTask], encoder: ChatEncoder) -> list[s
             "the tokenizer has no chat template: the default (ChatML) is used and recorded"
         )
     for name, prepared in tasks.items():
-        warnings += prepared.task.prepare_scoring()
+        with foreign_code(f"task {name!r} fails to prepare its scoring"):
+            warnings += [one_line(str(told)) for told in prepared.task.prepare_scoring()]
         warnings += _skipped_rows(prepared.task)
+        if prepared.overlap.warning:
+            warnings.append(f"task {name!r}: {prepared.overlap.warning}")
         report = prepared.report
         if report.unsupervised:
             warnings.append(
@@ -281,29 +313,7 @@ def _skipped_rows(task: Task) -> list[str]:
     return lines
 
 
-def _task_fingerprint(task: Task, examples: Sequence[Example]) -> str:
-    digest = hashlib.sha256()
-    if task.card.version > 1:
-        digest.update(f"version {task.card.version}".encode())
-    if task.scoring_settings:
-        digest.update(json.dumps(dict(task.scoring_settings), sort_keys=True).encode())
-    for example in examples:
-        row = [list(map(dict, example.messages)), example.reference, list(example.options)]
-        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode())
-    return digest.hexdigest()
-
-
 def _process_fingerprint() -> dict[str, str]:
     """Each process adds examples to every step, so their number is part of the identity."""
     processes = process_count()
     return {"processes": str(processes)} if processes > 1 else {}
-
-
-def _plugin_fingerprint(name: str) -> dict[str, str]:
-    """A plugin may change between two runs, so its source is part of the identity."""
-    if STRATEGIES.is_builtin(name):
-        return {}
-    source = inspect.getsourcefile(STRATEGIES.get(name))
-    if source is None:
-        return {}
-    return {"plugin": hashlib.sha256(Path(source).read_bytes()).hexdigest()}

@@ -85,6 +85,9 @@ class TaskDataRecord(Part):
         test_examples: Test examples.
         truncated: Training examples that were cut to the maximal length.
         unsupervised: Training examples left out because nothing supervised was left of them.
+        test_prompts_trained: Test examples whose prompt is among the training examples, and
+        test_examples_trained: those of them whose answer is the same too; ``None`` in records made
+            before they were counted.
         rows_read: For each split, the rows that its file or hub data set holds; empty for a
             generated task.
         skipped_rows: For each split that has any, the rows that made no example, by reason.
@@ -94,6 +97,8 @@ class TaskDataRecord(Part):
     test_examples: int
     truncated: int = 0
     unsupervised: int = 0
+    test_prompts_trained: int | None = None
+    test_examples_trained: int | None = None
     rows_read: dict[str, int] = Field(default_factory=dict)
     skipped_rows: dict[str, dict[str, int]] = Field(default_factory=dict)
 
@@ -105,11 +110,20 @@ class ScoreColumn(Part):
         metric: The task's primary metric.
         learned_at: The row right after the task was last trained on; ``None`` if there is no such
             moment (mixed stream).
+        first_learned_at: The row right after the first experience that trained it. It is another
+            row than ``learned_at`` where a stream comes back to the task.
+        untrained_until: The last row before it was first trained on; ``None`` if it never was.
+        budget: What the stream spends on its training, in budgets of one task alone.
+
+    Records made before the last three were kept are of streams that train every task once.
     """
 
     task: str
     metric: str
     learned_at: int | None = None
+    first_learned_at: int | None = None
+    untrained_until: int | None = None
+    budget: float = 1.0
 
 
 class ScoreMatrixRecord(Part):
@@ -138,8 +152,13 @@ class ScoreMatrixRecord(Part):
                 )
         if len(self.n) != len(self.columns):
             raise ValueError(f"n must have {len(self.columns)} numbers")
-        if any(c.learned_at is not None and c.learned_at >= len(self.rows) for c in self.columns):
-            raise ValueError(f"learned_at lies outside a matrix of {len(self.rows)} rows")
+        for column in self.columns:
+            moments = (column.untrained_until, column.first_learned_at, column.learned_at)
+            known = [moment for moment in moments if moment is not None]
+            if known != sorted(known):
+                raise ValueError(f"task {column.task!r} is learned before it is trained")
+            if known and not 0 <= known[0] <= known[-1] < len(self.rows):
+                raise ValueError(f"learned_at lies outside a matrix of {len(self.rows)} rows")
         return self
 
 
@@ -252,11 +271,21 @@ class LossPoint(Part):
 
 
 class Fingerprints(Part):
-    """Hashes of what the specification only names."""
+    """Hashes of what the specification only names.
+
+    Attributes:
+        model: Of the model's files.
+        tasks: For each task of its examples, its card, its scoring and the code of a plugin.
+        chat_template: Of the template's text.
+        plugins: Of the source of each plugin that took part, by ``strategy:NAME``, ``task:NAME``
+            and ``stream:NAME``.
+        plugin: Of the strategy's file, in records made before ``plugins`` was kept.
+    """
 
     model: str
     tasks: dict[str, str]
     chat_template: str
+    plugins: dict[str, str] = Field(default_factory=dict)
     plugin: str | None = None
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
     from epi_bench.experiment import Experiment, Measurements
     from epi_bench.preparation import PreparedRun, PreparedTask
+    from epi_bench.stream import ExperiencePlan
     from epi_bench.training import TrainingCost
 
 
@@ -134,14 +136,23 @@ def _metrics(
     retention: Retention | None,
     references: Mapping[str, float] | None,
 ) -> dict[str, float | int | None]:
+    columns = matrix.columns
+    known = any(column.untrained_until is not None for column in columns)
     return derive_metrics(
         matrix.values,
-        [column.learned_at for column in matrix.columns],
-        [references[column.task] for column in matrix.columns] if references else None,
+        [column.learned_at for column in columns],
+        [_reference(column, references) for column in columns] if references else None,
+        first_learned_at=[column.first_learned_at for column in columns] if known else None,
+        untrained_until=[column.untrained_until for column in columns] if known else None,
         cosines=[point.cosines for point in conflict.points] if conflict else (),
         nll_before=retention.nll_before if retention else None,
         nll_after=retention.nll_after if retention else None,
     )
+
+
+def _reference(column: ScoreColumn, references: Mapping[str, float]) -> float | None:
+    """The task's single-task score, if that was trained as long as the stream trains the task."""
+    return references[column.task] if math.isclose(column.budget, 1) else None
 
 
 def _identity(experiment: Experiment, processes: int, device: str) -> dict[str, Any]:
@@ -152,7 +163,7 @@ def _identity(experiment: Experiment, processes: int, device: str) -> dict[str, 
         model=prepared.fingerprints["model"],
         tasks={name: task.fingerprint for name, task in prepared.tasks.items()},
         chat_template=hashlib.sha256(prepared.encoder.template.encode()).hexdigest(),
-        plugin=prepared.fingerprints.get("plugin"),
+        plugins=dict(prepared.plugins),
     )
     protocols = {
         name: (task.task.card.scoring, task.task.card.metric, task.task.card.version)
@@ -213,6 +224,8 @@ def _task_data(prepared: PreparedTask) -> TaskDataRecord:
         test_examples=len(prepared.test),
         truncated=counts.truncated,
         unsupervised=counts.unsupervised,
+        test_prompts_trained=prepared.overlap.prompts,
+        test_examples_trained=prepared.overlap.answers,
         rows_read={split: report.rows_read for split, report in reports.items()},
         skipped_rows={
             split: dict(report.skipped) for split, report in reports.items() if report.skipped
@@ -227,7 +240,7 @@ def _score_matrix(prepared: PreparedRun, measured: Measurements) -> ScoreMatrixR
         rows=tuple(name for name, _ in rows),
         columns=tuple(
             ScoreColumn(
-                task=name, metric=task.task.card.metric, learned_at=_learned_at(prepared, name)
+                task=name, metric=task.task.card.metric, **training_moments(prepared.plans, name)
             )
             for name, task in prepared.tasks.items()
         ),
@@ -239,19 +252,28 @@ def _score_matrix(prepared: PreparedRun, measured: Measurements) -> ScoreMatrixR
     )
 
 
-def _learned_at(prepared: PreparedRun, task: str) -> int | None:
-    """The row right after the last experience that trained the task.
+def training_moments(plans: Sequence[ExperiencePlan], task: str) -> dict[str, Any]:
+    """When a stream trains a task and how much, as :class:`ScoreColumn` keeps it.
 
-    There is no such moment in a stream of one experience with all tasks: nothing follows it.
+    Where one experience with several tasks is the whole stream, there is no moment at which a task
+    has been learned: nothing follows it.
     """
-    if len(prepared.plans) == 1 and len(prepared.tasks) > 1:
-        return None
-    row, found = 0, None
-    for plan in prepared.plans:
-        row += plan.evaluations
+    row, spent = 0, 0.0
+    before: int | None = None
+    learned: list[int] = []
+    for plan in plans:
         if task in plan.tasks:
-            found = row
-    return found
+            before = row if before is None else before
+            learned.append(row + plan.evaluations)
+            spent += plan.budget / len(plan.tasks)
+        row += plan.evaluations
+    joint = len(plans) == 1 and len(plans[0].tasks) > 1
+    return {
+        "learned_at": learned[-1] if learned and not joint else None,
+        "first_learned_at": learned[0] if learned and not joint else None,
+        "untrained_until": before,
+        "budget": spent,
+    }
 
 
 def _conflicts(prepared: PreparedRun, measured: Measurements) -> GradientConflictRecord | None:

@@ -22,7 +22,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
-from epi_bench.registry import Registry
+from epi_bench.errors import foreign_code
+from epi_bench.registry import Registry, abstract_methods
 
 if TYPE_CHECKING:
     import random
@@ -209,8 +210,18 @@ class Strategy:
         return {}
 
 
+def _problem(item: object) -> str | None:
+    if not isinstance(item, type) or not issubclass(item, Strategy):
+        return "is no strategy: derive its class from epi_bench.Strategy"
+    return abstract_methods(item)
+
+
 STRATEGIES: Registry[type[Strategy]] = Registry(
-    "strategy", "epi_bench.strategies", "epi_bench.strategies"
+    "strategy",
+    "epi_bench.strategies",
+    "epi_bench.strategies",
+    problem=_problem,
+    reserved=lambda: ("all",),
 )
 
 StrategyType = TypeVar("StrategyType", bound=type[Strategy])
@@ -218,13 +229,7 @@ StrategyType = TypeVar("StrategyType", bound=type[Strategy])
 
 def register_strategy(name: str) -> Callable[[StrategyType], StrategyType]:
     """Class decorator that makes a :class:`Strategy` known as ``name``."""
-
-    def decorate(cls: StrategyType) -> StrategyType:
-        cls.name = name
-        STRATEGIES.register(name)(cls)
-        return cls
-
-    return decorate
+    return STRATEGIES.register(name)  # type: ignore[return-value]
 
 
 def create_strategy(name: str, options: Mapping[str, Any]) -> Strategy:
@@ -237,4 +242,6 @@ def create_strategy(name: str, options: Mapping[str, Any]) -> Strategy:
     from epi_bench.options import check_options
 
     cls = STRATEGIES.get(name)
-    return cls(**check_options(f"strategy {name!r}", cls, options))
+    checked = check_options(f"strategy {name!r}", cls, options)
+    with foreign_code(f"strategy {name!r} cannot be made"):
+        return cls(**checked)

@@ -6,12 +6,13 @@ one and never looks back. An experience says what is trained and when the model 
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, get_args
 
-from epi_bench.errors import UserError
+from epi_bench.errors import UserError, foreign_code, one_line
 from epi_bench.registry import Registry
 
 Order = Literal["given", "reversed", "random"]
@@ -43,7 +44,23 @@ class ExperiencePlan:
 StreamBuilder = Callable[..., list[ExperiencePlan]]
 """Called with the ordered task names and the stream's options as keyword arguments."""
 
-STREAMS: Registry[StreamBuilder] = Registry("stream")
+
+def _problem(item: object) -> str | None:
+    return None if callable(item) else "is no function that builds a stream"
+
+
+STREAMS: Registry[StreamBuilder] = Registry("stream", problem=_problem)
+
+BuilderType = TypeVar("BuilderType", bound=StreamBuilder)
+
+
+def register_stream(name: str) -> Callable[[BuilderType], BuilderType]:
+    """Decorator that makes a function known as the stream ``name``.
+
+    It is called with the tuple of the run's task names, in order, and the stream's options as
+    keyword arguments, and returns a list of :class:`ExperiencePlan`.
+    """
+    return STREAMS.register(name)  # type: ignore[return-value]
 
 
 def order_tasks(tasks: Sequence[str], order: Order, seed: int) -> list[str]:
@@ -115,7 +132,39 @@ def build_stream(kind: str, tasks: Sequence[str], options: dict[str, Any]) -> li
     from epi_bench.options import check_options
 
     builder = STREAMS.get(kind)
-    return builder(tuple(tasks), **check_options(f"stream {kind!r}", builder, options, skip=1))
+    checked = check_options(f"stream {kind!r}", builder, options, skip=1)
+    with foreign_code(f"stream {kind!r} cannot be built"):
+        plans = list(builder(tuple(tasks), **checked))
+    problem = _first_problem(plans, tasks)
+    if problem:
+        raise UserError(f"stream {kind!r} cannot be trained: {problem}")
+    return plans
+
+
+def _first_problem(plans: Sequence[object], tasks: Sequence[str]) -> str | None:
+    """What is wrong with the experiences that a stream's builder returned."""
+    if not plans:
+        return "it has no experience"
+    for number, plan in enumerate(plans, start=1):
+        if not isinstance(plan, ExperiencePlan):
+            return f"experience {number} is no ExperiencePlan but {type(plan).__name__}"
+        unknown = [task for task in plan.tasks if task not in tasks]
+        named = f"experience {number}, {plan.name!r},"
+        if not isinstance(plan.name, str) or not plan.name or plan.name != one_line(plan.name):
+            return f"{named} must have a name of one line"
+        if unknown:
+            return f"{named} names the task {unknown[0]!r}, which is not among the run's"
+        if not plan.tasks or len(set(plan.tasks)) != len(plan.tasks):
+            return f"{named} must name at least one task, and none twice"
+        if not (math.isfinite(plan.budget) and plan.budget > 0):
+            return f"{named} has the budget {plan.budget}: it must be positive"
+        if plan.evaluations < 1:
+            return f"{named} has {plan.evaluations} evaluations: it must end with one"
+        if plan.weights and len(plan.weights) != len(plan.tasks):
+            return f"{named} has {len(plan.weights)} weights for {len(plan.tasks)} tasks"
+        if plan.mixing not in get_args(Mixing):
+            return f"{named} has mixing={plan.mixing!r}: choose from {', '.join(get_args(Mixing))}"
+    return None
 
 
 def mix_examples(

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, TypedDict, TypeVar
 
 from pydantic import JsonValue
 
-from epi_bench.registry import Registry
+from epi_bench.registry import Registry, abstract_methods
 
 Split = Literal["train", "test"]
 Scoring = Literal["generate", "choice", "teacher_forced"]
@@ -207,17 +207,26 @@ def _arg_max(values: Sequence[float]) -> int:
     return max(range(len(values)), key=lambda position: values[position])
 
 
-TASKS: Registry[type[Task]] = Registry("task", "epi_bench.tasks", "epi_bench.tasks")
+def _problem(item: object) -> str | None:
+    if not isinstance(item, type) or not issubclass(item, Task):
+        return "is no task: derive its class from epi_bench.Task"
+    if not isinstance(getattr(item, "card", None), TaskCard):
+        return "has no card: set card = epi_bench.TaskCard(...) in its class"
+    return abstract_methods(item)
+
+
+def _suites() -> list[str]:
+    """Their names, which ``--tasks`` understands first."""
+    return [path.stem for path in (Path(__file__).parent / "data" / "suites").glob("*.toml")]
+
+
+TASKS: Registry[type[Task]] = Registry(
+    "task", "epi_bench.tasks", "epi_bench.tasks", problem=_problem, reserved=_suites
+)
 
 TaskType = TypeVar("TaskType", bound=type[Task])
 
 
 def register_task(name: str) -> Callable[[TaskType], TaskType]:
     """Class decorator that makes a :class:`Task` known as ``name``."""
-
-    def decorate(cls: TaskType) -> TaskType:
-        cls.name = name
-        TASKS.register(name)(cls)
-        return cls
-
-    return decorate
+    return TASKS.register(name)  # type: ignore[return-value]

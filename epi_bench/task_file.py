@@ -78,7 +78,7 @@ def load_task_file(path: Path) -> type[FileTask]:
     file = read_definition(path)
     definition = file.definition
     members = {
-        "__module__": str(path.expanduser().resolve()),
+        "__module__": __name__,  # its code is this package's; the file shows in its identity
         "__doc__": definition.summary,
         "name": definition.name,
         "card": _card(definition),
@@ -107,7 +107,7 @@ def register_task_file(path: Path) -> str:
         present = TASKS.get(name)
         if not issubclass(present, FileTask):
             taken = "a built-in task" if TASKS.is_builtin(name) else "a task of a plugin"
-        elif present.__module__ != task.__module__:
+        elif present.file.path.resolve() != task.file.path.resolve():
             taken = f"the task of {present.file.path}"
     if taken:
         raise UserError(

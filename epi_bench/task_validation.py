@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from epi_bench.dataset_task import Skipped
 from epi_bench.errors import UserError
-from epi_bench.task import Example, Message, Split
+from epi_bench.split_overlap import split_overlap
+from epi_bench.task import Example, Split
 from epi_bench.task_definition import DefinitionError
 from epi_bench.task_file import FileTask, load_task_file, register_task_file
 
@@ -92,7 +91,8 @@ def validate_task_file(path: Path, data_dir: Path | None = None) -> TaskValidati
         ]
     result.problems = list(dict.fromkeys(result.problems))  # a shared file is read twice
     if len(result.splits) == 2:
-        result.warnings += _overlap(*(found.examples for found in result.splits))
+        overlap = split_overlap(*(found.examples for found in result.splits))
+        result.warnings += [overlap.warning] if overlap.warning else []
     return result
 
 
@@ -116,21 +116,3 @@ def _validate_split(task: FileTask, split: Split) -> SplitValidation:
             result.examples.append(made)
     result.rows += len(result.broken)
     return result
-
-
-def _overlap(train: Sequence[Example], test: Sequence[Example]) -> list[str]:
-    """How many test prompts the model is trained on, and how often the answer is shared too."""
-    prompts = {_text(example.prompt) for example in train}
-    whole = {_text(example.messages) for example in train}
-    shared = [example for example in test if _text(example.prompt) in prompts]
-    if not shared:
-        return []
-    same = sum(_text(example.messages) in whole for example in shared)
-    return [
-        f"{len(shared)} of {len(test)} test prompts are in the training split too, "
-        f"{same} with the same answer"
-    ]
-
-
-def _text(messages: Sequence[Message]) -> str:
-    return json.dumps([[message["role"], message["content"]] for message in messages])

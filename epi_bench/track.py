@@ -63,6 +63,7 @@ class TrackFacts(Section):
         examples_per_step: Batch size times accumulation times processes.
         stream: Kind of stream.
         stream_options: All options of the stream, the defaults filled in.
+        stream_code: Hash of the stream's source, if it comes from a plugin.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -81,6 +82,7 @@ class TrackFacts(Section):
     examples_per_step: int
     stream: str
     stream_options: dict[str, JsonValue] = Field(default_factory=dict)
+    stream_code: str | None = None
 
 
 class Track(Section):
@@ -148,6 +150,7 @@ def track_facts(
             spec.stream.options,
             skip=1,
         ),
+        stream_code=STREAMS.code_fingerprint(spec.stream.kind),
     )
 
 

@@ -150,6 +150,27 @@ def forgotten_tasks():
 
 
 @pytest.fixture
+def forgotten_plugins():
+    """What plugin files register is forgotten after a test; called, it is forgotten at once."""
+    import sys
+
+    from epi_bench.plugin_loading import REGISTRIES
+
+    before = [(registry, registry.content()) for registry in REGISTRIES]
+    modules = set(sys.modules)
+
+    def forget():
+        for registry, (items, code) in before:
+            registry.go_back_to((dict(items), dict(code)))
+        for name in set(sys.modules) - modules:
+            if name.startswith(("epi_bench_plugin_", "beside_")):
+                del sys.modules[name]
+
+    yield forget
+    forget()
+
+
+@pytest.fixture
 def toy_spec(toy_model: Path, toy_tasks: Path):
     """Makes small specifications: ``toy_spec("epi", {"ratio": 0.3}, steps=5)``."""
     from epi_bench.config import complete_spec

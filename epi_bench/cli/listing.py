@@ -9,8 +9,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from epi_bench.cli.plugins import load_plugins
+from epi_bench.errors import one_line
 from epi_bench.options import Option, options_of
 from epi_bench.registry import Registry
 
@@ -55,7 +57,8 @@ def show_strategy(name: str, plugin: PluginFiles = None) -> None:
     cls = STRATEGIES.get(name)
     console = Console()
     console.print(f"[bold]{name}[/bold]")
-    console.print(_body(cls), highlight=False, markup=False)
+    for line in _body(cls).split("\n"):
+        console.print(plain(line))
     options = options_of(cls)
     if options:
         console.print(_options_table(options, f"Set with --set {name}.NAME=VALUE"))
@@ -75,9 +78,8 @@ def list_tasks(plugin: PluginFiles = None) -> None:
     for name, task in tasks.items():
         card = task.card
         origin = card.source.hub_id if card.source else "generated"
-        table.add_row(
-            name, card.ability, card.scoring, card.metric, card.licence, origin, card.summary
-        )
+        cells = (name, card.ability, card.scoring, card.metric, card.licence, origin, card.summary)
+        table.add_row(*map(plain, cells))
     console.print(table)
     console.print(_suites_table())
     console.print("Your own: --tasks FILE.toml, a file that describes a task or a suite")
@@ -111,14 +113,15 @@ def show_task(
 
 
 @streams_app.command("list")
-def list_streams() -> None:
+def list_streams(plugin: PluginFiles = None) -> None:
     """List every stream with its options."""
     from epi_bench.stream import STREAMS
 
+    load_plugins(plugin or [])
     console = Console()
     for name in STREAMS.names():
         builder = STREAMS.get(name)
-        console.print(f"[bold]{name}[/bold]  {_first_line(builder)}", highlight=False)
+        console.print(Text.assemble((name, "bold"), "  ", _first_line(builder)))
         options = options_of(builder, skip=1)
         if options:
             console.print(_options_table(options, "Set with --stream-option NAME=VALUE"))
@@ -131,7 +134,7 @@ def _print_registry(registry: Registry[Any], title: str) -> None:
     table.add_column("")
     items, broken = registry.load_all()
     for name, item in items.items():
-        table.add_row(name, _first_line(item))
+        table.add_row(name, plain(_first_line(item)))
     Console().print(table)
     _warn_of_broken(broken)
 
@@ -157,7 +160,8 @@ def _card_table(task: Any) -> Table:
     from epi_bench.task_file import FileTask
 
     card = task.card
-    table = Table(title=f"{task.name}: {card.summary}", title_justify="left", show_header=False)
+    title = plain(f"{task.name}: {card.summary}")
+    table = Table(title=title, title_justify="left", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")
     direction = "higher is better" if card.higher_is_better else "lower is better"
@@ -182,7 +186,7 @@ def _card_table(task: Any) -> Table:
         rows.append(("origin", str(task.file.path)))
         rows += [(split, str(task.locate_rows(split))) for split in SPLITS]
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(plain, row))
     return table
 
 
@@ -192,12 +196,18 @@ def _options_table(options: dict[str, Option], title: str) -> Table:
         table.add_column(column, overflow="fold")
     for option in options.values():
         default = "required" if option.default is inspect.Parameter.empty else str(option.default)
-        table.add_row(option.name, option.type_name, default, option.description)
+        cells = (option.name, option.type_name, default, option.description)
+        table.add_row(*map(plain, cells))
     return table
 
 
+def plain(text: str) -> Text:
+    """Text of a plugin or of data as it is: no markup, no terminal codes."""
+    return Text(one_line(text))
+
+
 def _first_line(item: Any) -> str:
-    return (inspect.getdoc(item) or "").split("\n", 1)[0]
+    return one_line((inspect.getdoc(item) or "").split("\n", 1)[0])
 
 
 def _body(cls: type) -> str:

@@ -81,7 +81,7 @@ def _matrix_table(matrix: ScoreMatrixRecord) -> Table:
             f"[bold]{_number(value)}[/bold]" if column.learned_at == index else _number(value)
             for column, value in zip(matrix.columns, row, strict=True)
         ]
-        table.add_row(name, *cells)
+        table.add_row(escape(name), *cells)
     return table
 
 
@@ -115,7 +115,7 @@ def _judge_table(judge: JudgeRecord) -> Table:
             missing = f", {task.missing} missing" if task.missing else ""
             error = _number(task.standard_error, 2)
             cells.append(f"{_number(task.mean, 2)} ± {error} (n = {task.n}{missing})")
-        table.add_row(row.row, *cells)
+        table.add_row(escape(row.row), *cells)
     return table
 
 
@@ -129,7 +129,8 @@ def _secondary_table(record: RunRecord) -> Table:
     for task in record.task_order:
         errors = record.secondary_standard_errors.get(task, {})
         for metric, value in record.secondary_scores.get(task, {}).items():
-            table.add_row(task, metric, _number(value, 3), _number(errors.get(metric), 3))
+            cells = (_number(value, 3), _number(errors.get(metric), 3))
+            table.add_row(task, escape(metric), *cells)
     return table
 
 

@@ -52,7 +52,8 @@ def settings_of(record: RunRecord) -> dict[str, Any]:
     settings |= {f"training.{name}": training[name] for name in OPTIMIZATION}
     settings["model.dtype"] = record.spec.model.dtype
     if record.strategy.source == "plugin":
-        settings["plugin.code"] = (record.fingerprints.plugin or "")[:8]
+        code = record.fingerprints.plugins.get(f"strategy:{record.strategy.name}")
+        settings["plugin.code"] = (code or record.fingerprints.plugin or "")[:8]
     return {name: _canonical(value) for name, value in sorted(settings.items())}
 
 

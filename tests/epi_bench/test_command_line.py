@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -166,13 +167,86 @@ def test_code_is_run_only_with_permission(tmp_path, call_here, toy_model):
     assert not (tmp_path / "results").exists()
 
 
-def test_a_broken_plugin_is_named_and_the_others_work(tmp_path, small):
-    (tmp_path / "broken.py").write_text("x = 1\nimport no_such_module_anywhere\n")
-    code, _, error = call("strategies", "list", "--plugin", "broken.py", cwd=tmp_path)
-    assert code == 0
-    assert "broken.py:2 fails to import: ModuleNotFoundError" in error
-    code, _, error = call("run", *small, "--plugin", "broken.py", "--quiet", cwd=tmp_path)
-    assert code == 0, error
+PLUGIN = """
+from epi_bench import (ExperiencePlan, Example, Strategy, Task, TaskCard, ask, register_strategy,
+                       register_stream, register_task)
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\nimport no_such_module_anywhere\n", ":2 fails to import: ModuleNotFoundError"),
+        ("import sys; sys.exit(0)", ":1 fails to import: SystemExit: 0"),
+        (
+            "raise ValueError('[red]a\\nb\\x1b[31m')",
+            r":1 fails to import: ValueError: [red]a b\x1b",
+        ),
+        (f"{PLUGIN}@register_strategy('full_sft')\nclass A(Strategy): pass", "like the built-in"),
+        (None, "does not exist"),
+        ("", "registers nothing"),
+    ],
+)
+@pytest.mark.parametrize("command", [["strategies", "list"], ["run"], ["streams", "list"]])
+def test_a_plugin_file_that_fails_stops_every_command(
+    command, text, message, call_here, tmp_path, forgotten_plugins
+):
+    if text is not None:
+        (tmp_path / "broken.py").write_text(text)
+    code, out, error = call_here(*command, "--plugin", "broken.py")
+    assert code == 2
+    assert error.startswith("epi-bench: plugin ")
+    assert "broken.py" in error
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert not out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_text_of_plugins_is_shown_as_text(tmp_path, call_here, forgotten_plugins, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    wild = r"[red]x[/red] [/] [link=http://e]l[/link] \x1b[31mESC"
+    (tmp_path / "wild.py").write_text(
+        f"{PLUGIN}WILD = '{wild}'\n"
+        "@register_strategy('wild')\nclass A(Strategy):\n    __doc__ = WILD\n"
+        "    def __init__(self, share: float = 0.5) -> None: pass\n"
+        "@register_stream('wild')\ndef wild(tasks, share=WILD): return []\nwild.__doc__ = WILD\n"
+        "@register_task('wild')\nclass B(Task):\n"
+        "    card = TaskCard(WILD, WILD, 'choice', 'acc', WILD)\n"
+        "    def examples(self, split): return [Example(ask('q', 'a'), 'a', ('a', 'b'))]\n"
+    )
+    for command in ("strategies list", "strategies show wild", "streams list", "tasks list",
+                    "tasks show wild"):  # fmt: skip
+        code, out, error = call_here(*command.split(), "--plugin", "wild.py")
+        assert (code, error) == (0, "")
+        shown = re.sub(r"\W+", "", out)
+        assert "redxred" in shown, command
+        assert "\x1b" not in out
+
+
+@pytest.mark.parametrize(
+    ("signature", "message"),
+    [
+        ("x=object()", "a record cannot keep x=<object"),
+        ("x: float = float('nan')", "a record cannot keep x=nan"),
+        ("x: 'Nope' = 1", "the types of the options of Mine cannot be read: NameError"),
+        ("x: int", "x has no default, so it must be set"),
+        ("x=1/0", "ZeroDivisionError"),
+    ],
+)
+def test_options_that_cannot_be_used_are_a_user_error(
+    signature, message, call_here, tmp_path, forgotten_plugins
+):
+    (tmp_path / "mine.py").write_text(
+        f"{PLUGIN}@register_strategy('mine')\nclass Mine(Strategy):\n"
+        f"    def __init__(self, {signature}): pass\n"
+    )
+    arguments = ["--plugin", "mine.py", "--strategy", "mine", "--tasks", "mini_math"]
+    code, _, error = call_here("run", *arguments, "--train-examples", 5, "--test-examples", 5)
+    assert code == 2
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
 
 
 def test_listings_show_what_there_is():

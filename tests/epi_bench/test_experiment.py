@@ -12,8 +12,13 @@ from epi_bench.errors import UserError
 from epi_bench.launch import RunRequest, expand, reference_spec, run_in_process
 from epi_bench.leaderboard import load_published
 from epi_bench.observer import RunObserver
+from epi_bench.record import RunRecord
 from epi_bench.record_file import comparable, load_record
+from epi_bench.recording import add_references
+from epi_bench.registry import load_plugin_file
 from epi_bench.strategy import STRATEGIES
+from epi_bench.task_file import register_task_file
+from epi_bench.task_validation import validate_task_file
 from epi_bench.workspace import Workspace
 
 ALL = ["toy_first", "toy_second", "toy_choice"]
@@ -78,6 +83,89 @@ def test_mixed_stream_has_as_many_rows_as_tasks_and_only_fitting_metrics(run_toy
     assert record.metrics["average_accuracy"] is not None
     assert record.metrics["backward_transfer"] is None
     assert record.metrics["forgetting"] is None
+
+
+def test_a_stream_that_comes_back_to_a_task(run_toy, forgotten_plugins, tmp_path):
+    path = tmp_path / "there_and_back.py"
+    path.write_text(
+        "from epi_bench import ExperiencePlan, register_stream\n"
+        "@register_stream('there_and_back')\n"
+        "def there_and_back(tasks):\n"
+        "    order = [*tasks, *tasks[:-1]]\n"
+        "    return [ExperiencePlan(task, (task,)) for task in order]\n"
+    )
+    load_plugin_file(path)
+    request = {"plugins": (path,), "references": True}
+    record = run_toy(
+        "epi", tasks=ALL[:2], stream={"kind": "there_and_back"}, request=request, steps=3
+    ).record
+    assert record.status == "finished"
+    first, second = record.score_matrix.columns
+    assert (first.untrained_until, first.first_learned_at, first.learned_at) == (0, 1, 3)
+    assert (second.untrained_until, second.first_learned_at, second.learned_at) == (1, 2, 2)
+    assert (first.budget, second.budget) == (2, 1)
+    scores = record.score_matrix.values
+    assert record.metrics["forward_transfer"] == pytest.approx(scores[1][1] - scores[0][1])
+    assert record.metrics["backward_transfer"] == pytest.approx(scores[3][1] - scores[2][1])
+    assert set(record.fingerprints.plugins) == {
+        "stream:there_and_back", "task:toy_first", "task:toy_second"
+    }  # fmt: skip
+    assert record.track.facts.stream_code == record.fingerprints.plugins["stream:there_and_back"]
+    # the first task was trained for two budgets, its reference for one: they do not compare
+    completed = add_references(record, {"toy_first": 90.0, "toy_second": 90.0})
+    assert completed.metrics["intransigence"] is None
+    assert completed.metrics["forward_transfer"] == record.metrics["forward_transfer"]
+
+
+def test_records_made_before_first_training_was_kept_have_the_same_metrics(run_toy):
+    record = run_toy(tasks=ALL).record
+    content = record.model_dump(mode="json")
+    for column in content["score_matrix"]["columns"]:
+        for name in ("first_learned_at", "untrained_until", "budget"):
+            del column[name]
+    del content["fingerprints"]["plugins"]
+    old = RunRecord.model_validate(content)
+    assert add_references(old, None).metrics == record.metrics
+
+
+@pytest.mark.parametrize("stop", [SystemExit(0), GeneratorExit(), RecursionError("deep")])
+def test_whatever_a_strategy_raises_is_a_failed_run(stop, run_toy, forgotten_plugins):
+    class Stops(Strategy):
+        """Ends in the first experience."""
+
+        def begin_experience(self, experience):
+            raise stop
+
+    register_strategy("toy_stops")(Stops)
+    record = run_toy("toy_stops").record
+    assert record.status == "failed"
+    assert record.error.startswith(type(stop).__name__)
+
+
+def test_test_examples_that_are_trained_on_are_told_and_counted(
+    toy_spec, run_toy, forgotten_plugins, tmp_path
+):
+    from epi_bench.preparation import prepare_run
+
+    rows = [{"q": f"first: {word}", "a": word} for word in ("red", "green", "blue", "one")]
+    test = [rows[0], {**rows[1], "a": "two"}, {"q": "first: word", "a": "word"}]
+    for name, content in (("train", rows), ("test", test)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, content)))
+    (tmp_path / "leaky.toml").write_text(
+        'name = "leaky"\n[source]\ntrain = "train.jsonl"\ntest = "test.jsonl"\n'
+        '[example]\nprompt = "{{ q }}"\nanswer = "{{ a }}"\n[scoring]\nmode = "generate"\n'
+        'metric = "exact_match"\nmax_new_tokens = 4\n'
+    )
+    register_task_file(tmp_path / "leaky.toml")
+    told = "2 of 3 test prompts are in the training split too, 1 with the same answer"
+    assert told in validate_task_file(tmp_path / "leaky.toml").warnings
+    assert f"task 'leaky': {told}" in prepare_run(toy_spec(tasks=["leaky"])).warnings
+    data = run_toy(tasks=["leaky", "toy_first"], steps=1).record.task_data
+    assert (data["leaky"].test_prompts_trained, data["leaky"].test_examples_trained) == (2, 1)
+    assert (data["toy_first"].test_prompts_trained, data["toy_first"].test_examples_trained) == (
+        0,
+        0,
+    )
 
 
 def test_references_come_once_and_complete_the_metrics(toy_spec, tmp_path):

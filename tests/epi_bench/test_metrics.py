@@ -21,6 +21,7 @@ R = [
 ]
 LEARNED_AT = [1, 2, 3]
 S = [80.0, 60.0, 85.0]
+RETURNING = [[0.0, 0.0], [80.0, 10.0], [60.0, 80.0], [90.0, 70.0]]
 
 patient = settings(deadline=None)  # a busy machine is no failure
 scores = st.floats(min_value=0, max_value=100, allow_nan=False)
@@ -220,6 +221,111 @@ class TestStreams:
         rows = [*LEARNED_AT, None]
         assert m.backward_transfer(tested, rows) == m.backward_transfer(R, LEARNED_AT)
         assert m.learning_accuracy(tested, rows) == m.learning_accuracy(R, LEARNED_AT)
+
+
+class TestStreamsThatComeBack:
+    """Base, then A, B, A: worked out by hand."""
+
+    def test_every_metric(self):
+        found = m.derive_metrics(
+            RETURNING, [3, 2], [100.0, 100.0], first_learned_at=[1, 2], untrained_until=[0, 1]
+        )
+        assert found["average_accuracy"] == (90 + 70) / 2
+        assert found["forward_transfer"] == 10 - 0  # B before its first training; A had none before
+        assert found["backward_transfer"] == 70 - 80  # nothing followed A's last training
+        assert found["forgetting"] == 80 - 70
+        assert found["forgetting_rate"] == 100 * (80 - 70) / 80
+        assert found["learning_accuracy"] == (90 + 80) / 2
+        assert found["intransigence"] == ((100 - 90) + (100 - 80)) / 2
+        assert found["average_normalised_score"] == (0.9 + 0.7) / 2
+        assert found["worst_task_drop"] == 70 - 80
+        assert found["interference"] is None
+
+    def test_forward_transfer_is_undefined_where_the_first_training_is_unknown(self):
+        # A, B, A and B, B, A have these moments of last training, and different transfer
+        assert m.forward_transfer(RETURNING, [3, 2]) is None
+        assert m.forward_transfer(RETURNING, [3, 2], [0, 1]) == 10
+        assert m.forward_transfer(RETURNING, [3, 2], [2, 0]) == 60
+
+    def test_forward_transfer_does_not_look_into_an_experience_scored_midway(self):
+        # rows 1 and 2 are of A, rows 3 and 4 of B; only row 2 is before B's training
+        midway = [[0.0, 0.0], [30.0, 5.0], [60.0, 8.0], [50.0, 40.0], [40.0, 90.0]]
+        assert m.forward_transfer(midway, [2, 4], [0, 2]) == 8
+        assert m.forward_transfer(midway, [2, 4]) is None
+
+    def test_forgetting_counts_from_the_best_since_the_task_was_first_learned(self):
+        # A, B, A, B: A had 90 after its first training, 70 after its second, 50 in the end
+        twice = [[0.0, 0.0], [90.0, 0.0], [40.0, 60.0], [70.0, 30.0], [50.0, 80.0]]
+        assert m.forgetting(twice, [3, 4], [1, 2]) == 90 - 50
+        assert m.forgetting(twice, [3, 4]) == 70 - 50
+        assert m.backward_transfer(twice, [3, 4]) == 50 - 70
+
+    def test_interference_needs_every_task_to_be_trained(self):
+        joint = [[0.0, 0.0], [50.0, 60.0]]
+        known = {"references": [80.0, 80.0], "first_learned_at": [None, None]}
+        both = m.derive_metrics(joint, [None, None], **known, untrained_until=[0, 0])
+        assert both["interference"] == (30 + 20) / 2
+        one = m.derive_metrics(joint, [None, None], **known, untrained_until=[0, None])
+        assert one["interference"] is None
+
+    @patient
+    @given(streams(minimum=2), st.data())
+    def test_without_a_return_the_moments_say_nothing_new(self, matrix, data):
+        rows = learned(matrix)
+        found = m.derive_metrics(
+            matrix,
+            rows,
+            matrix[-1],
+            first_learned_at=rows,
+            untrained_until=[row - 1 for row in rows],
+        )
+        assert found == m.derive_metrics(matrix, rows, matrix[-1])
+
+
+class TestTrainingMoments:
+    """When a stream trains a task, as the record keeps it."""
+
+    @staticmethod
+    def moments(*plans, task="a"):
+        from epi_bench.recording import training_moments
+
+        found = training_moments(plans, task)
+        return tuple(found[k] for k in ("untrained_until", "first_learned_at", "learned_at"))
+
+    @staticmethod
+    def plan(*tasks, **how):
+        from epi_bench.stream import ExperiencePlan
+
+        return ExperiencePlan("+".join(tasks), tasks, **how)
+
+    def test_a_sequence(self):
+        a, b = self.plan("a"), self.plan("b")
+        assert self.moments(a, b) == (0, 1, 1)
+        assert self.moments(a, b, task="b") == (1, 2, 2)
+
+    def test_a_task_that_comes_back(self):
+        a, b = self.plan("a"), self.plan("b")
+        assert self.moments(a, b, a) == (0, 1, 3)
+        assert self.moments(b, a, b, a) == (1, 2, 4)
+
+    def test_experiences_scored_midway(self):
+        a, b = self.plan("a", evaluations=2), self.plan("b", evaluations=3)
+        assert self.moments(b, a, b, a) == (3, 5, 10)
+
+    def test_all_at_once_has_no_moment_of_learning(self):
+        assert self.moments(self.plan("a", "b", evaluations=2)) == (0, None, None)
+        assert self.moments(self.plan("a")) == (0, 1, 1)
+
+    def test_a_task_that_is_only_tested(self):
+        assert self.moments(self.plan("b"), self.plan("c")) == (None, None, None)
+        assert self.moments(self.plan("b"), task="b") == (0, 1, 1)
+
+    def test_budgets_add_up(self):
+        from epi_bench.recording import training_moments
+
+        plans = [self.plan("a", budget=0.5), self.plan("a", "b", budget=3)]
+        assert training_moments(plans, "a")["budget"] == 0.5 + 1.5
+        assert training_moments(plans, "b")["budget"] == 1.5
 
 
 class TestInvariants:

@@ -1,0 +1,143 @@
+"""Importing plugins: whole or not at all, and whatever they do, one error.
+
+A plugin's file may raise anything, end the process with ``sys.exit`` or register half of what it
+holds before it fails. What it registered is taken back then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import CodeType
+from typing import TYPE_CHECKING, Any
+
+from epi_bench.errors import UserError, foreign_code
+from epi_bench.plugin_code import is_local, source_fingerprint
+
+if TYPE_CHECKING:
+    from epi_bench.registry import Registry
+
+REGISTRIES: list[Registry[Any]] = []
+"""Every registry there is."""
+
+
+@dataclass
+class PluginLoad:
+    """A plugin that is being imported.
+
+    Attributes:
+        module: Its name.
+        registered: What it has registered so far.
+    """
+
+    module: str
+    registered: list[tuple[Registry[Any], str]] = field(default_factory=list)
+
+    @property
+    def plugins(self) -> list[tuple[Registry[Any], str]]:
+        """The same without the built-ins that the plugin imports."""
+        return [
+            (registry, name) for registry, name in self.registered if not registry.is_builtin(name)
+        ]
+
+
+LOADS: list[PluginLoad] = []
+"""The plugins under import, the innermost last."""
+
+
+class _SourceLoader(SourceFileLoader):
+    """Compiles what the file holds now: a cached compilation may be that of an older version."""
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
+def load_plugin_file(path: Path) -> None:
+    """Import a user's Python file so that its decorators register what it defines.
+
+    Args:
+        path: A ``.py`` file. Loading the same file twice does nothing the second time.
+
+    Raises:
+        UserError: If the file is missing, its import fails in any way (file, line and error are
+            named) or it registers nothing. Nothing of it is registered then.
+    """
+    try:
+        file = path.expanduser().resolve()
+        missing = not file.is_file()
+    except (OSError, RuntimeError, ValueError):  # no such home folder, a null byte, a loop of links
+        missing, file = True, path
+    if missing:
+        raise UserError(f"plugin file {file} does not exist")
+    if file.suffix != ".py":
+        raise UserError(f"plugin file {file} is not a Python file: its name must end in .py")
+    module_name = f"epi_bench_plugin_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
+    if module_name in sys.modules:
+        return
+    loader = _SourceLoader(module_name, str(file))
+    spec = importlib.util.spec_from_file_location(module_name, file, loader=loader)
+    if spec is None:
+        raise UserError(f"plugin file {file} is not a Python file: its name must end in .py")
+    with plugin_load(module_name, f"plugin {file}", file) as load:
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module
+        loader.exec_module(module)
+        if not load.plugins:
+            raise UserError(
+                f"plugin {file} registers nothing: mark its classes with @register_strategy(NAME) "
+                "or @register_task(NAME)"
+            )
+
+
+@contextmanager
+def plugin_load(module: str, place: str, path: Path | None = None) -> Iterator[PluginLoad]:
+    """Import a plugin inside: it is registered whole, with the hash of its source, or not at all.
+
+    Args:
+        module: The module that is imported.
+        place: What to call it in messages.
+        path: Its file, whose line is named where an error passed through it.
+
+    Raises:
+        UserError: For anything that goes wrong inside but Ctrl-C, in one line.
+    """
+    known = [(registry, registry.content()) for registry in REGISTRIES]
+    modules = set(sys.modules)
+    load = PluginLoad(module)
+    LOADS.append(load)
+    try:
+        with foreign_code(f"{place} fails to import", path), _working_folder_kept():
+            yield load
+        for registry, name in load.plugins:
+            registry.note_code(name, source_fingerprint(registry.get(name), module))
+    except BaseException:
+        for registry, content in known:
+            registry.go_back_to(content)
+        for name in set(sys.modules) - modules:
+            file = getattr(sys.modules[name], "__file__", None)
+            if name == module or (file and is_local(Path(file))):
+                del sys.modules[name]
+        raise
+    finally:
+        LOADS.remove(load)
+
+
+@contextmanager
+def _working_folder_kept() -> Iterator[None]:
+    """Relative paths of the command mean the same before and after."""
+    folder = None
+    with suppress(OSError):  # the folder may be gone; that is for others to tell
+        folder = Path.cwd()
+    try:
+        yield
+    finally:
+        if folder is not None:
+            with suppress(OSError):
+                os.chdir(folder)
