@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         unit_mean,
     )
     from epi_bench.sandbox import CodeRunner, Limits, Program, Verdict
-    from epi_bench.sources import Row
+    from epi_bench.row import Row
     from epi_bench.strategy import (
         Experience,
         Step,
@@ -82,7 +82,7 @@ _HOME = {
     "normalise": "isolation",
     "reassign": "isolation",
     "unit_mean": "isolation",
-    "Row": "sources",
+    "Row": "row",
     "Experience": "strategy",
     "Step": "strategy",
     "Strategy": "strategy",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from epi_bench.dataset_task import DatasetTask, Skipped, ask
-from epi_bench.sources import Row
+from epi_bench.row import Row
 from epi_bench.task import Example
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from epi_bench.errors import UserError
-from epi_bench.sources import Location, Row, Rows, locate, read_json_rows, read_rows
+from epi_bench.json_rows import read_json_rows
+from epi_bench.row import Row
+from epi_bench.sources import Location, Rows, locate, read_rows
 from epi_bench.task import DataSource, Example, Message, Split, Task
 
 

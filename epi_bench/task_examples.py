@@ -9,7 +9,7 @@ from typing import Any
 
 from epi_bench.dataset_task import Skipped
 from epi_bench.errors import UserError
-from epi_bench.sources import Row
+from epi_bench.row import Row
 from epi_bench.task import Example, Message
 from epi_bench.task_definition import DefinitionFile
 from epi_bench.task_template import TextTemplate, TextTemplateError

@@ -10,7 +10,8 @@ from pydantic import JsonValue
 
 from epi_bench.dataset_task import DatasetTask, Skipped
 from epi_bench.errors import UserError
-from epi_bench.sources import Location, Row, Rows
+from epi_bench.row import Row
+from epi_bench.sources import Location, Rows
 from epi_bench.suites import builtin_suites, is_file_name
 from epi_bench.table_files import read_table
 from epi_bench.task import TASKS, DataSource, Example, Prediction, Split, Task, TaskCard
