@@ -17,7 +17,7 @@ from pathlib import Path
 from epi_bench.backbone import ModelLocation, load_tokenizer, locate_model
 from epi_bench.chat import ChatEncoder, EncodedExample, EncodingReport
 from epi_bench.config import RunSpec
-from epi_bench.dataset_task import DatasetTask
+from epi_bench.dataset_task import DatasetTask, same_answers
 from epi_bench.encoding_cache import EncodingCache
 from epi_bench.errors import UserError
 from epi_bench.identity import run_id
@@ -227,7 +227,7 @@ def _warnings(tasks: Mapping[str, PreparedTask], encoder: ChatEncoder) -> list[s
         )
     for name, prepared in tasks.items():
         warnings += prepared.task.prepare_scoring()
-        warnings += _skipped_rows(prepared.task)
+        warnings += _row_warnings(prepared.task)
         report = prepared.report
         if report.unsupervised:
             warnings.append(
@@ -243,7 +243,7 @@ def _warnings(tasks: Mapping[str, PreparedTask], encoder: ChatEncoder) -> list[s
     return warnings
 
 
-def _skipped_rows(task: Task) -> list[str]:
+def _row_warnings(task: Task) -> list[str]:
     if not isinstance(task, DatasetTask):
         return []
     lines = []
@@ -253,7 +253,8 @@ def _skipped_rows(task: Task) -> list[str]:
             lines.append(
                 f"task {task.name!r}: {count} of {report.rows} {split} rows left out: {reason}"
             )
-    return lines
+    found = same_answers({split: task.examples(split) for split in SPLITS})
+    return [*lines, *(f"task {task.name!r}: {warning}" for warning in found)]
 
 
 def _task_fingerprint(task: Task, examples: Sequence[Example]) -> str:
