@@ -33,8 +33,8 @@ if TYPE_CHECKING:
         reassign,
         unit_mean,
     )
+    from epi_bench.row import Row, is_missing
     from epi_bench.sandbox import CodeRunner, Limits, Program, Verdict
-    from epi_bench.sources import Row
     from epi_bench.strategy import (
         Experience,
         Step,
@@ -83,7 +83,8 @@ _HOME = {
     "normalise": "isolation",
     "reassign": "isolation",
     "unit_mean": "isolation",
-    "Row": "sources",
+    "Row": "row",
+    "is_missing": "row",
     "Experience": "strategy",
     "Step": "strategy",
     "Strategy": "strategy",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from epi_bench.dataset_task import DatasetTask, Skipped, ask
-from epi_bench.sources import Row
+from epi_bench.row import Row
 from epi_bench.task import Example
 
 
@@ -40,6 +40,8 @@ class ClassificationTask(DatasetTask):
         text = self.row_text(row)
         if not text:
             return Skipped("empty text")
+        if row.value(*self.label_fields) in (None, ""):
+            return Skipped("no label")
         label = self.label_of(row)
         question = (
             f"{self.instruction} Choose one from the option.\n"
@@ -49,7 +51,7 @@ class ClassificationTask(DatasetTask):
 
     def row_text(self, row: Row) -> str:
         """The text to label, as :meth:`title_and_text` writes it."""
-        if row.has("sentence"):
+        if row.has_column("sentence"):
             return self.title_and_text(*self.split_sentence(row))
         return self.title_and_text(row.text(*self.title_fields), row.text(*self.content_fields))
 

@@ -12,8 +12,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from epi_bench.errors import UserError
-from epi_bench.sources import Location, Row, Rows, locate, read_json_rows, read_rows
+from epi_bench.json_rows import read_json_rows
+from epi_bench.row import Row
+from epi_bench.sources import Location, Rows, locate, read_rows
 from epi_bench.task import DataSource, Example, Message, Split, Task
+
+FEW = 5
+"""Examples of a split that may have one answer by chance are fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +165,10 @@ class DatasetTask(Task):
             else:
                 examples.append(made)
         if not examples:
-            raise UserError(f"{location} gives no {split} example for task {self.name!r}")
+            raise UserError(
+                f"{location} gives no {split} example for task {self.name!r}"
+                f"{_told_reasons(skipped)}"
+            )
         report = SplitReport(
             split, str(location), rows.total, belonging, len(examples), dict(skipped)
         )
@@ -180,6 +188,30 @@ class DatasetTask(Task):
             with suppress(UserError):  # a missing split shares no rows with the other
                 found.append(self.locate_rows(split))
         return found.count(location) == 2
+
+
+def _told_reasons(skipped: Mapping[str, int]) -> str:
+    told = ", ".join(f"{count} rows left out: {reason}" for reason, count in skipped.items())
+    return f" ({told})" if told else ""
+
+
+def same_answers(examples: Mapping[Split, Sequence[Example]]) -> list[str]:
+    """Warnings about examples that all have one answer: nothing can be learned or measured.
+
+    Most often a comparison in a template is wrong.
+
+    Args:
+        examples: Those of each split that could be read.
+    """
+    answers = {split: {e.reference for e in found} for split, found in examples.items()}
+    if len(set().union(*answers.values())) == 1 and sum(map(len, examples.values())) > 1:
+        (answer,) = set().union(*answers.values())
+        return [f"every example has the same answer: {answer[:60]!r}"]
+    return [
+        f"every {split} example has the same answer: {next(iter(answers[split]))[:60]!r}"
+        for split, found in examples.items()
+        if len(found) >= FEW and len(answers[split]) == 1
+    ]
 
 
 def is_test_prompt(prompt: str, every: int) -> bool:

@@ -6,7 +6,7 @@ import re
 from typing import ClassVar
 
 from epi_bench.dataset_task import DatasetTask, Skipped, ask
-from epi_bench.sources import Row
+from epi_bench.row import Row
 from epi_bench.task import Example, Prediction
 from epi_bench.text_scores import score_text
 

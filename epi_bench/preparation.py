@@ -14,7 +14,7 @@ from pathlib import Path
 from epi_bench.backbone import load_tokenizer
 from epi_bench.chat import ChatEncoder, EncodedExample, EncodingReport
 from epi_bench.config import RunSpec
-from epi_bench.dataset_task import DatasetTask
+from epi_bench.dataset_task import DatasetTask, same_answers
 from epi_bench.encoding_cache import EncodingCache
 from epi_bench.environment import process_count
 from epi_bench.errors import UserError, foreign_code, one_line
@@ -264,7 +264,7 @@ def _warnings(tasks: Mapping[str, PreparedTask], encoder: ChatEncoder) -> list[s
     for name, prepared in tasks.items():
         with foreign_code(f"task {name!r} fails to prepare its scoring"):
             warnings += [one_line(str(told)) for told in prepared.task.prepare_scoring()]
-        warnings += _skipped_rows(prepared.task)
+        warnings += _row_warnings(prepared.task)
         if prepared.overlap.warning:
             warnings.append(f"task {name!r}: {prepared.overlap.warning}")
         report = prepared.report
@@ -300,7 +300,7 @@ def _precision_warnings(spec: RunSpec) -> list[str]:
     ]
 
 
-def _skipped_rows(task: Task) -> list[str]:
+def _row_warnings(task: Task) -> list[str]:
     if not isinstance(task, DatasetTask):
         return []
     lines = []
@@ -310,7 +310,8 @@ def _skipped_rows(task: Task) -> list[str]:
             lines.append(
                 f"task {task.name!r}: {count} of {report.rows} {split} rows left out: {reason}"
             )
-    return lines
+    found = same_answers({split: task.examples(split) for split in SPLITS})
+    return [*lines, *(f"task {task.name!r}: {warning}" for warning in found)]
 
 
 def _process_fingerprint() -> dict[str, str]:

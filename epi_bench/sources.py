@@ -5,82 +5,23 @@ Three layouts hold the same rows and give the same examples:
 - the hub, through ``datasets.load_dataset``; code of a data set is never run;
 - local JSON files (one object a line, or one array) as their authors publish them;
 - a local copy of a hub repository, as ``hf download`` makes it (Parquet shards).
-
-JSON files are read here and not by a library because an error must name the line.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from epi_bench.errors import UserError
+from epi_bench.json_rows import read_json_rows
+from epi_bench.row import Row
 from epi_bench.task import DataSource, Split
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row of a data set.
-
-    Attributes:
-        fields: Its columns by name.
-        index: Its position in the published split, from 0; the same in every layout.
-        origin: File and line, or hub split and row; used in messages.
-    """
-
-    fields: Mapping[str, Any]
-    index: int
-    origin: str
-
-    def has(self, name: str) -> bool:
-        """Whether the row has a value in that column."""
-        return self.fields.get(name) is not None
-
-    def value(self, *names: str) -> Any:
-        """The value of the first of these columns that is not null; ``None`` if all are.
-
-        Args:
-            names: Names that the published layouts use for the same column, in any order.
-
-        Raises:
-            UserError: If the row has none of them.
-        """
-        for name in names:
-            if self.has(name):
-                return self.fields[name]
-        if any(name in self.fields for name in names):
-            return None
-        wanted = " or ".join(repr(name) for name in names)
-        raise self.error(f"has no field {wanted}; its fields are {', '.join(self.fields)}")
-
-    def text(self, *names: str) -> str:
-        """Like :meth:`value`, for strings: without surrounding blanks, empty for null."""
-        value = self.value(*names)
-        if value is None:
-            return ""
-        if not isinstance(value, str):
-            raise self.error(f"field {names[0]!r} is no text but {json.dumps(value)[:40]}")
-        return value.strip()
-
-    def code(self, *names: str) -> str:
-        """Like :meth:`value`, for source code: blanks are kept, line ends are ``\\n``."""
-        value = self.value(*names)
-        if not isinstance(value, str):
-            raise self.error(f"field {names[0]!r} is no text but {json.dumps(value)[:40]}")
-        return value.replace("\r\n", "\n")
-
-    def error(self, problem: str) -> UserError:
-        """The error for a defect of this row; file and line are named."""
-        return UserError(f"{self.origin} {problem}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,104 +117,25 @@ def read_rows(
         raise UserError(f"{location} has no rows")
     indices = _spread(total, limit)
     chosen = dataset if len(indices) == total else dataset.select(indices)
-    return Rows(
-        total,
-        (
-            Row(fields, index, f"{location} row {index}")
-            for index, fields in zip(indices, chosen, strict=True)
-        ),
-    )
+    return Rows(total, _dataset_rows(chosen, indices, location))
+
+
+def _dataset_rows(dataset: Dataset, indices: Sequence[int], location: Location) -> Iterator[Row]:
+    columns = dataset.column_names
+    values = iter(dataset)
+    for index in indices:
+        origin = f"{location} row {index + 1}"
+        try:
+            fields = next(values)
+        except (ValueError, OverflowError) as error:  # such as a duration of a million years
+            raise UserError(f"{origin} holds a value that cannot be read: {error}") from error
+        yield Row(fields, index, origin, columns)
 
 
 def _spread(total: int, limit: int | None) -> Sequence[int]:
     if limit is None or total <= limit:
         return range(total)
     return [position * total // limit for position in range(limit)]
-
-
-def read_json_rows(path: Path, relative_to: Path | None = None) -> Iterator[Row]:
-    """The objects of a JSON file: one a line, or all in one array.
-
-    Args:
-        path: The file, UTF-8; compressed if its name ends in ``.gz``.
-        relative_to: Folder that messages leave out of the path.
-
-    Raises:
-        UserError: If the file is empty, or a row is no JSON object; file and line are named.
-    """
-    shown = str(path)
-    if relative_to is not None and path.is_relative_to(relative_to.expanduser()):
-        shown = str(path.relative_to(relative_to.expanduser()))
-    content = _read_content(path, shown).removeprefix(b"\xef\xbb\xbf")
-    parse = _array_elements if content.lstrip()[:1] == b"[" else _line_objects
-    index = 0
-    for line, value in parse(content, shown):
-        origin = f"{shown} line {line}"
-        if not isinstance(value, dict):
-            raise UserError(f"{origin}: not a JSON object but {json.dumps(value)[:40]}")
-        yield Row(value, index, origin)
-        index += 1
-    if index == 0:
-        raise UserError(f"{shown} has no rows")
-
-
-def _read_content(path: Path, shown: str) -> bytes:
-    if path.suffix != ".gz":
-        return path.read_bytes()
-    try:
-        return gzip.decompress(path.read_bytes())
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{shown} cannot be decompressed: {error}") from error
-
-
-def _line_objects(content: bytes, shown: str) -> Iterator[tuple[int, Any]]:
-    # Split at line feeds only: str.splitlines would also split at U+2028, which JSON allows.
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield number, json.loads(line)
-        except UnicodeDecodeError as error:
-            raise UserError(f"{shown} line {number}: not UTF-8 text: {error.reason}") from error
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{shown} line {number}: not JSON: {error.msg} (column {error.colno})"
-            ) from error
-        except RecursionError as error:
-            raise UserError(f"{shown} line {number}: JSON nested too deeply") from error
-
-
-def _array_elements(content: bytes, shown: str) -> Iterator[tuple[int, Any]]:
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{shown} line {line}: not UTF-8 text: {error.reason}") from error
-    decoder = json.JSONDecoder()
-    position = _skip_blanks(text, text.index("[") + 1)
-    line, counted = 1, 0
-    try:
-        while text[position : position + 1] != "]":
-            line, counted = line + text.count("\n", counted, position), position
-            value, position = decoder.raw_decode(text, position)
-            yield line, value
-            position = _skip_blanks(text, position)
-            if text[position : position + 1] == ",":
-                position = _skip_blanks(text, position + 1)
-            elif text[position : position + 1] != "]":
-                raise json.JSONDecodeError("expecting ',' or ']' after a row", text, position)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{shown} line {error.lineno}: not JSON: {error.msg} (column {error.colno})"
-        ) from error
-    except RecursionError as error:
-        raise UserError(f"{shown} line {line}: JSON nested too deeply") from error
-
-
-def _skip_blanks(text: str, position: int) -> int:
-    while text[position : position + 1] in (" ", "\n", "\r", "\t"):
-        position += 1
-    return position
 
 
 def _places(source: DataSource, name: str, data_dir: Path) -> list[Path]:

@@ -50,6 +50,10 @@ class SourceTable(Section):
         test: The same for the test examples. Without it, ``train`` is divided by the hash of
             each prompt.
         test_every: One prompt in so many is for testing, where ``train`` is divided.
+        quoting: Whether double quotes enclose cells of a ``.csv`` or ``.tsv`` file; ``None`` is
+            yes in the one and no in the other.
+        on_missing: What becomes of a row that makes no example, because a value that it needs is
+            missing or empty: it is left out and counted, or it is an error.
     """
 
     hub: str | None = None
@@ -58,11 +62,15 @@ class SourceTable(Section):
     train: str = Field(min_length=1)
     test: str | None = Field(default=None, min_length=1)
     test_every: int = Field(default=10, ge=2)
+    quoting: bool | None = None
+    on_missing: Literal["skip", "error"] = "skip"
 
     @model_validator(mode="after")
     def _hub_settings_need_a_hub(self) -> Self:
         if self.hub is None and (self.config or self.revision):
             raise ValueError("config and revision belong to a data set of the hub: name it in hub")
+        if self.hub is not None and self.quoting is not None:
+            raise ValueError("quoting belongs to .csv and .tsv files, not to a data set of the hub")
         return self
 
 
@@ -175,6 +183,8 @@ class TaskDefinition(Section):
         for name in columns:
             if not name.isidentifier():
                 raise ValueError(f"{name!r} cannot be used in a template: it is no identifier")
+            if name in ("row", "options"):
+                raise ValueError(f"{name!r} means something else in templates: choose another name")
         return columns
 
     @model_validator(mode="after")
@@ -227,11 +237,13 @@ def read_toml_text(path: Path) -> tuple[str, dict[str, Any]]:
         UserError: If the file is missing or is no TOML; the line is named.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         return text, tomllib.loads(text)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise UserError(f"{path} is not a TOML file: it is nested too deeply") from error
+    except ValueError as error:  # no TOML, no UTF-8, or a number of thousands of digits
         raise UserError(f"{path} is not a TOML file: {error}") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain, islice
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,7 +11,8 @@ from pydantic import JsonValue
 
 from epi_bench.dataset_task import DatasetTask, Skipped
 from epi_bench.errors import UserError
-from epi_bench.sources import Location, Row, Rows
+from epi_bench.row import Row
+from epi_bench.sources import Location, Rows
 from epi_bench.suites import builtin_suites, is_file_name
 from epi_bench.table_files import read_table
 from epi_bench.task import TASKS, DataSource, Example, Prediction, Split, Task, TaskCard
@@ -56,14 +58,27 @@ class FileTask(DatasetTask):
         return Location("file", str(self.file.path.parent / Path(name).expanduser()))
 
     def rows_at(self, location: Location) -> Rows:
-        """All rows of the file or split."""
-        if self.file.definition.source.hub is not None:
-            return super().rows_at(location)
-        try:
-            rows = read_table(Path(location.place))
-        except UserError as error:
-            raise UserError(f"{error} (named in {self.file.place('source')})") from error
-        return Rows(len(rows), rows)
+        """All rows of the file or split.
+
+        Raises:
+            UserError: If they cannot be read, or do not have the columns that the file names.
+        """
+        source = self.file.definition.source
+        if source.hub is not None and location.kind != "file":
+            found = super().rows_at(location)
+            rows = iter(found.chosen)  # one at a time; every row of a table has its columns
+            first = list(islice(rows, 1))
+            self.maker.check_columns(first)
+            return Rows(found.total, chain(first, rows))
+        if source.hub is not None:
+            listed = list(super().rows_at(location).chosen)
+        else:
+            try:
+                listed = read_table(Path(location.place), quoting=source.quoting)
+            except UserError as error:
+                raise UserError(f"{error} (named in {self.file.place('source')})") from error
+        self.maker.check_columns(listed)
+        return Rows(len(listed), listed)
 
 
 def load_task_file(path: Path) -> type[FileTask]:

@@ -5,22 +5,41 @@ able to use up memory or time either. Jinja's sandbox gives the first. For the s
 is cut down to what filling in a prompt needs: expressions, ``if``, ``for`` and ``set``, with
 filters and methods whose result is never much larger than their input; texts have a longest length,
 and loops a number of passes, that a template cannot exceed.
+
+What is missing in a row cannot become text, and comparisons of types that are never equal are
+errors; ``template_values`` has these rules.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import StrictUndefined, Template, TemplateError, nodes, pass_context
+from jinja2 import Template, TemplateError, nodes, pass_context
 from jinja2.exceptions import FilterArgumentError, TemplateRuntimeError, TemplateSyntaxError
 from jinja2.meta import find_undeclared_variables
 from jinja2.runtime import Context, LoopContext, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
+
+from epi_bench.row import is_missing
+from epi_bench.template_values import (
+    TESTS,
+    Missing,
+    MissingValueError,
+    OptionalMissing,
+    Unknown,
+    compare_chain,
+    decimal_number,
+    parts_of,
+    whole_number,
+    with_missing,
+)
+from epi_bench.text_files import lone_surrogate
 
 LONGEST_TEMPLATE = 20_000
 """Characters of a template."""
@@ -42,9 +61,9 @@ _NODES = (
     *(nodes.Concat, nodes.For, nodes.Assign, nodes.List, nodes.Tuple),
 )
 _FILTERS = (
-    "abs", "capitalize", "count", "d", "default", "first", "float", "int", "last", "length",
-    "list", "lower", "map", "reject", "rejectattr", "reverse", "select", "selectattr", "sort",
-    "title", "trim", "truncate", "unique", "upper", "wordcount",
+    "abs", "capitalize", "count", "d", "default", "first", "last", "length", "list", "lower",
+    "map", "reject", "rejectattr", "reverse", "select", "selectattr", "sort", "title", "trim",
+    "truncate", "unique", "upper", "wordcount",
 )  # fmt: skip
 _TEXT_METHODS = (
     "capitalize", "casefold", "count", "endswith", "find", "index", "isalnum", "isalpha",
@@ -80,12 +99,15 @@ class TextTemplate:
 
     Args:
         source: Its text. One line break at its end does not count.
+        optional_values: Whether ``if`` finds a missing value false, so that a part of the text can
+            be left out. Otherwise its truth is as missing as the value: a label must not be "no"
+            because nobody knows.
 
     Raises:
         TextTemplateError: If it is no Jinja, or uses what templates of task files may not.
     """
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, optional_values: bool = True) -> None:
         if len(source) > LONGEST_TEMPLATE:
             raise TextTemplateError(
                 f"the template has {len(source):,} characters, more than {LONGEST_TEMPLATE:,}"
@@ -101,39 +123,53 @@ class TextTemplate:
             raise TextTemplateError(str(error.message), error.lineno) from error
         except RecursionError as error:
             raise TextTemplateError("the template is nested too deeply") from error
+        self._missing = OptionalMissing if optional_values else Missing
         self._template = Template.from_code(environment, code, environment.make_globals(None))
 
     variables: frozenset[str]
     """Names that the template takes from its surroundings."""
 
     def render(self, values: Mapping[str, Any]) -> str:
-        """The template filled in; ``null`` becomes the empty text.
+        """The template filled in.
 
         Args:
             values: Variables by name.
 
         Raises:
+            MissingValueError: If the text needs a value that is missing.
             TextTemplateError: If a variable is missing, an operation fails, or a bound is exceeded.
         """
         pieces: list[str] = []
         length = 0
         try:
-            for piece in self._template.generate({**values, _PASSES: [0]}):
+            for piece in self._template.generate(self._variables(values)):
                 length += len(piece)
                 _bound(length)
                 pieces.append(piece)
+        except MissingValueError:
+            raise
         except (TemplateError, FilterArgumentError) as error:
             raise TextTemplateError(str(error.message or error), _line(error)) from error
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise TextTemplateError(f"{type(error).__name__}: {error}", _line(error)) from error
         except RecursionError as error:
             raise TextTemplateError("the values are nested too deeply") from error
-        return "".join(pieces)
+        text = "".join(pieces)
+        if defect := lone_surrogate(text):
+            raise TextTemplateError(f"the text is {defect}")
+        return text
+
+    def _variables(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        used = {name: values[name] for name in self.variables if name in values}
+        marked = {name: with_missing(value, name, self._missing) for name, value in used.items()}
+        return {**marked, _PASSES: [0], _MISSING: self._missing}
 
 
 _FILE_NAME = "<task template>"
-_LOOP = "bounded loop"
-_PASSES = "loop passes so far"  # both are no identifiers, so no template can name them
+_LOOP = "bounded loop"  # this and the following are no identifiers: no template can name them
+_COMPARE = "comparison by type"
+_PASSES = "loop passes so far"
+_MISSING = "class of missing values"
 
 
 class _Environment(ImmutableSandboxedEnvironment):
@@ -154,7 +190,15 @@ class _Environment(ImmutableSandboxedEnvironment):
             f"{attribute!r} of a {type(obj).__name__} cannot be used in a template"
         )
 
+    def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """A method's result; ``get`` of a dictionary may find nothing."""
+        result = super().call(context, obj, *args, **kwargs)
+        return context[_MISSING](str(args[0])) if args and is_missing(result) else result
+
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        for value in (left, right):
+            if isinstance(value, Undefined):
+                str(value)  # raises and names it
         numbers = all(isinstance(value, int | float) for value in (left, right))
         if operator == "+" and isinstance(left, str) and isinstance(right, str):
             _bound(len(left) + len(right))
@@ -171,7 +215,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 @lru_cache(maxsize=1)
 def _environment() -> _Environment:
     environment = _Environment(
-        undefined=StrictUndefined,
+        undefined=Unknown,
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=_plain,
@@ -180,7 +224,9 @@ def _environment() -> _Environment:
     environment.globals.clear()
     filters = {name: environment.filters[name] for name in _FILTERS}
     bounded = {"join": _join, "replace": _replace, "round": _round, "string": _plain}
-    environment.filters = {**filters, **bounded, _LOOP: _bounded_loop}
+    numbers = {"int": whole_number, "float": decimal_number, _COMPARE: compare_chain}
+    environment.filters = {**filters, **bounded, **numbers, _LOOP: _bounded_loop}
+    environment.tests = {**environment.tests, **TESTS}
     return environment
 
 
@@ -191,13 +237,16 @@ class _Bounding(NodeTransformer):
         self.generic_visit(node)
         if isinstance(node, nodes.Concat):
             return _filtered(nodes.List(node.nodes, lineno=node.lineno), "join")
+        if isinstance(node, nodes.Compare):
+            chain = [(nodes.Const(o.op, lineno=node.lineno), o.expr) for o in node.ops]
+            return _filtered(node.expr, _COMPARE, [part for pair in chain for part in pair])
         if isinstance(node, nodes.For):
             node.iter = _filtered(node.iter, _LOOP)
         return node
 
 
-def _filtered(node: Any, name: str) -> nodes.Filter:
-    return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
+def _filtered(node: Any, name: str, arguments: Sequence[nodes.Expr] = ()) -> nodes.Filter:
+    return nodes.Filter(node, name, list(arguments), [], None, None, lineno=node.lineno)
 
 
 def _permit(node: nodes.Node) -> None:
@@ -219,11 +268,13 @@ def _permit(node: nodes.Node) -> None:
 
 
 def _plain(value: Any) -> str:
-    """A value as text; ``null`` is the empty text."""
-    if value is None:
-        return ""
+    """A value as text."""
+    if is_missing(value):
+        raise MissingValueError("no value for a part of the text")
     if isinstance(value, Undefined):
         return str(value)  # raises and names the variable
+    if isinstance(value, float) and math.isinf(value):
+        raise TemplateRuntimeError("an infinite number is no text")
     if not isinstance(value, _PLAIN):
         kind = type(value).__name__
         raise TemplateRuntimeError(f"a {kind} is no text: pick a part of it, or join it")
@@ -234,7 +285,7 @@ def _join(values: Iterable[Any], separator: str = "", attribute: str | None = No
     """The values' texts with the separator between them."""
     parts: list[str] = []
     length = 0
-    for value in values:
+    for value in parts_of(values, "join"):
         item = value.get(attribute) if attribute and isinstance(value, dict) else value
         parts.append(_plain(item))
         length += len(parts[-1]) + len(separator)
@@ -251,13 +302,13 @@ def _replace(text: Any, old: str, new: str) -> str:
 
 def _round(value: Any, digits: int = 0) -> float:
     """The number rounded to at most 15 digits after the point."""
-    return round(float(value), max(0, min(digits, 15)))
+    return round(decimal_number(value), max(0, min(digits, 15)))
 
 
 @pass_context
 def _bounded_loop(context: Context, values: Iterable[Any]) -> Iterator[Any]:
     passes = context[_PASSES]
-    for value in values:
+    for value in parts_of(values, "the loop"):
         passes[0] += 1
         if passes[0] > MOST_PASSES:
             raise TemplateRuntimeError(f"loops make more than {MOST_PASSES:,} passes")

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from epi_bench.dataset_task import Skipped
+from epi_bench.dataset_task import Skipped, same_answers
 from epi_bench.errors import UserError
 from epi_bench.split_overlap import split_overlap
 from epi_bench.task import Example, Split
@@ -90,6 +90,7 @@ def validate_task_file(path: Path, data_dir: Path | None = None) -> TaskValidati
             for reason, count in found.skipped.items()
         ]
     result.problems = list(dict.fromkeys(result.problems))  # a shared file is read twice
+    result.warnings += same_answers({found.split: found.examples for found in result.splits})
     if len(result.splits) == 2:
         overlap = split_overlap(*(found.examples for found in result.splits))
         result.warnings += [overlap.warning] if overlap.warning else []

@@ -34,6 +34,6 @@ class AGNews(ClassificationTask):
 
     def row_text(self, row: Row) -> str:
         """Title and text, with one blank between them."""
-        if row.has("sentence"):
+        if row.has_column("sentence"):
             return " ".join(part for part in self.split_sentence(row) if part)
         return row.text("text")

@@ -66,6 +66,8 @@ class GSM8K(DatasetTask):
         question, answer = row.text("question"), row.text("answer")
         if not question:
             return Skipped("empty question")
+        if not answer:
+            return Skipped("empty answer")
         number = marked_number(answer)
         if number is None:
             raise row.error("has an answer without '#### <number>' at its end")

@@ -10,6 +10,7 @@ from epi_bench import (
     Example,
     Program,
     Row,
+    Skipped,
     TaskCard,
     ask,
     complete_function,
@@ -57,9 +58,14 @@ class HumanEval(CodeTask):
         needs_code_execution=True,
     )
 
-    def example_from_row(self, row: Row) -> Example:
+    def example_from_row(self, row: Row) -> Example | Skipped:
         """The stub as the question, and the whole function as the answer."""
         stub, solution = row.code("prompt"), row.code("canonical_solution")
+        name, tests = row.text("entry_point"), row.code("test")
+        parts = {"prompt": stub, "solution": solution, "function name": name, "test": tests}
+        for part, text in parts.items():
+            if not text.strip():
+                return Skipped(f"empty {part}")
         answer = f"```python\n{stub}{solution.rstrip()}\n```"
         return Example(
             ask(_QUESTION.format(stub=stub.strip()), answer),
@@ -68,8 +74,8 @@ class HumanEval(CodeTask):
                 "row": row.index,
                 "task_id": row.text("task_id"),
                 "stub": stub,
-                "name": row.text("entry_point"),
-                "tests": row.code("test"),
+                "name": name,
+                "tests": tests,
             },
         )
 

@@ -15,6 +15,7 @@ from epi_bench import (
     TaskCard,
     UserError,
     ask,
+    is_missing,
     register_task,
 )
 
@@ -106,11 +107,15 @@ class LogiQA(DatasetTask):
         """The question with its answers as options; the right one is the reference."""
         passage, question = row.text("context"), row.text("query", "question")
         options = row.value("options")
-        if not isinstance(options, list) or len(options) != len(_LETTERS):
+        if options is not None and not _are_answers(options):
             raise row.error(f"has no list of {len(_LETTERS)} answers in field 'options'")
-        answers = [str(option).strip() for option in options]
-        if not question or not all(answers):
+        answers = ["" if is_missing(option) else str(option).strip() for option in options or ()]
+        if not question or not answers or not all(answers):
             return Skipped("empty question or answer")
+        if not passage:
+            return Skipped("empty passage")
+        if row.value("correct_option", "label") is None:
+            return Skipped("no right answer")
         choices = "\n".join(
             f"{letter}. {answer}" for letter, answer in zip(_LETTERS, answers, strict=True)
         )
@@ -122,6 +127,10 @@ class LogiQA(DatasetTask):
             options=tuple(dict.fromkeys(answers)),
             meta={"row": row.index},
         )
+
+
+def _are_answers(options: object) -> bool:
+    return isinstance(options, list) and len(options) == len(_LETTERS)
 
 
 def _without_letter(option: str, own: str) -> str:

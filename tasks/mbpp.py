@@ -8,6 +8,7 @@ from epi_bench import (
     Example,
     Program,
     Row,
+    Skipped,
     TaskCard,
     ask,
     defined_names,
@@ -50,9 +51,11 @@ class MBPP(CodeTask):
         needs_code_execution=True,
     )
 
-    def published_split(self, row: Row) -> str:
-        """The split that a row belongs to, by its number."""
+    def published_split(self, row: Row) -> str | None:
+        """The split that a row belongs to, by its number; ``None`` where it is missing."""
         number = row.value("task_id")
+        if number is None:
+            return None
         if not isinstance(number, int):
             raise row.error(f"field 'task_id' is no number but {number!r}")
         if number <= 10:
@@ -61,14 +64,20 @@ class MBPP(CodeTask):
             return "test"
         return "validation" if number <= 600 else "train"
 
-    def example_from_row(self, row: Row) -> Example:
+    def example_from_row(self, row: Row) -> Example | Skipped:
         """The sentence and its tests as the question, and the reference program as the answer."""
-        tests = row.value("test_list")
+        tests, text = row.value("test_list"), row.text("text")
+        if tests is None:
+            return Skipped("no tests")
+        if row.value("task_id") is None:
+            return Skipped("no task_id")
         is_list = isinstance(tests, list) and len(tests) > 0
         if not is_list or not all(isinstance(test, str) for test in tests):
             raise row.error("field 'test_list' is no list of tests")
         code = row.code("code").strip()
-        question = _QUESTION.format(text=row.text("text"), tests="\n".join(tests))
+        if not text or not code:
+            return Skipped("empty code" if text else "empty text")
+        question = _QUESTION.format(text=text, tests="\n".join(tests))
         return Example(
             ask(question, f"```python\n{code}\n```"),
             reference=code,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from epi_bench import (
     DatasetTask,
@@ -13,6 +13,7 @@ from epi_bench import (
     Row,
     Skipped,
     TaskCard,
+    is_missing,
     register_task,
     score_text,
 )
@@ -56,6 +57,8 @@ class UltraChat(DatasetTask):
     def example_from_row(self, row: Row) -> Example | Skipped:
         """The whole dialogue, with its last turn as the reference."""
         messages = _messages(row)
+        if isinstance(messages, Skipped):
+            return messages
         roles = [message["role"] for message in messages]
         turns = roles[1:] if roles[:1] == ["system"] else roles
         if any(not message["content"].strip() for message in messages):
@@ -69,8 +72,10 @@ class UltraChat(DatasetTask):
         return score_text(prediction.text, example.reference, ("rouge_l", "chrf"))
 
 
-def _messages(row: Row) -> list[Message]:
+def _messages(row: Row) -> list[Message] | Skipped:
     turns = row.value("messages", "data")
+    if turns is None:
+        return Skipped("no dialogue")
     if not isinstance(turns, Sequence) or isinstance(turns, str):
         raise row.error("has no list of turns in field 'messages' or 'data'")
     if all(isinstance(turn, str) for turn in turns):
@@ -78,7 +83,16 @@ def _messages(row: Row) -> list[Message]:
             {"role": "assistant" if position % 2 else "user", "content": turn}
             for position, turn in enumerate(turns)
         ]
-    try:
-        return [{"role": str(turn["role"]), "content": str(turn["content"])} for turn in turns]
-    except (KeyError, TypeError) as error:
-        raise row.error("has a message without 'role' and 'content'") from error
+    messages: list[Message] = []
+    for turn in turns:
+        if is_missing(turn):
+            return Skipped("empty message")
+        if not isinstance(turn, Mapping) or not {"role", "content"} <= turn.keys():
+            raise row.error("has a message without 'role' and 'content'")
+        role, content = turn["role"], turn["content"]
+        if is_missing(role) or is_missing(content):
+            return Skipped("empty message")
+        if not isinstance(role, str) or not isinstance(content, str):
+            raise row.error("has a message whose 'role' or 'content' is no text")
+        messages.append({"role": role, "content": content})
+    return messages

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from epi_bench.errors import UserError
-from epi_bench.sources import Location, locate, read_json_rows, read_rows
+from epi_bench.json_rows import read_json_rows
+from epi_bench.sources import Location, locate, read_rows
 from epi_bench.task import DataSource
 
 SOURCE = DataSource(
@@ -34,6 +35,29 @@ class TestJsonRows:
         assert [row.fields for row in read_json_rows(array)] == rows
         assert [row.index for row in read_json_rows(array)] == [0, 1]
 
+    def test_values_one_after_the_other_are_rows(self, tmp_path):
+        texts = (
+            '{"a": 1}{"a": 2}\n\n{"a":\n3}',
+            '[{"a": 1}, {"a": 2}]\n[]\n[{"a": 3}]\n',
+            '\r\n[{"a": 1}]\t[{"a": 2}, {"a": 3}]',
+        )
+        for text in texts:
+            rows = list(read_json_rows(write(tmp_path / "r.json", text)))
+            assert [row.fields for row in rows] == [{"a": 1}, {"a": 2}, {"a": 3}]
+            assert [row.index for row in rows] == [0, 1, 2]
+
+    def test_a_surrogate_pair_is_a_character(self, tmp_path):
+        (row,) = read_json_rows(write(tmp_path / "r", r'{"a": "\ud83d\ude00", "b": "\\ud83d"}'))
+        assert row.fields == {"a": "\U0001f600", "b": r"\ud83d"}
+
+    def test_a_column_that_other_rows_have_is_missing_in_this_one(self, tmp_path):
+        rows = list(read_json_rows(write(tmp_path / "r", '{"a": "x"}\n{"b": NaN}\n{"c": null}')))
+        assert [row.value("a") for row in rows] == ["x", None, None]
+        assert [row.text("b") for row in rows] == ["", "", ""]
+        assert [row.has_column("c") for row in rows] == [True, True, True]
+        with pytest.raises(UserError, match="r line 2 has no field 'd'; its fields are b"):
+            rows[1].value("d")
+
     def test_origins_name_the_line_on_which_a_row_begins(self, tmp_path):
         lines = write(tmp_path / "r.jsonl", '{"a": 1}\n\n{"a": 2}\n')
         array = write(tmp_path / "r.json", '[\n  {"a": 1},\n  {\n    "a": 2\n  }\n]\n')
@@ -42,8 +66,8 @@ class TestJsonRows:
             "r.jsonl line 3",
         ]
         assert [row.origin for row in read_json_rows(array, tmp_path)] == [
-            "r.json line 2",
-            "r.json line 3",
+            "r.json line 2, row 1",
+            "r.json line 3, row 2",
         ]
 
     def test_a_byte_order_mark_and_windows_line_ends_are_no_defect(self, tmp_path):
@@ -53,16 +77,34 @@ class TestJsonRows:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            ('{"a": 1}\n{"a": \n', "r line 2: not JSON: Expecting value (column 7)"),
+            ('{"a": 1}\n{"a": \n', "r line 2: not JSON: Expecting value (line 3 column 1)"),
+            ('{"a": 1}\n{"a": }\n', "r line 2: not JSON: Expecting value (column 7)"),
             ('{"a": 1}\n[1]\n', "r line 2: not a JSON object but [1]"),
-            (b'{"a": 1}\n{"a": "\xff"}\n', "r line 2: not UTF-8 text: invalid start byte"),
-            ('[{"a": 1},\n {"a": }]', "r line 2: not JSON: Expecting value (column 8)"),
-            ('[{"a": 1}\n {"a": 2}]', "r line 2: not JSON: expecting ',' or ']' after a row"),
-            ('[{"a": 1},\n', "r line 2: not JSON: Expecting value"),
-            ('[\n{"a": 1},\n\n 7]', "r line 4: not a JSON object but 7"),
-            (b'[\n{"a": "\xff"}]', "r line 2: not UTF-8 text"),
+            (b'{"a": 1}\n{"a": "\xff"}\n', "r line 2: not UTF-8 text: byte 0xff"),
+            ('[{"a": 1},\n {"a": }]', "r line 2, row 2: not JSON: Expecting value (column 8)"),
+            ('[{"a": 1}\n {"a": 2}]', "r line 2, row 2: not JSON: expecting ',' or ']' after"),
+            ('[{"a": 1},\n', "r line 2, row 2: not JSON: Expecting value"),
+            ('[{"a": 1},]', "r line 1, row 2: not JSON: Expecting value (column 11)"),
+            ('[\n{"a": 1},\n\n 7]', "r line 4, row 2: not a JSON object but 7"),
+            ('[{"a": 1}, {"a": 2}, 7]', "r line 1, row 3: not a JSON object but 7"),
+            ('{"a": 1} {"a": 2} "b"', "r line 1, row 3: not a JSON object but 'b'"),
+            (b'[\n{"a": "\xff"}]', "r line 2, row 1: not UTF-8 text: byte 0xff"),
+            (b'[{"a": 1}, {\xe9}]', "r line 1, row 2: not UTF-8 text: byte 0xe9"),
+            (b'[{"a": 1}, {"\xe9": 1}]', "r line 1, row 2: not UTF-8 text: byte 0xe9"),
+            ('[{"a": 1}]\n{"a": 2}', "r line 2, row 2: not JSON: expecting the file's end after"),
+            ('[{"a": 1}] so', "r line 1, row 2: not JSON: expecting the file's end after"),
+            ('{"a": 1}\n{"a": 2}\nso', "r line 3: not JSON: Expecting value (column 1)"),
+            ('{"a": 1},\n{"a": 2}', "r line 1, row 2: not JSON: Expecting value (column 9)"),
+            ('{"a": 1, "b": 2, "a": 1}', "r line 1: the key 'a' stands twice in one object"),
+            ('[{"b": {"a": 1, "a": 2}}]', "r line 1, row 1: the key 'a' stands twice"),
+            (r'[{"a": "x"}, {"a": "\ud83d!"}]', "r line 1, row 2: no Unicode text: \\ud83d is ha"),
+            (r'{"a": [{"b\uDC00": 1}]}', "r line 1: no Unicode text: \\udc00 is half of a pair"),
+            ('[{"a": 1' + "0" * 5000 + "}]", "r line 1, row 1: a number has more than 4,300 di"),
             ('{"a":' + "[" * 200_000, "r line 1: JSON nested too deeply"),
-            ('[{"a":' + "[" * 200_000, "r line 1: JSON nested too deeply"),
+            ('[{"a":' + "[" * 200_000, "r line 1, row 1: JSON nested too deeply"),
+            ('{"a": 1}'.encode("utf-16"), "r is UTF-16 text: save it as UTF-8"),
+            ('{"a": 1}'.encode("utf-16-le"), "r is UTF-16 text: save it as UTF-8"),
+            ('{"a": 1}'.encode("utf-32"), "r is UTF-32 text: save it as UTF-8"),
             ("", "r has no rows"),
             ("[]", "r has no rows"),
         ],

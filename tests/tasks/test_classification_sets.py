@@ -113,8 +113,21 @@ def test_yahoo_joins_the_question_and_its_best_answer(tmp_path):
 @pytest.mark.parametrize("label", ["Sience", 4, -1, True, 1.5])
 def test_an_unknown_label_is_an_error_with_its_line(tmp_path, label):
     rows = [{"label": label, "sentence": "Title: a\nText: b"}]
-    with pytest.raises(UserError, match=r"agnews/train\.json line 1 has label .* none of World"):
+    with pytest.raises(
+        UserError, match=r"agnews/train\.json line 1, row 1 has label .* none of World"
+    ):
         AGNews(benchmark_file(tmp_path, "agnews", rows)).examples("train")
+
+
+def test_rows_without_text_or_label_are_left_out_and_counted(tmp_path):
+    rows = [
+        {"label": "World", "sentence": "They met."},
+        *({"label": None, "sentence": "a"}, {"label": float("nan"), "sentence": "a"}),
+        *({"sentence": "a"}, {"label": "World", "sentence": None}, {"label": "World"}),
+    ]
+    task = AGNews(benchmark_file(tmp_path, "agnews", rows))
+    assert [example.meta["row"] for example in task.examples("train")] == [0]
+    assert task.report("train").skipped == {"no label": 3, "empty text": 2}
 
 
 def test_labels_are_read_in_any_case(tmp_path):

@@ -126,7 +126,7 @@ def test_a_copy_of_the_hub_repository_gives_the_same_problems(tmp_path, monkeypa
     [
         ({"test_list": "assert f(1)"}, "'test_list' is no list of tests"),
         ({"test_list": []}, "'test_list' is no list of tests"),
-        ({"code": None}, "'code' is no text but null"),
+        ({"code": 1}, "'code' is no text but 1"),
         ({"task_id": "11"}, "'task_id' is no number but '11'"),
     ],
 )
@@ -135,6 +135,17 @@ def test_broken_problems_are_named(tmp_path, changes, message):
     task = MBPP(write_rows(tmp_path / "mbpp" / "mbpp.jsonl", rows))
     with pytest.raises(UserError, match=rf"mbpp/mbpp\.jsonl line 2 field {message}"):
         task.examples("test")
+
+
+def test_problems_that_lack_a_value_are_left_out_and_counted(tmp_path):
+    changes = ({"code": None}, {"text": None}, {"test_list": None}, {"test_setup_code": None})
+    rows = [problem_row(11 + number) | change for number, change in enumerate(changes)]
+    rows += [problem_row(20) | {"task_id": None}, problem_row(601)]
+    task = MBPP(write_rows(tmp_path / "mbpp" / "mbpp.jsonl", rows))
+    assert [example.meta["row"] for example in task.examples("test")] == [3]
+    assert task.report("test").skipped == {"empty code": 1, "empty text": 1, "no tests": 1}
+    assert len(task.examples("train")) == 1
+    assert task.report("train").skipped == {"no task_id": 1}
 
 
 def test_the_tests_see_of_a_program_what_the_reference_defines(tmp_path):

@@ -55,6 +55,15 @@ def test_an_answer_without_its_number_is_named(data_dir):
         GSM8K(data_dir).examples("train")
 
 
+def test_a_row_without_question_or_answer_is_left_out_and_counted(data_dir):
+    rows = [{"question": QUESTION, "answer": ANSWER}, {"question": "q", "answer": None}]
+    rows += [{"question": float("nan"), "answer": ANSWER}, {"answer": ANSWER}, {"question": "q"}]
+    (data_dir / "gsm8k" / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    task = GSM8K(data_dir)
+    assert [example.meta["row"] for example in task.examples("train")] == [0]
+    assert task.report("train").skipped == {"empty answer": 2, "empty question": 2}
+
+
 # What lm-eval 0.4.13 gives for task gsm8k (version 3), filters strict-match and flexible-extract,
 # run over the same answers.
 @pytest.mark.parametrize(

@@ -95,12 +95,24 @@ def test_length_is_divided_out_of_the_normalised_score(tmp_path):
         ({"correct_option": 4}, "has the right answer 4, which is none of a to d or 0 to 3"),
         ({"correct_option": "e"}, "has the right answer 'e'"),
         ({"options": ["a", "b"]}, "has no list of 4 answers in field 'options'"),
-        ({"options": None}, "has no list of 4 answers"),
+        ({"options": "abcd"}, "has no list of 4 answers"),
     ],
 )
 def test_a_broken_row_is_an_error_with_its_line(tmp_path, change, message):
     with pytest.raises(UserError, match=rf"logiqa/test\.jsonl line 2 {message}"):
         task_with(tmp_path, test=[ROW, {**ROW, **change}]).examples("test")
+
+
+def test_rows_that_lack_a_value_are_left_out_and_counted(tmp_path):
+    changes = [
+        *({"context": None}, {"query": float("nan")}, {"correct_option": None}),
+        *({"options": None}, {"options": ["a", None, "c", "d"]}, {}),
+    ]
+    task = task_with(tmp_path, test=[{**ROW, **change} for change in changes])
+    assert [example.meta["row"] for example in task.examples("test")] == [5]
+    assert task.report("test").skipped == {
+        "empty passage": 1, "no right answer": 1, "empty question or answer": 3,
+    }  # fmt: skip
 
 
 @pytest.mark.real_data

@@ -54,12 +54,17 @@ def test_defective_dialogues_are_skipped_and_counted(tmp_path):
         {"messages": chat("Hi", "Hello", "Bye")},
         {"messages": chat("Hi", "Hello")[1:]},
         {"messages": []},
+        {"messages": None},
+        {"prompt": "Hi"},
+        {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": None}]},
+        {"messages": [None]},
     ]
     task = task_with(tmp_path, rows, test=rows[:1])
     assert len(task.examples("train")) == 1
     assert task.report("train").skipped == {
-        "empty message": 1,
+        "empty message": 3,
         "roles do not alternate from user to assistant": 3,
+        "no dialogue": 2,
     }
 
 
@@ -68,13 +73,13 @@ def test_defective_dialogues_are_skipped_and_counted(tmp_path):
     [
         ({"text": "Hi"}, "has no field 'messages' or 'data'; its fields are text"),
         ({"messages": "Hi"}, "has no list of turns"),
+        ({"messages": chat("Hi", 3)}, "has a message whose 'role' or 'content' is no text"),
         ({"messages": [{"from": "human", "value": "Hi"}]}, "has a message without 'role'"),
     ],
 )
 def test_an_unknown_layout_is_an_error_with_its_line(tmp_path, row, message):
-    rows = [{"messages": chat("Hi", "Hello")}, row]
-    with pytest.raises(UserError, match=rf"train_sft\.jsonl line 2 {message}"):
-        task_with(tmp_path, rows, test=rows[:1]).examples("train")
+    with pytest.raises(UserError, match=rf"train_sft\.jsonl line 1 {message}"):
+        task_with(tmp_path, [row], test=[row]).examples("train")
 
 
 @pytest.mark.real_data
