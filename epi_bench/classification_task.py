@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from epi_bench.dataset_task import DatasetTask, Skipped, ask
-from epi_bench.row import Row
+from epi_bench.row import Row, shown_value
 from epi_bench.task import Example
 
 
@@ -84,4 +84,6 @@ class ClassificationTask(DatasetTask):
             for label in self.labels:
                 if label.casefold() == str(value).strip().casefold():
                     return label
-        raise row.error(f"has label {value!r}, which is none of {', '.join(self.labels)}")
+        raise row.error(
+            f"has label {shown_value(value)}, which is none of {', '.join(self.labels)}"
+        )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
 from epi_bench.errors import UserError
+
+MOST_NAMES = 50
+"""Column names that a message lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ class Row:
         if any(self.has_column(name) for name in names):
             return None
         wanted = " or ".join(repr(name) for name in names)
-        raise self.error(f"has no field {wanted}; its fields are {', '.join(self.fields)}")
+        raise self.error(f"has no field {wanted}; its fields are {shown_names(self.fields)}")
 
     def text(self, *names: str) -> str:
         """Like :meth:`value`, for strings: without surrounding blanks, empty if missing."""
@@ -78,6 +81,14 @@ def is_missing(value: Any) -> bool:
     """Whether a value stands for no value: null, or the NaN that tables write in its place."""
     # NaN is the only number that differs from itself.
     return value is None or (isinstance(value, float | Decimal) and bool(value != value))
+
+
+def shown_names(names: Iterable[str]) -> str:
+    """Column names as messages list them: control characters as escapes, and not too many."""
+    listed = list(names)
+    shown = [name if name.isprintable() else repr(name) for name in listed[:MOST_NAMES]]
+    more = [f"{len(listed) - MOST_NAMES} more"] if len(listed) > MOST_NAMES else []
+    return ", ".join([*shown, *more])
 
 
 def shown_value(value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from epi_bench.dataset_task import Skipped
 from epi_bench.errors import UserError
-from epi_bench.row import Row, is_missing, shown_value
+from epi_bench.row import Row, is_missing, shown_names, shown_value
 from epi_bench.task import Example, Message
 from epi_bench.task_definition import DefinitionFile
 from epi_bench.task_template import TextTemplate, TextTemplateError
@@ -282,4 +282,4 @@ def _kind(value: Any) -> str:
 def _no_such_column(column: str, columns: Iterable[str], known: Iterable[str]) -> str:
     close = get_close_matches(column, list(known), n=1, cutoff=0.5)
     remedy = f" (did you mean {close[0]!r}?)" if close else ""
-    return f"there is no column {column!r}{remedy}; the columns are {', '.join(columns)}"
+    return f"there is no column {column!r}{remedy}; the columns are {shown_names(columns)}"

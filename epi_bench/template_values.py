@@ -16,7 +16,7 @@ from typing import Any
 from jinja2.exceptions import TemplateRuntimeError
 from jinja2.runtime import StrictUndefined, Undefined
 
-from epi_bench.row import is_missing, shown_value
+from epi_bench.row import is_missing, shown_names, shown_value
 
 
 class MissingValueError(TemplateRuntimeError):
@@ -46,7 +46,7 @@ class Unknown(StrictUndefined):
     def _undefined_message(self) -> str:
         known = self._undefined_obj
         if isinstance(known, Mapping):
-            return f"there is no {self._undefined_name!r} among {', '.join(map(str, known))}"
+            return f"there is no {self._undefined_name!r} among {shown_names(map(str, known))}"
         return super()._undefined_message
 
 

@@ -11,6 +11,11 @@ from pathlib import Path
 
 from epi_bench.errors import UserError
 
+_NO_TEXT = {
+    b"\x1f\x8b": "is compressed: its name must end in .gz",
+    b"PK\x03\x04": "is a ZIP archive or an Excel file: save its rows as text",
+    b"PAR1": "is a Parquet file: its name must end in .parquet",
+}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -39,6 +44,9 @@ def read_text(path: Path, shown: str) -> FileText:
         UserError: If it cannot be read or unpacked, or is text in another encoding than UTF-8.
     """
     content = _read_bytes(path, shown)
+    for signature, remedy in _NO_TEXT.items():
+        if content.startswith(signature):
+            raise UserError(f"{shown} {remedy}")
     encoding = json.detect_encoding(content)
     if not encoding.startswith("utf-8"):
         name = encoding.upper().removesuffix("-LE").removesuffix("-BE")

@@ -265,6 +265,26 @@ def test_an_unreachable_hub_is_one_clear_error(monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+def test_a_value_that_cannot_be_read_is_named_by_its_row(monkeypatch):
+    import datasets
+
+    class Shards:
+        column_names = ("q",)
+
+        def __len__(self):
+            return 2
+
+        def __iter__(self):
+            yield {"q": "1"}
+            raise OverflowError("days=53375995583650; must have magnitude <= 999999999")
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: Shards())
+    rows = read_rows(SOURCE, locate(SOURCE, "train", None)).chosen
+    message = r"someone/sums \(train_part\) row 2 holds a value that cannot be read: days=5337599"
+    with pytest.raises(UserError, match=message):
+        list(rows)
+
+
 def test_the_hub_is_asked_for_configuration_split_and_revision(monkeypatch):
     import datasets
 

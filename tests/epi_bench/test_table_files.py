@@ -80,6 +80,12 @@ class TestDelimited:
             ("r.csv", "q,a\n", "r.csv has no rows"),
             ("r.csv", "", "r.csv has no rows"),
             ("r.csv.gz", b"q\n1\n", "r.csv.gz cannot be decompressed"),
+            (
+                "r.csv",
+                b"PK\x03\x04\x14",
+                "r.csv is a ZIP archive or an Excel file: save its rows as",
+            ),
+            ("r.jsonl", gzip.compress(b"{}"), "r.jsonl is compressed: its name must end in .gz"),
             ("r.txt", "q\n1\n", "r.txt: files of rows end in .jsonl, .json, .csv, .tsv, .parquet"),
         ],
     )

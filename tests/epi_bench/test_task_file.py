@@ -173,6 +173,12 @@ class TestColumns:
         path = task_file([{"q": "first"}, *GOOD], columns='x = "a"')
         assert read(path)[1] == {"no value for 'a'": 1}
 
+    def test_control_characters_in_names_are_shown_as_escapes(self, task_file):
+        names = ["\x1b[31mq", *(f"c{n}" for n in range(60))]
+        told = problem(task_file([dict.fromkeys(names, "x")]))
+        assert "the columns are '\\x1b[31mq', c0, c1" in told
+        assert told.endswith("c48, 11 more")
+
     def test_rows_under_a_key_are_seen_for_what_they_are(self, task_file):
         told = problem(task_file(json.dumps({"data": GOOD}), name="rows.json"))
         assert "the columns are data (are the rows the list in 'data'?" in told
