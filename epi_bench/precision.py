@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 BLOCK = 1 << 24
-"""Elements that are made float32 together: bounds a temporary to 64 MiB, larger tensors apart."""
+"""Weights that are made float32 together: bounds each temporary to 64 MiB, larger tensors apart."""
 
 
 def computes_in_bfloat16(training: TrainingSpec, dtype: str) -> bool:
