@@ -19,6 +19,7 @@ from epi_bench.strategy import Step
 from epi_bench.workspace import Workspace
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
     from transformers import PreTrainedModel
 
     from epi_bench.backbone import Backbone
@@ -100,26 +101,29 @@ class Experiment:
         returned, not raised. Ctrl-C leaves no record.
 
         Raises:
-            UserError: If the model cannot be loaded; nothing has been written then.
+            UserError: If the model cannot be loaded or the strategy cannot work with it; nothing
+                has been written then.
         """
         import torch
 
+        from epi_bench.reproducibility import fixed_numerics
+
         spec = self.prepared.spec
-        threads = torch.get_num_threads()
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        devices = range(torch.cuda.device_count())
+        with torch.random.fork_rng(devices=devices), fixed_numerics(spec.threads):
             torch.manual_seed(spec.seed)  # dropout and adapter initialisation draw from it
-            if spec.threads:
-                torch.set_num_threads(spec.threads)
-            try:
-                return self._run()
-            finally:
-                torch.set_num_threads(threads)
+            return self._run()
 
     def _run(self) -> RunRecord:
         from epi_bench.backbone import load_backbone
+        from epi_bench.training import create_accelerator
 
+        spec = self.prepared.spec
+        accelerator = create_accelerator(spec.training)
+        self.prepared.execution.check(accelerator.device.type, accelerator.num_processes)
         self.observer.stage("loading the model")
-        backbone = load_backbone(self.prepared.spec.model, self.prepared.location)
+        backbone = load_backbone(spec.model, self.prepared.location)
+        self.prepared.strategy.check_model(backbone.model)
         folder = self.workspace.run_folder(self.prepared.run_id)
         folder.mkdir(parents=True, exist_ok=True)
         self.workspace.record_path(self.prepared.run_id).unlink(missing_ok=True)
@@ -129,7 +133,7 @@ class Experiment:
         log = EventLog(folder / "events.jsonl", LOG_EVERY)
         self.observer = Observers(log, self.observer)
         try:
-            record = self._train_and_record(backbone)
+            record = self._train_and_record(backbone, accelerator)
         except KeyboardInterrupt:
             self.observer.run_ended("interrupted", None)
             raise
@@ -139,12 +143,11 @@ class Experiment:
         self.observer.run_ended(record.status, record.error)
         return record
 
-    def _train_and_record(self, backbone: Backbone) -> RunRecord:
+    def _train_and_record(self, backbone: Backbone, accelerator: Accelerator) -> RunRecord:
         from epi_bench.recording import build_record
-        from epi_bench.training import TrainingLoop, create_accelerator
+        from epi_bench.training import TrainingLoop
 
         spec = self.prepared.spec
-        accelerator = create_accelerator(spec.training)
         evaluator = self._evaluator()
         for message in self.prepared.warnings:
             self.observer.warning(message)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pydantic import JsonValue
+
 from epi_bench.config import RunSpec, short_hash
 from epi_bench.options import complete_options
 from epi_bench.strategy import STRATEGIES
@@ -11,7 +13,11 @@ from epi_bench.stream import STREAMS
 from epi_bench.track import SCHEMA_VERSION, TRAINING_PROTOCOL
 
 
-def run_id(spec: RunSpec, fingerprints: Mapping[str, str]) -> str:
+def run_id(
+    spec: RunSpec,
+    fingerprints: Mapping[str, str],
+    execution: Mapping[str, JsonValue] | None = None,
+) -> str:
     """The run's identity: 12 hexadecimal digits.
 
     Equal for specifications that mean the same: options at their default and options not given
@@ -21,6 +27,7 @@ def run_id(spec: RunSpec, fingerprints: Mapping[str, str]) -> str:
     Args:
         spec: The specification; settings that cannot change a result are left out.
         fingerprints: Content hashes of what the specification only names: model, data, plugins.
+        execution: What ``Execution.identity`` says of the process; empty for a plain one.
 
     Raises:
         UserError: For an unknown strategy, stream or option.
@@ -49,5 +56,6 @@ def run_id(spec: RunSpec, fingerprints: Mapping[str, str]) -> str:
             "training_protocol": TRAINING_PROTOCOL,
             "spec": content,
             "fingerprints": dict(fingerprints),
+            **({"execution": dict(execution)} if execution else {}),
         }
     )

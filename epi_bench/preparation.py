@@ -22,6 +22,7 @@ from epi_bench.encoding_cache import EncodingCache
 from epi_bench.errors import UserError
 from epi_bench.identity import run_id
 from epi_bench.observer import RunObserver
+from epi_bench.reproducibility import Execution, current_execution, overruled_settings
 from epi_bench.strategy import STRATEGIES, Experience, Strategy, create_strategy
 from epi_bench.stream import ExperiencePlan, build_stream, mix_examples, order_tasks
 from epi_bench.task import TASKS, Example, Split, Task
@@ -50,7 +51,8 @@ class PreparedRun:
 
     Attributes:
         run_id: Its identity.
-        spec: What was asked for.
+        spec: What was asked for, the number of CPU threads written out.
+        execution: How this process makes the run.
         strategy: Fresh, with its hyperparameters set.
         location: The model's files.
         encoder: Of the model's tokenizer.
@@ -63,6 +65,7 @@ class PreparedRun:
 
     run_id: str
     spec: RunSpec
+    execution: Execution
     strategy: Strategy
     location: ModelLocation
     encoder: ChatEncoder
@@ -95,6 +98,8 @@ def prepare_run(
     Raises:
         UserError: For anything the user can mend.
     """
+    execution = current_execution()
+    spec = execution.resolve(spec)
     strategy = create_strategy(spec.strategy.name, spec.strategy.options)
     order = order_tasks(spec.data.tasks, spec.stream.order, spec.seed)
     plans = build_stream(spec.stream.kind, order, dict(spec.stream.options))
@@ -116,8 +121,9 @@ def prepare_run(
     experiences = _experiences(plans, tasks, spec)
     steps = [experience.steps for experience in experiences]
     return PreparedRun(
-        run_id=run_id(spec, fingerprints),
+        run_id=run_id(spec, fingerprints, execution.identity()),
         spec=spec,
+        execution=execution,
         strategy=strategy,
         location=location,
         encoder=encoder,
@@ -128,6 +134,7 @@ def prepare_run(
         warnings=[
             *_warnings(tasks, encoder),
             *encoding.cache.warnings,
+            *overruled_settings(spec.training),
             *strategy.check_run(spec.training, steps),
         ],
     )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import GradientAccumulationPlugin, TorchDynamoPlugin
 from torch import nn
 
 from epi_bench.batching import collate, shuffled_batches
@@ -78,10 +79,37 @@ class TrainingCost:
 
 
 def create_accelerator(spec: TrainingSpec, cpu: bool = False) -> Accelerator:
-    """The accelerator of one run; several runs of one process may differ in precision."""
+    """The accelerator of one run; several runs of one process may differ in precision.
+
+    Every setting that accelerate would otherwise take from the environment is given: the loop
+    divides losses and counts micro-batches by itself.
+
+    Args:
+        spec: Tells the precision.
+        cpu: Whether a GPU is left alone.
+
+    Raises:
+        UserError: If accelerate cannot start as it is asked to.
+    """
     AcceleratorState._reset_state()  # runs of one process may differ in precision
-    precision = "bf16" if spec.autocast == "bf16" else "no"
-    return Accelerator(mixed_precision=precision, cpu=cpu)
+    threads = torch.get_num_threads()
+    try:
+        return Accelerator(
+            mixed_precision="bf16" if spec.autocast == "bf16" else "no",
+            cpu=cpu,
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+            dynamo_plugin=TorchDynamoPlugin(
+                backend="no",
+                mode="default",
+                fullgraph=False,
+                dynamic=False,
+                use_regional_compilation=False,
+            ),
+        )
+    except ValueError as error:
+        raise UserError(f"accelerate cannot start: {' '.join(str(error).split())}") from error
+    finally:
+        torch.set_num_threads(threads)  # it chooses a number of its own for several processes
 
 
 @dataclass
