@@ -152,7 +152,7 @@ class ChatEncoder:
             if on_progress and (done % _BATCH == 0 or done == len(conversations)):
                 on_progress(done)
             example = self._cut_end(whole)
-            if not any(example.supervised):
+            if not any(example.supervised[1:]):  # the first token has nothing to be told from
                 unsupervised += 1
                 continue
             kept.append(example)

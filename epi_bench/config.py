@@ -93,9 +93,11 @@ class TrainingSpec(Section):
 
     Attributes:
         steps: Optimizer steps for each task's share of the stream; exclusive with ``epochs``.
-        epochs: Passes over each experience's own examples; exclusive with ``steps``.
-        batch_size: Examples of one micro-batch, on each process.
-        accumulation: Micro-batches of one optimizer step.
+        epochs: Passes over each experience's own examples; exclusive with ``steps``. In a pass
+            every example comes once; its last step is smaller where the sizes ask for it.
+        batch_size: Most examples of one micro-batch, on each process.
+        accumulation: An optimizer step takes so many times ``batch_size`` examples on each
+            process. How they are cut into micro-batches changes no more than the last bits.
         optimizer: ``adamw``, ``sgd`` (momentum 0.9) or ``adafactor``.
         learning_rate: Peak of the schedule.
         warmup_share: Share of an experience's steps with linearly rising learning rate.
@@ -129,6 +131,10 @@ class TrainingSpec(Section):
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give either steps or epochs")
         return self
+
+    def examples_a_step(self, processes: int = 1) -> int:
+        """Examples of one optimizer step: of a micro-batch, times accumulation and processes."""
+        return self.batch_size * self.accumulation * processes
 
 
 class EvaluationSpec(Section):

@@ -19,6 +19,7 @@ from epi_bench.chat import ChatEncoder, EncodedExample, EncodingReport
 from epi_bench.config import RunSpec
 from epi_bench.dataset_task import DatasetTask
 from epi_bench.encoding_cache import EncodingCache
+from epi_bench.environment import process_count
 from epi_bench.errors import UserError
 from epi_bench.identity import run_id
 from epi_bench.observer import RunObserver
@@ -117,6 +118,7 @@ def prepare_run(
         "model": location.fingerprint,
         **{f"task:{name}": tasks[name].fingerprint for name in sorted(tasks)},
         **_plugin_fingerprint(spec.strategy.name),
+        **_process_fingerprint(),
     }
     experiences = _experiences(plans, tasks, spec)
     steps = [experience.steps for experience in experiences]
@@ -216,7 +218,7 @@ def _experiences(
         pools = [tasks[name].train for name in plan.tasks]
         generator = random.Random(f"mixing of experience {index} {spec.seed}")
         examples = mix_examples(pools, plan, generator)
-        steps = steps_of(len(examples), plan.budget, spec.training)
+        steps = steps_of(len(examples), plan.budget, spec.training, process_count())
         if steps < plan.evaluations:
             raise UserError(
                 f"experience {plan.name!r} has {steps} steps, too few for its "
@@ -273,6 +275,12 @@ def _task_fingerprint(task: Task, examples: Sequence[Example]) -> str:
         row = [list(map(dict, example.messages)), example.reference, list(example.options)]
         digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode())
     return digest.hexdigest()
+
+
+def _process_fingerprint() -> dict[str, str]:
+    """Each process adds examples to every step, so their number is part of the identity."""
+    processes = process_count()
+    return {"processes": str(processes)} if processes > 1 else {}
 
 
 def _plugin_fingerprint(name: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ are called in this order::
         begin_experience
         training_examples               what to draw batches from
         for every optimizer step:
-            penalty                     each micro-step, added to the loss
+            penalty                     once, added to the loss
             gradients_ready             complete gradients, all finite, before clipping
             parameters_updated          right after optimizer.step()
         end_experience
@@ -179,7 +179,10 @@ class Strategy:
         return experience.examples
 
     def penalty(self, model: nn.Module) -> Tensor | None:
-        """A scalar added to each micro-step's loss, with its graph; ``None`` for none."""
+        """A scalar added to the step's loss, with its graph; ``None`` for none.
+
+        Called once a step, whatever micro-batches it is cut into: the weights are the same in all.
+        """
         return None
 
     def gradients_ready(self, step: Step) -> None:

@@ -140,7 +140,7 @@ def track_facts(
         max_new_tokens=spec.evaluation.max_new_tokens,
         steps=training.steps,
         epochs=training.epochs,
-        examples_per_step=training.batch_size * training.accumulation * processes,
+        examples_per_step=training.examples_a_step(processes),
         stream=spec.stream.kind,
         stream_options=complete_options(
             f"stream {spec.stream.kind!r}",

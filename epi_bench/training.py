@@ -6,6 +6,7 @@ strategy by name: whatever a strategy does, it does in its hooks.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -19,7 +20,14 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import GradientAccumulationPlugin, TorchDynamoPlugin
 from torch import nn
 
-from epi_bench.batching import collate, shuffled_batches
+from epi_bench.batching import (
+    SPLIT_COST,
+    collate,
+    cut_by_padding,
+    cut_evenly,
+    drawn_steps,
+    steps_a_pass,
+)
 from epi_bench.chat import EncodedExample
 from epi_bench.config import TrainingSpec
 from epi_bench.errors import TrainingFailedError, UserError
@@ -185,15 +193,15 @@ class TrainingLoop:
         """
         started = perf_counter()
         self.strategy.begin_experience(experience)
-        examples = self.strategy.training_examples(experience)
+        examples = self._training_examples(experience)
         optimizer = self._experience_optimizer()
-        batches = self._micro_batches(examples, experience)
+        steps = self._drawn_steps(examples, experience)
         peak = self.spec.learning_rate * self.strategy.learning_rate_factor
         self.model.train()
         for number in range(1, experience.steps + 1):
             rate = peak * learning_rate_share(number, experience.steps, self.spec)
             set_learning_rate(optimizer, rate)
-            step = self._step(experience, number, optimizer, batches)
+            step = self._step(experience, number, optimizer, next(steps))
             if on_step:
                 on_step(step, rate)
             if number in pauses and on_pause:
@@ -210,10 +218,9 @@ class TrainingLoop:
         experience: Experience,
         number: int,
         optimizer: torch.optim.Optimizer,
-        batches: Iterator[list[EncodedExample]],
+        examples: Sequence[EncodedExample],
     ) -> Step:
-        micro_batches = [next(batches) for _ in range(self.spec.accumulation)]
-        loss = self._accumulate(micro_batches)
+        loss = self._accumulate(examples)
         norm = self._gradient_norm()
         loss_is_finite, finite = torch.isfinite(torch.stack([loss, norm])).tolist()
         if not loss_is_finite:
@@ -259,27 +266,44 @@ class TrainingLoop:
         gradients = [p.grad for p in self._wrapped.parameters() if p.grad is not None]
         return nn.utils.get_total_norm(gradients).to(self.accelerator.device)
 
-    def _accumulate(self, micro_batches: Sequence[Sequence[EncodedExample]]) -> Tensor:
-        """Backward through all micro-batches; their mean loss a supervised token, detached."""
+    def _accumulate(self, examples: Sequence[EncodedExample]) -> Tensor:
+        """Backward through a whole step; its mean loss a supervised token, detached.
+
+        Args:
+            examples: Of the step, over all processes.
+        """
         processes = self.accelerator.num_processes
-        tokens = sum(_predicted_tokens(example) for batch in micro_batches for example in batch)
-        all_tokens = self._sum_over_processes(tokens)
+        tokens = sum(_predicted_tokens(example) for example in examples)
+        micro_batches = self._cut(examples)
         total = torch.zeros((), device=self.accelerator.device)
-        for position, examples in enumerate(micro_batches):
-            batch = collate(examples, self.pad_token_id, self.accelerator.device)
+        for position, part in enumerate(micro_batches):
+            batch = collate(part, self.pad_token_id, self.accelerator.device)
             last = position == len(micro_batches) - 1
             with self._synchronize(last):
                 summed, _ = summed_loss(self._wrapped, batch)
                 # gradients are averaged over processes afterwards, hence the factor
-                loss = summed * (processes / all_tokens)
-                penalty = self.strategy.penalty(self.model)
+                loss = summed * (processes / tokens)
+                penalty = self.strategy.penalty(self.model) if last else None
                 if penalty is not None:
-                    loss = loss + penalty / len(micro_batches)
+                    loss = loss + penalty
                 self.accelerator.backward(loss)
             total += summed.detach()
-            self.cost.tokens += sum(len(example) for example in examples)
+        self.cost.tokens += sum(len(example) for example in examples)
         self.cost.supervised_tokens += tokens
-        return total / tokens
+        return self._sum_over_processes(total) / tokens
+
+    def _cut(self, examples: Sequence[EncodedExample]) -> list[list[EncodedExample]]:
+        """This process's micro-batches of a step; every process has as many."""
+        lengths = [len(example) for example in examples]
+        positions = range(len(examples))
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        if processes == 1 and self.accelerator.device.type == "cpu":
+            cuts = cut_by_padding(positions, lengths, self.spec.batch_size, SPLIT_COST)
+        else:
+            cuts = cut_evenly(positions, lengths, self.spec.batch_size, processes)[rank]
+        # a process without an example must still take part in exchanging gradients
+        idle = [_without_loss(min(examples, key=len))]
+        return [[examples[position] for position in cut] or idle for cut in cuts]
 
     def _synchronize(self, last: bool) -> AbstractContextManager[None]:
         """Gradients cross processes once a step, with the last micro-batch."""
@@ -287,11 +311,11 @@ class TrainingLoop:
             return nullcontext()
         return self.accelerator.no_sync(self._wrapped)
 
-    def _sum_over_processes(self, count: int) -> int:
+    def _sum_over_processes(self, value: Tensor) -> Tensor:
         if self.accelerator.num_processes == 1:
-            return count
-        tensor = torch.tensor(count, device=self.accelerator.device)
-        return int(self.accelerator.reduce(tensor, reduction="sum"))
+            return value
+        summed: Tensor = self.accelerator.reduce(value, reduction="sum")
+        return summed
 
     def _experience_optimizer(self) -> torch.optim.Optimizer:
         if self._optimizer is None or self.spec.fresh_optimizer:
@@ -300,20 +324,37 @@ class TrainingLoop:
             )
         return self._optimizer
 
-    def _micro_batches(
+    def _training_examples(self, experience: Experience) -> Sequence[EncodedExample]:
+        """What the strategy wants trained, checked: every example has something to learn."""
+        examples = self.strategy.training_examples(experience)
+        if not examples:
+            raise TrainingFailedError(
+                f"there is nothing to train in {experience.name!r}: the strategy's "
+                "training_examples returned no example"
+            )
+        empty = sum(not _predicted_tokens(example) for example in examples)
+        if empty:
+            raise TrainingFailedError(
+                f"{empty} of {len(examples)} training examples of {experience.name!r} have no "
+                "supervised token after their first: leave them out of what the task or the "
+                "strategy's training_examples returns"
+            )
+        return examples
+
+    def _drawn_steps(
         self, examples: Sequence[EncodedExample], experience: Experience
     ) -> Iterator[list[EncodedExample]]:
-        """This process's share of the endless batches."""
+        """The examples of one step after the other, over all processes, without end."""
         generator = self.context.generator(f"batches of experience {experience.index}")
-        lengths = [len(example) for example in examples]
-        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
-        for number, batch in enumerate(shuffled_batches(lengths, self.spec.batch_size, generator)):
-            if number % processes == rank:
-                yield [examples[position] for position in batch]
+        size = self.spec.examples_a_step(self.accelerator.num_processes)
+        for positions in drawn_steps(len(examples), size, generator):
+            yield [examples[position] for position in positions]
 
 
 def steps_of(examples: int, budget: float, spec: TrainingSpec, processes: int = 1) -> int:
     """Optimizer steps of an experience.
+
+    One epoch is one pass: every example once, the last step smaller where the sizes ask for it.
 
     Args:
         examples: Its number of training examples.
@@ -325,10 +366,14 @@ def steps_of(examples: int, budget: float, spec: TrainingSpec, processes: int = 
         return max(round(spec.steps * budget), 1)
     if spec.epochs is None:
         raise ValueError("a training specification has steps or epochs")
-    a_step = spec.batch_size * spec.accumulation * processes
-    return max(-(-round(examples * spec.epochs) // a_step), 1)
+    a_pass = steps_a_pass(examples, spec.examples_a_step(processes))
+    return math.ceil(round(spec.epochs * a_pass, 6))  # 0.1 * 30 is 3.0000000000000004
 
 
 def _predicted_tokens(example: EncodedExample) -> int:
     """Supervised tokens that have a token before them to be predicted from."""
     return sum(example.supervised[1:])
+
+
+def _without_loss(example: EncodedExample) -> EncodedExample:
+    return EncodedExample(example.input_ids, (False,) * len(example))

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from epi_bench.backbone import Backbone, load_backbone
-from epi_bench.batching import collate, shuffled_batches
+from epi_bench.batching import collate, drawn_steps
 from epi_bench.config import RunSpec, complete_spec
 from epi_bench.optimization import build_optimizer
 from epi_bench.preparation import PreparedRun, prepare_run
@@ -32,11 +32,10 @@ def bare_loop(
     """What anybody would write: collate, forward, backward, clip, step."""
     spec = prepared.spec.training
     optimizer = build_optimizer(model.parameters(), spec, spec.learning_rate)
-    lengths = [len(example) for example in experience.examples]
-    batches = shuffled_batches(lengths, spec.batch_size, random.Random(0))
+    steps = drawn_steps(len(experience.examples), spec.batch_size, random.Random(0))
     model.train()
     for _ in range(experience.steps):
-        examples = [experience.examples[position] for position in next(batches)]
+        examples = [experience.examples[position] for position in next(steps)]
         batch = collate(examples, pad_token_id)
         model(**batch).loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), spec.max_gradient_norm)

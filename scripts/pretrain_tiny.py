@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from time import perf_counter
 
@@ -21,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from epi_bench.batching import IGNORED_LABEL, collate, shuffled_batches
+from epi_bench.batching import IGNORED_LABEL, collate
 from epi_bench.chat import ChatEncoder, EncodedExample
 from epi_bench.task import Message
 from epi_bench.tasks._generated import COLOURS, NAMES, OPPOSITES, THINGS, conversation
@@ -33,6 +34,7 @@ CONVERSATIONS = 60_000
 HELD_OUT_CHARACTERS = 9_000
 STEPS = 2_500
 BATCH_SIZE = 24
+BATCHES_A_BUCKET = 16
 LEARNING_RATE = 2.5e-3
 PROMPT_WEIGHT = 0.2  # of a prompt's token in the loss; an answer's token weighs 1
 WARMUP_STEPS = 100
@@ -278,6 +280,28 @@ def weighted_loss(model: LlamaForCausalLM, batch: dict[str, Tensor]) -> tuple[Te
     return (losses * weights).sum() / weights.sum(), answer_loss
 
 
+def length_bucketed_batches(
+    lengths: Sequence[int], batch_size: int, generator: random.Random
+) -> Iterator[list[int]]:
+    """Positions of the examples of one batch after the other, those of like length together.
+
+    This drew the shipped model's batches, so it stays. Training draws its steps otherwise
+    (:func:`epi_bench.batching.drawn_steps`): sorting by length sorts the kinds of a mixture apart.
+    """
+    positions = _endless_permutations(len(lengths), generator)
+    while True:
+        bucket = list(islice(positions, batch_size * BATCHES_A_BUCKET))
+        bucket.sort(key=lambda position: lengths[position])
+        batches = [bucket[i : i + batch_size] for i in range(0, len(bucket), batch_size)]
+        generator.shuffle(batches)
+        yield from batches
+
+
+def _endless_permutations(count: int, generator: random.Random) -> Iterator[int]:
+    while True:
+        yield from generator.sample(range(count), count)
+
+
 def pretrain(
     model: LlamaForCausalLM, examples: list[EncodedExample], pad: int, steps: int
 ) -> float:
@@ -288,7 +312,7 @@ def pretrain(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / WARMUP_STEPS, 1 - step / steps)
     )
-    batches = shuffled_batches(
+    batches = length_bucketed_batches(
         [len(example) for example in examples], BATCH_SIZE, random.Random("pre-training batches")
     )
     model.train()

@@ -205,8 +205,8 @@ def training_loop(strategy: str) -> dict[str, torch.Tensor]:
     )
     if loop.accelerator.num_processes != PROCESSES:
         raise RuntimeError(f"{loop.accelerator.num_processes} processes instead of {PROCESSES}")
-    for index in range(2):
-        loop.train(Experience(index, f"task {index}", ("task",), examples[16 * index :][:16], 8))
+    for index in range(2):  # passes of 8 and 1 examples: in every second step a process is idle
+        loop.train(Experience(index, f"task {index}", ("task",), examples[16 * index :][:9], 8))
     result = parts_of(loop.model)
     if strategy == "epi":
         masks = loop.strategy.isolation.masks
