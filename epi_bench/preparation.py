@@ -19,7 +19,6 @@ from epi_bench.chat import ChatEncoder, EncodedExample, EncodingReport
 from epi_bench.config import RunSpec
 from epi_bench.dataset_task import DatasetTask
 from epi_bench.encoding_cache import EncodingCache
-from epi_bench.environment import process_count
 from epi_bench.errors import UserError
 from epi_bench.identity import run_id
 from epi_bench.observer import RunObserver
@@ -118,9 +117,8 @@ def prepare_run(
         "model": location.fingerprint,
         **{f"task:{name}": tasks[name].fingerprint for name in sorted(tasks)},
         **_plugin_fingerprint(spec.strategy.name),
-        **_process_fingerprint(),
     }
-    experiences = _experiences(plans, tasks, spec)
+    experiences = _experiences(plans, tasks, spec, execution.processes)
     steps = [experience.steps for experience in experiences]
     return PreparedRun(
         run_id=run_id(spec, fingerprints, execution.identity()),
@@ -211,14 +209,17 @@ def _prepare_task(task: Task, spec: RunSpec, encoding: _Encoding) -> PreparedTas
 
 
 def _experiences(
-    plans: Sequence[ExperiencePlan], tasks: Mapping[str, PreparedTask], spec: RunSpec
+    plans: Sequence[ExperiencePlan],
+    tasks: Mapping[str, PreparedTask],
+    spec: RunSpec,
+    processes: int,
 ) -> list[Experience]:
     experiences = []
     for index, plan in enumerate(plans):
         pools = [tasks[name].train for name in plan.tasks]
         generator = random.Random(f"mixing of experience {index} {spec.seed}")
         examples = mix_examples(pools, plan, generator)
-        steps = steps_of(len(examples), plan.budget, spec.training, process_count())
+        steps = steps_of(len(examples), plan.budget, spec.training, processes)
         if steps < plan.evaluations:
             raise UserError(
                 f"experience {plan.name!r} has {steps} steps, too few for its "
@@ -275,12 +276,6 @@ def _task_fingerprint(task: Task, examples: Sequence[Example]) -> str:
         row = [list(map(dict, example.messages)), example.reference, list(example.options)]
         digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode())
     return digest.hexdigest()
-
-
-def _process_fingerprint() -> dict[str, str]:
-    """Each process adds examples to every step, so their number is part of the identity."""
-    processes = process_count()
-    return {"processes": str(processes)} if processes > 1 else {}
 
 
 def _plugin_fingerprint(name: str) -> dict[str, str]:

@@ -31,7 +31,7 @@ from epi_bench.batching import (
 from epi_bench.chat import EncodedExample
 from epi_bench.config import TrainingSpec
 from epi_bench.errors import TrainingFailedError, UserError
-from epi_bench.losses import mean_loss, summed_loss
+from epi_bench.losses import mean_loss, training_loss
 from epi_bench.optimization import build_optimizer, learning_rate_share, set_learning_rate
 from epi_bench.strategy import Experience, Step, Strategy
 
@@ -280,9 +280,9 @@ class TrainingLoop:
             batch = collate(part, self.pad_token_id, self.accelerator.device)
             last = position == len(micro_batches) - 1
             with self._synchronize(last):
-                summed, _ = summed_loss(self._wrapped, batch)
+                objective, summed = training_loss(self._wrapped, batch)
                 # gradients are averaged over processes afterwards, hence the factor
-                loss = summed * (processes / tokens)
+                loss = objective * (processes / tokens)
                 penalty = self.strategy.penalty(self.model) if last else None
                 if penalty is not None:
                     loss = loss + penalty
