@@ -119,8 +119,11 @@ class Experiment:
         from epi_bench.training import create_accelerator
 
         spec = self.prepared.spec
-        accelerator = create_accelerator(spec.training)
-        self.prepared.execution.check(accelerator.device.type, accelerator.num_processes)
+        execution = self.prepared.execution
+        # several processes on a machine without a GPU train together only where accelerate is told
+        cpu = execution.device == "cpu" and execution.processes > 1
+        accelerator = create_accelerator(spec.training, cpu=cpu)
+        execution.check(accelerator.device.type, accelerator.num_processes)
         self.observer.stage("loading the model")
         backbone = load_backbone(spec.model, self.prepared.location)
         self.prepared.strategy.check_model(backbone.model)

@@ -291,10 +291,11 @@ def _device_type() -> str:
 
 
 def _processes(device: str) -> int:
-    """Processes that accelerate will train with: it minds the launcher's variables only here."""
+    """Processes that accelerate will train with: it minds their number only after a launcher."""
+    launched = _number("LOCAL_RANK", -1) != -1
     if device != "cpu":
-        return _number("WORLD_SIZE", 1) if _number("LOCAL_RANK", -1) != -1 else 1
-    if not _switched_on("ACCELERATE_USE_CPU"):
+        return _number("WORLD_SIZE", 1) if launched else 1
+    if not launched and not _switched_on("ACCELERATE_USE_CPU"):
         return 1
     return next((size for size in (_number(name, 0) for name in MPI_SIZES) if size > 0), 1)
 

@@ -128,7 +128,8 @@ def test_a_plain_process_adds_nothing_to_the_identity(no_variables):
     ("variables", "processes"),
     [
         ({}, 1),
-        ({"WORLD_SIZE": "4"}, 1),  # accelerate starts no group of its own without a sign
+        ({"WORLD_SIZE": "4"}, 1),  # a cluster may set it for processes that train alone
+        ({"WORLD_SIZE": "4", "LOCAL_RANK": "1"}, 4),
         ({"WORLD_SIZE": "4", "LOCAL_RANK": "1", "ACCELERATE_USE_CPU": "true"}, 4),
         ({"OMPI_COMM_WORLD_SIZE": "3", "ACCELERATE_USE_CPU": "1"}, 3),
     ],
