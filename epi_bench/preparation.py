@@ -135,6 +135,7 @@ def prepare_run(
             *_warnings(tasks, encoder),
             *encoding.cache.warnings,
             *overruled_settings(spec.training),
+            *_idle(strategy, len(experiences)),
             *strategy.check_run(spec.training, steps),
         ],
     )
@@ -251,6 +252,15 @@ def _warnings(tasks: Mapping[str, PreparedTask], encoder: ChatEncoder) -> list[s
                 f"to {encoder.max_length} tokens"
             )
     return warnings
+
+
+def _idle(strategy: Strategy, experiences: int) -> list[str]:
+    if strategy.acts_from < experiences:
+        return []
+    return [
+        f"{strategy.name} acts from experience {strategy.acts_from + 1} on: on this stream of "
+        f"{experiences} it trains as full_sft does"
+    ]
 
 
 def _skipped_rows(task: Task) -> list[str]:

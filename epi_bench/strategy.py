@@ -132,6 +132,8 @@ class Strategy:
             run's identity, so that published runs stay the same runs.
         changes_gradients: Whether ``gradients_ready`` may write into gradients. ``False`` spares
             the loop from measuring their norm once more before clipping.
+        acts_from: Index of the first experience in which it trains otherwise than full
+            fine-tuning does. On a stream that ends before, it is full fine-tuning.
         context: Set by the training loop before the first hook.
     """
 
@@ -140,6 +142,7 @@ class Strategy:
     changes_gradients: ClassVar[bool] = True
     stores_examples: ClassVar[bool] = False
     learning_rate_factor: float = 1.0
+    acts_from: int = 0
     context: StrategyContext
 
     def check_run(self, training: TrainingSpec, steps: Sequence[int]) -> Sequence[str]:

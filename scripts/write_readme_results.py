@@ -9,6 +9,7 @@ from pathlib import Path
 
 from epi_bench.leaderboard import Ranking, load_published, rank_track
 from epi_bench.statistics import Interval
+from epi_bench.strategy import STRATEGIES, create_strategy
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
@@ -32,8 +33,20 @@ def results_section(root: Path = ROOT) -> str:
     parts = []
     for kind, measures in SHOWN.items():
         (track,) = (name for name in published.tracks if name.startswith(f"mini-tiny-{kind}-"))
-        parts.append(_table(kind, rank_track(published.tracks[track]), measures))
+        ranking = rank_track(published.tracks[track])
+        parts.append(_table(kind, ranking, measures))
+        if kind == "mixed" and (idle := _idle()):
+            parts.append(
+                f"{', '.join(f'`{name}`' for name in idle)} act from the second experience on: on "
+                "a stream of one they are `full_sft` and were not run."
+            )
     return "\n\n".join(parts)
+
+
+def _idle() -> list[str]:
+    """Built-in strategies that are full fine-tuning on a stream of one experience."""
+    builtin = [name for name in STRATEGIES.names() if STRATEGIES.is_builtin(name)]
+    return [name for name in builtin if create_strategy(name, {}).acts_from >= 1]
 
 
 def with_results(text: str, section: str) -> str:

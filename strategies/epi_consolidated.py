@@ -69,6 +69,8 @@ class EPIConsolidated(IsolationStrategy):
             their strength and lose their aim.
     """
 
+    acts_from = 1
+
     def __init__(
         self,
         ratio: float = 0.0,

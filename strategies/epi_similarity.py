@@ -59,6 +59,8 @@ class EPISimilarity(IsolationStrategy):
 
     later_options: ClassVar[Mapping[str, Any]] = {"control": "none"}
 
+    acts_from = 1
+
     def __init__(
         self,
         ratio: float = 0.0,

@@ -32,6 +32,8 @@ class EWC(Strategy):
             least 1.
     """
 
+    acts_from = 1
+
     def __init__(
         self,
         strength: float = 1e4,

@@ -31,6 +31,7 @@ class L2SP(Strategy):
             raise UserError(f"l2_sp: strength={strength} must be at least 0")
         self.strength = strength
         self.anchor = anchor
+        self.acts_from = 0 if anchor == "base" else 1
         self._anchors: dict[str, Tensor] = {}
 
     def begin_experience(self, experience: Experience) -> None:

@@ -24,6 +24,7 @@ class Replay(Strategy):
     """
 
     stores_examples = True
+    acts_from = 1
 
     def __init__(self, memory_size: int = 256, share: float = 0.25) -> None:
         if memory_size < 1:

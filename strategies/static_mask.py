@@ -45,17 +45,13 @@ class StaticMask(IsolationStrategy):
             offload=offload,
         )
         self.measure = measure
+        self.acts_from = 1 if measure == "first_experience" else 0
 
     def check_run(self, training: TrainingSpec, steps: Sequence[int]) -> Sequence[str]:
-        """Whether something is trained after the mask has been taken."""
+        """As for every mask, if it is taken after a warm-up."""
         if self.measure == "warmup":
             return super().check_run(training, steps)
         self.check_importance(training)
-        if self.ratio > 0 and len(steps) == 1:
-            return [
-                "static_mask never protects anything: the mask is taken at the end of the first "
-                "experience, which is the only one; use --set static_mask.measure=warmup"
-            ]
         return ()
 
     def gradients_ready(self, step: Step) -> None:

@@ -290,6 +290,11 @@ def run(
         published=publish,
         judge=judge_settings(judge_url, judge_model, judge_prompts, judge_rate),
     )
+    if selection.left_out and not quiet:
+        typer.echo(
+            "left out, because on a stream of one experience they train as full_sft does: "
+            + ", ".join(selection.left_out)
+        )
     execute(specs, request, jobs=jobs, quiet=quiet, report=report)
 
 

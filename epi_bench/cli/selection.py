@@ -32,6 +32,8 @@ class Selection:
         config: TOML file, or ``None``.
         plugins: Values of ``--plugin``.
         data_dir: Value of ``--data-dir``.
+        left_out: Strategies that ``--strategy all`` leaves out, because on so short a stream they
+            are full fine-tuning; known once :meth:`specs` has been called.
     """
 
     given: Mapping[str, Any]
@@ -43,6 +45,7 @@ class Selection:
     config: Path | None
     plugins: Sequence[Path]
     data_dir: Path | None
+    left_out: list[str] = field(init=False, default_factory=list)
     _file: dict[str, Any] = field(init=False, default_factory=dict)
     _selected: TaskSelection = field(init=False, default_factory=TaskSelection)
 
@@ -96,8 +99,11 @@ class Selection:
         in_file = merged.pop("strategy", {})
         strategies = self._strategies(in_file)
         spec = complete_spec(merged)
-        _check_names(spec)
-        return expand(spec, strategies, range(spec.seed, spec.seed + self.seeds))
+        experiences = _check_names(spec)
+        if self.strategies == "all":
+            self.left_out = _idle(strategies, experiences)
+        chosen = {k: v for k, v in strategies.items() if k not in self.left_out}
+        return expand(spec, chosen, range(spec.seed, spec.seed + self.seeds))
 
     def _select_tasks(self) -> TaskSelection:
         """Tasks from the flag, else from the file, whose paths are relative to it."""
@@ -163,16 +169,30 @@ def _checked_options(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
-def _check_names(spec: RunSpec) -> None:
-    """Refuse unknown tasks and streams before anything heavy is imported."""
+def _idle(strategies: Mapping[str, Mapping[str, Any]], experiences: int) -> list[str]:
+    """Those that act later than in a stream of so many experiences."""
+    return [
+        name
+        for name, options in strategies.items()
+        if create_strategy(name, options).acts_from >= experiences
+    ]
+
+
+def _check_names(spec: RunSpec) -> int:
+    """Refuse unknown tasks and streams before anything heavy is imported.
+
+    Returns:
+        How many experiences the stream has.
+    """
     from epi_bench.stream import build_stream
     from epi_bench.task import TASKS
 
-    build_stream(spec.stream.kind, spec.data.tasks, dict(spec.stream.options))
+    plans = build_stream(spec.stream.kind, spec.data.tasks, dict(spec.stream.options))
     known = TASKS.names()
     for name in spec.data.tasks:
         if name not in known:
             raise unknown_name("task", name, [*known, *builtin_suites()])
+    return len(plans)
 
 
 def _split_assignment(text: str) -> tuple[str, str]:

@@ -92,6 +92,23 @@ def test_wrong_input_is_one_line_with_the_remedy_and_code_2(
     assert not list(tmp_path.iterdir())
 
 
+def test_all_leaves_out_what_would_be_full_fine_tuning_again():
+    from epi_bench.cli.selection import Selection
+
+    def selected(stream, strategies="all", settings=()):
+        given = {"stream": {"kind": stream}}
+        selection = Selection(given, strategies, list(settings), None, [], 1, None, [], None)
+        return [spec.strategy.name for spec in selection.specs()], selection.left_out
+
+    everything, none = selected("sequential")
+    some, left_out = selected("mixed")
+    assert not none
+    assert {"ewc", "replay", "static_mask"} <= set(left_out)
+    assert sorted([*some, *left_out]) == everything
+    assert "l2_sp" in selected("mixed", settings=["l2_sp.anchor=base"])[0]
+    assert selected("mixed", "ewc,replay")[0] == ["ewc", "replay"]
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_what_is_wrong_for_every_strategy_is_said_once(jobs, call_here, small):
     strategies = ["--strategy", "full_sft,l2_sp", "--jobs", jobs]

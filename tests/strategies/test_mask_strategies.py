@@ -134,8 +134,12 @@ def test_a_static_mask_of_the_only_experience_warns(toy_spec):
     from epi_bench.preparation import prepare_run
 
     mixed = prepare_run(toy_spec("static_mask", stream={"kind": "mixed"})).warnings
-    assert any("measure=warmup" in message for message in mixed)
-    assert not any("never" in message for message in prepare_run(toy_spec("static_mask")).warnings)
+    assert any("static_mask acts from experience 2 on" in message for message in mixed)
+    early = {"measure": "warmup", "warmup": 2}
+    mixed = prepare_run(toy_spec("static_mask", early, stream={"kind": "mixed"})).warnings
+    assert not any("acts from" in message for message in mixed)
+    sequential = prepare_run(toy_spec("static_mask")).warnings
+    assert not any("acts from" in message for message in sequential)
 
 
 @pytest.mark.parametrize("name", ["epi", "inverted_mask", "static_mask"])

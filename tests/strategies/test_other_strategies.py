@@ -11,7 +11,8 @@ from torch import nn
 
 from epi_bench import EncodedExample, Experience
 from epi_bench.errors import UserError
-from epi_bench.strategy import create_strategy
+from epi_bench.options import options_of
+from epi_bench.strategy import STRATEGIES, create_strategy
 
 
 def _experience(index: int, tokens: range) -> Experience:
@@ -123,3 +124,24 @@ def test_lora_leaves_the_base_weights_alone(train_toy, toy_model):
 def test_values_out_of_range_are_refused(name, options):
     with pytest.raises(UserError, match=f"{name}: {next(iter(options))}="):
         create_strategy(name, options)
+
+
+@pytest.fixture(scope="module")
+def mixed_weights():
+    return {}
+
+
+@pytest.mark.parametrize("name", STRATEGIES.names())
+def test_a_strategy_acts_from_the_experience_it_says(name, train_toy, mixed_weights):
+    """Bit-identical to full fine-tuning on a stream of one experience, or not."""
+    early = {"warmup": 1, "interval": 1, "margin": 1e-3, "longest_interval": 1}
+    known = options_of(STRATEGIES.get(name))
+    options = {key: value for key, value in early.items() if key in known}
+    for run, given in (("full_sft", {}), (name, options)):
+        if run not in mixed_weights:
+            loop = train_toy(run, given, stream={"kind": "mixed"}, steps=3)
+            final = loop.strategy.finalize_model(loop.model)
+            mixed_weights[run] = {k: v.clone() for k, v in final.state_dict().items()}
+    plain, own = mixed_weights["full_sft"], mixed_weights[name]
+    same = all(torch.equal(tensor, own[key]) for key, tensor in plain.items())
+    assert same == (name == "full_sft" or create_strategy(name, {}).acts_from > 0)
