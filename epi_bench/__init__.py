@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     )
     from epi_bench.config import TrainingSpec
     from epi_bench.dataset_task import DatasetTask, Skipped, ask
-    from epi_bench.errors import UserError
+    from epi_bench.errors import TrainingFailedError, UserError
     from epi_bench.fisher import diagonal_fisher
     from epi_bench.instruction_task import InstructionTask
     from epi_bench.isolation import (
@@ -70,6 +70,7 @@ _HOME = {
     "DatasetTask": "dataset_task",
     "Skipped": "dataset_task",
     "ask": "dataset_task",
+    "TrainingFailedError": "errors",
     "UserError": "errors",
     "diagonal_fisher": "fisher",
     "InstructionTask": "instruction_task",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 import sys
@@ -32,11 +31,6 @@ def package_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return versions
-
-
-def process_count() -> int:
-    """Processes that train together, as ``torchrun`` and ``accelerate launch`` announce them."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def git_state() -> tuple[str | None, bool | None]:

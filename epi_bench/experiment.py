@@ -21,6 +21,7 @@ from epi_bench.strategy import Step
 from epi_bench.workspace import Workspace
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
     from transformers import PreTrainedModel
 
     from epi_bench.backbone import Backbone
@@ -102,29 +103,34 @@ class Experiment:
         returned, not raised. Ctrl-C leaves no record.
 
         Raises:
-            UserError: If the model cannot be loaded, or cannot read what this run gives it;
-                nothing has been written then.
+            UserError: If the model cannot be loaded, cannot read what this run gives it, or the
+                strategy cannot work with it; nothing has been written then.
         """
         import torch
 
+        from epi_bench.reproducibility import fixed_numerics
+
         spec = self.prepared.spec
-        threads = torch.get_num_threads()
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        devices = range(torch.cuda.device_count())
+        with torch.random.fork_rng(devices=devices), fixed_numerics(spec.threads):
             torch.manual_seed(spec.seed)  # dropout and adapter initialisation draw from it
-            if spec.threads:
-                torch.set_num_threads(spec.threads)
-            try:
-                return self._run()
-            finally:
-                torch.set_num_threads(threads)
+            return self._run()
 
     def _run(self) -> RunRecord:
         from epi_bench.backbone import load_backbone
+        from epi_bench.training import create_accelerator
 
+        spec = self.prepared.spec
+        execution = self.prepared.execution
+        # several processes on a machine without a GPU train together only where accelerate is told
+        cpu = execution.device == "cpu" and execution.processes > 1
+        accelerator = create_accelerator(spec.training, cpu=cpu, dtype=spec.model.dtype)
+        execution.check(accelerator.device.type, accelerator.num_processes)
         self.observer.stage("loading the model")
-        backbone = load_backbone(self.prepared.spec.model, self.prepared.location)
+        backbone = load_backbone(spec.model, self.prepared.location)
         evaluator = self._evaluator()
         self._check_fit(backbone, evaluator)
+        self.prepared.strategy.check_model(backbone.model)
         folder = self.workspace.run_folder(self.prepared.run_id)
         folder.mkdir(parents=True, exist_ok=True)
         self.workspace.record_path(self.prepared.run_id).unlink(missing_ok=True)
@@ -134,7 +140,7 @@ class Experiment:
         log = EventLog(folder / "events.jsonl", LOG_EVERY)
         self.observer = Observers(log, self.observer)
         try:
-            record = self._train_and_record(backbone, evaluator)
+            record = self._train_and_record(backbone, evaluator, accelerator)
         except KeyboardInterrupt:
             self.observer.run_ended("interrupted", None)
             raise
@@ -144,12 +150,13 @@ class Experiment:
         self.observer.run_ended(record.status, record.error)
         return record
 
-    def _train_and_record(self, backbone: Backbone, evaluator: Evaluator) -> RunRecord:
+    def _train_and_record(
+        self, backbone: Backbone, evaluator: Evaluator, accelerator: Accelerator
+    ) -> RunRecord:
         from epi_bench.recording import build_record
-        from epi_bench.training import TrainingLoop, create_accelerator
+        from epi_bench.training import TrainingLoop
 
         spec = self.prepared.spec
-        accelerator = create_accelerator(spec.training, dtype=spec.model.dtype)
         for message in (*self.prepared.warnings, *backbone.warnings):
             self.observer.warning(message)
         self.observer.run_started(

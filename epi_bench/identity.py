@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import JsonValue
+
 from epi_bench.config import RunSpec, short_hash
 from epi_bench.options import complete_options
 from epi_bench.strategy import STRATEGIES
@@ -19,7 +21,11 @@ TOLD_ONLY = ("summary", "ability", "licence", "chance", "source", "needs_code_ex
 """Fields of a task's card that change no score."""
 
 
-def run_id(spec: RunSpec, fingerprints: Mapping[str, str]) -> str:
+def run_id(
+    spec: RunSpec,
+    fingerprints: Mapping[str, str],
+    execution: Mapping[str, JsonValue] | None = None,
+) -> str:
     """The run's identity: 12 hexadecimal digits.
 
     Equal for specifications that mean the same: options at their default and options not given
@@ -29,6 +35,7 @@ def run_id(spec: RunSpec, fingerprints: Mapping[str, str]) -> str:
     Args:
         spec: The specification; settings that cannot change a result are left out.
         fingerprints: Content hashes of what the specification only names: model, data, plugins.
+        execution: What ``Execution.identity`` says of the process; empty for a plain one.
 
     Raises:
         UserError: For an unknown strategy, stream or option.
@@ -57,6 +64,7 @@ def run_id(spec: RunSpec, fingerprints: Mapping[str, str]) -> str:
             "training_protocol": TRAINING_PROTOCOL,
             "spec": content,
             "fingerprints": dict(fingerprints),
+            **({"execution": dict(execution)} if execution else {}),
         }
     )
 

@@ -1,12 +1,13 @@
 """Gradient-conflict probes: do the tasks pull the weights in opposite directions?
 
-For every task the gradient of the mean loss on a fixed batch of its training examples is taken;
-the cosine of two tasks' gradients is negative where a step for one undoes the other (PCGrad,
-arXiv 2001.06782).
+For every task the gradient of the mean loss a supervised token on a fixed batch of its training
+examples is taken, however many examples go through the model at once; the cosine of two tasks'
+gradients is negative where a step for one undoes the other (PCGrad, arXiv 2001.06782).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ import torch
 
 from epi_bench.batching import collate
 from epi_bench.chat import EncodedExample
-from epi_bench.losses import mean_loss
+from epi_bench.losses import summed_loss
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -29,7 +30,7 @@ class ConflictMeasurement:
     """Cosines between the tasks' gradients at one point of a run.
 
     Attributes:
-        cosines: Symmetric matrix (tasks, tasks); ``None`` where a gradient is zero.
+        cosines: Symmetric matrix (tasks, tasks); ``None`` where a gradient is zero or not finite.
         coordinates: Number of gradient coordinates compared.
     """
 
@@ -80,15 +81,17 @@ class ConflictProbe:
         coordinates: Sequence[Tensor | None],
         examples: Sequence[EncodedExample],
     ) -> Tensor:
-        total: list[Tensor] | None = None
+        """Of the mean loss a token, in double precision and on the CPU."""
+        total, tokens = torch.zeros((), dtype=torch.float64), 0
         device = parameters[0].device
         for start in range(0, len(examples), self._micro_batch):
             part = examples[start : start + self._micro_batch]
-            loss = mean_loss(model, collate(part, self._pad, device)) * len(part) / len(examples)
+            loss, supervised = summed_loss(model, collate(part, self._pad, device))
             found = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
             picked = [_pick(g, chosen) for g, chosen in zip(found, coordinates, strict=True)]
-            total = picked if total is None else [a + b for a, b in zip(total, picked, strict=True)]
-        return torch.cat(total or [])
+            total = total + torch.cat(picked)
+            tokens += supervised
+        return total / max(tokens, 1)
 
     def _coordinates(self, parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
         """For each parameter the positions compared; ``None`` for all of them."""
@@ -106,12 +109,14 @@ class ConflictProbe:
 
 
 def _pick(gradient: Tensor, positions: Tensor | None) -> Tensor:
-    flat = gradient.reshape(-1).float()
-    return flat if positions is None else flat[positions]
+    flat = gradient.detach().reshape(-1)
+    picked = flat if positions is None else flat[positions]
+    return picked.cpu().double()  # some GPUs have no double precision
 
 
 def _cosine(first: Tensor, second: Tensor) -> float | None:
-    norms = float(first.norm()) * float(second.norm())
-    if norms == 0:
+    """Exactly 1 for a gradient with itself; ``None`` where one is zero or not finite."""
+    norms = math.sqrt(float(torch.dot(first, first)) * float(torch.dot(second, second)))
+    if norms == 0 or not math.isfinite(norms):
         return None
-    return float(torch.dot(first, second)) / norms
+    return max(-1.0, min(1.0, float(torch.dot(first, second)) / norms))

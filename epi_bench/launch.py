@@ -178,7 +178,9 @@ def known_references(prepared: PreparedRun, workspace: Workspace) -> dict[str, f
     scores: dict[str, float] = {}
     for task in prepared.tasks:
         fingerprints = {name: prepared.fingerprints[name] for name in ("model", f"task:{task}")}
-        identity = run_id(reference_spec(prepared.spec, task), fingerprints)
+        identity = run_id(
+            reference_spec(prepared.spec, task), fingerprints, prepared.execution.identity()
+        )
         record = workspace.finished_record(identity)
         if record is None or identity == prepared.run_id:
             return None

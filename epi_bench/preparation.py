@@ -16,12 +16,12 @@ from epi_bench.chat import ChatEncoder, EncodedExample, EncodingReport
 from epi_bench.config import RunSpec
 from epi_bench.dataset_task import DatasetTask, same_answers
 from epi_bench.encoding_cache import EncodingCache
-from epi_bench.environment import process_count
 from epi_bench.errors import UserError, foreign_code, one_line
 from epi_bench.identity import plugin_fingerprints, run_id, task_fingerprint
 from epi_bench.model_checks import check_files
 from epi_bench.model_files import ModelLocation, locate_model
 from epi_bench.observer import RunObserver
+from epi_bench.reproducibility import Execution, current_execution, overruled_settings
 from epi_bench.split_overlap import SplitOverlap, split_overlap
 from epi_bench.strategy import Experience, Strategy, create_strategy
 from epi_bench.stream import ExperiencePlan, build_stream, mix_examples, order_tasks
@@ -52,7 +52,8 @@ class PreparedRun:
 
     Attributes:
         run_id: Its identity.
-        spec: What was asked for.
+        spec: What was asked for, the number of CPU threads written out.
+        execution: How this process makes the run.
         strategy: Fresh, with its hyperparameters set.
         location: The model's files.
         encoder: Of the model's tokenizer.
@@ -68,6 +69,7 @@ class PreparedRun:
 
     run_id: str
     spec: RunSpec
+    execution: Execution
     strategy: Strategy
     location: ModelLocation
     encoder: ChatEncoder
@@ -101,6 +103,8 @@ def prepare_run(
     Raises:
         UserError: For anything the user can mend.
     """
+    execution = current_execution()
+    spec = execution.resolve(spec)
     strategy = create_strategy(spec.strategy.name, spec.strategy.options)
     order = order_tasks(spec.data.tasks, spec.stream.order, spec.seed)
     plans = build_stream(spec.stream.kind, order, dict(spec.stream.options))
@@ -125,13 +129,13 @@ def prepare_run(
         "model": location.fingerprint,
         **{f"task:{name}": tasks[name].fingerprint for name in sorted(tasks)},
         **{name: value for name, value in plugins.items() if not name.startswith("task:")},
-        **_process_fingerprint(),
     }
-    experiences = _experiences(plans, tasks, spec)
+    experiences = _experiences(plans, tasks, spec, execution.processes)
     steps = [experience.steps for experience in experiences]
     return PreparedRun(
-        run_id=run_id(spec, fingerprints),
+        run_id=run_id(spec, fingerprints, execution.identity()),
         spec=spec,
+        execution=execution,
         strategy=strategy,
         location=location,
         encoder=encoder,
@@ -143,6 +147,7 @@ def prepare_run(
         warnings=[
             *_warnings(tasks, encoder),
             *encoding.cache.warnings,
+            *overruled_settings(spec.training),
             *_idle(strategy, len(experiences)),
             *_precision_warnings(spec),
             *_check_run(strategy, spec, steps),
@@ -238,14 +243,17 @@ def _prepare_task(task: Task, spec: RunSpec, encoding: _Encoding, code: str | No
 
 
 def _experiences(
-    plans: Sequence[ExperiencePlan], tasks: Mapping[str, PreparedTask], spec: RunSpec
+    plans: Sequence[ExperiencePlan],
+    tasks: Mapping[str, PreparedTask],
+    spec: RunSpec,
+    processes: int,
 ) -> list[Experience]:
     experiences = []
     for index, plan in enumerate(plans):
         pools = [tasks[name].train for name in plan.tasks]
         generator = random.Random(f"mixing of experience {index} {spec.seed}")
         examples = mix_examples(pools, plan, generator)
-        steps = steps_of(len(examples), plan.budget, spec.training, process_count())
+        steps = steps_of(len(examples), plan.budget, spec.training, processes)
         if steps < plan.evaluations:
             raise UserError(
                 f"experience {plan.name!r} has {steps} steps, too few for its "
@@ -312,9 +320,3 @@ def _row_warnings(task: Task) -> list[str]:
             )
     found = same_answers({split: task.examples(split) for split in SPLITS})
     return [*lines, *(f"task {task.name!r}: {warning}" for warning in found)]
-
-
-def _process_fingerprint() -> dict[str, str]:
-    """Each process adds examples to every step, so their number is part of the identity."""
-    processes = process_count()
-    return {"processes": str(processes)} if processes > 1 else {}

@@ -301,6 +301,10 @@ class Environment(Part):
         git_sha: Commit of the checkout; ``None`` for an installation that is none.
         git_dirty: Whether its files were changed.
         deterministic: Whether torch was told to use deterministic algorithms.
+        matmul_precision: Of float32 matrix products, as torch calls it; ``None`` in records made
+            before runs set it.
+        execution: What of the process counts in the run's identity; empty for one plain process on
+            the CPU.
         started_at: ISO 8601 with time zone.
     """
 
@@ -314,6 +318,8 @@ class Environment(Part):
     git_sha: str | None = None
     git_dirty: bool | None = None
     deterministic: bool
+    matmul_precision: str | None = None
+    execution: dict[str, JsonValue] = Field(default_factory=dict)
     started_at: str
 
 

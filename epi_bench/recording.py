@@ -347,5 +347,7 @@ def _environment(experiment: Experiment, processes: int, device: str) -> Environ
         git_sha=sha,
         git_dirty=dirty,
         deterministic=torch.are_deterministic_algorithms_enabled(),
+        matmul_precision=torch.get_float32_matmul_precision(),
+        execution=experiment.prepared.execution.identity(),
         started_at=experiment.started_at.isoformat(timespec="seconds"),
     )

@@ -3,7 +3,8 @@
 A strategy overrides the few hooks that it needs; the training loop owns everything else. The hooks
 are called in this order::
 
-    check_run                           once, before anything is written
+    check_run                           once, before the model is loaded
+    check_model                         once, before anything is written
     prepare_model                       once, before the optimizer exists
     for every experience:
         begin_experience
@@ -159,6 +160,16 @@ class Strategy:
             UserError: If the strategy cannot work with these settings.
         """
         return ()
+
+    def check_model(self, model: nn.Module) -> None:
+        """Called once, with the loaded model: can the strategy work with it?
+
+        Args:
+            model: A causal language model of transformers, as it was loaded; leave it as it is.
+
+        Raises:
+            UserError: If the strategy cannot work with it; nothing has been written then.
+        """
 
     def prepare_model(self, model: nn.Module) -> nn.Module:
         """Called once, before the optimizer exists; returns the model to train."""

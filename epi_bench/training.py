@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import GradientAccumulationPlugin, TorchDynamoPlugin
 from torch import nn
 
 from epi_bench.batching import (
@@ -30,7 +31,7 @@ from epi_bench.batching import (
 from epi_bench.chat import EncodedExample
 from epi_bench.config import TrainingSpec
 from epi_bench.errors import TrainingFailedError, UserError
-from epi_bench.losses import mean_loss, summed_loss
+from epi_bench.losses import mean_loss, training_loss
 from epi_bench.optimization import build_optimizer, learning_rate_share, set_learning_rate
 from epi_bench.precision import WeightPrecision, computes_in_bfloat16
 from epi_bench.strategy import Experience, Step, Strategy
@@ -92,14 +93,36 @@ def create_accelerator(
 ) -> Accelerator:
     """The accelerator of one run; several runs of one process may differ in precision.
 
+    Every setting that accelerate would otherwise take from the environment is given: the loop
+    divides losses and counts micro-batches by itself.
+
     Args:
         spec: Precision of the training.
-        cpu: Stay on the CPU.
+        cpu: Whether a GPU is left alone.
         dtype: Of the model, as in ``ModelSpec``.
+
+    Raises:
+        UserError: If accelerate cannot start as it is asked to.
     """
     AcceleratorState._reset_state()  # runs of one process may differ in precision
-    precision = "bf16" if computes_in_bfloat16(spec, dtype) else "no"
-    return Accelerator(mixed_precision=precision, cpu=cpu)
+    threads = torch.get_num_threads()
+    try:
+        return Accelerator(
+            mixed_precision="bf16" if computes_in_bfloat16(spec, dtype) else "no",
+            cpu=cpu,
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+            dynamo_plugin=TorchDynamoPlugin(
+                backend="no",
+                mode="default",
+                fullgraph=False,
+                dynamic=False,
+                use_regional_compilation=False,
+            ),
+        )
+    except ValueError as error:
+        raise UserError(f"accelerate cannot start: {' '.join(str(error).split())}") from error
+    finally:
+        torch.set_num_threads(threads)  # it chooses a number of its own for several processes
 
 
 @dataclass
@@ -274,9 +297,9 @@ class TrainingLoop:
             batch = collate(part, self.pad_token_id, self.accelerator.device)
             last = position == len(micro_batches) - 1
             with self._synchronize(last):
-                summed, _ = summed_loss(self._wrapped, batch)
+                objective, summed = training_loss(self._wrapped, batch)
                 # gradients are averaged over processes afterwards, hence the factor
-                loss = summed * (processes / tokens)
+                loss = objective * (processes / tokens)
                 penalty = self.strategy.penalty(self.model) if last else None
                 if penalty is not None:
                     loss = loss + penalty

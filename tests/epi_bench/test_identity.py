@@ -105,7 +105,9 @@ def test_published_runs_keep_their_identity():
             continue
         tasks = {f"task:{name}": value for name, value in record.fingerprints.tasks.items()}
         fingerprints = {"model": record.fingerprints.model, **tasks}
-        assert run_id(record.spec, fingerprints) == record.run_id, path
+        assert run_id(record.spec, fingerprints, record.environment.execution) == record.run_id, (
+            path
+        )
 
 
 class TestEachInput:
