@@ -344,7 +344,18 @@ def test_general_text_must_be_text(folder: Path, content: bytes):
 
 def test_a_tokenizer_larger_than_the_embedding_is_refused(saved):
     message = refusal(saved(llama(vocab_size=290)))
-    assert "has 299 tokens, the model embeds 290; without embedding: " in message
+    assert "which embeds 290, does not know" in message
+    assert "and 6 more" in message
+
+
+def test_a_token_far_beyond_the_embedding_is_refused_where_the_tokenizer_has_few(folder: Path):
+    value = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = value["model"]["vocab"]
+    for _ in range(2):
+        del vocabulary["".join(value["model"]["merges"].pop())]
+    vocabulary["zzz"] = 2**31
+    edit(folder / "tokenizer.json", model=value["model"])
+    assert "'zzz'" in refusal(folder)
 
 
 def test_a_padded_embedding_is_read(saved):
@@ -355,7 +366,7 @@ def test_a_padding_token_beyond_the_embedding_is_refused(folder: Path):
     tokenizer = load_tokenizer(locate_model(ModelSpec(name=str(folder))))
     tokenizer.add_special_tokens({"pad_token": "[PAD]"})
     tokenizer.save_pretrained(folder)
-    assert "without embedding: '[PAD]'" in refusal(folder)
+    assert "does not know ('[PAD]')" in refusal(folder)
 
 
 def test_a_special_token_beyond_the_embedding_is_refused_where_it_is_used(folder: Path):
@@ -413,14 +424,14 @@ def test_the_longest_text_a_model_reads(config, limit):
 
 @pytest.mark.parametrize(
     ("positions", "told"),
-    [(16, "the general text may take 24 tokens"), (24, "a text of task 'toy_second' may take")],
+    [(16, "the general text may take 23 tokens"), (23, "a text of task 'toy_second' may take")],
 )
 def test_a_run_that_does_not_fit_writes_nothing(
     saved, toy_spec, tmp_path: Path, positions: int, told: str
 ):
     folder = saved(llama(max_position_embeddings=positions, tie_word_embeddings=True))
     spec = toy_spec(tasks=["toy_second"])
-    data = spec.data.model_copy(update={"max_length": 24})
+    data = spec.data.model_copy(update={"max_length": 23})
     update = {"model": ModelSpec(name=str(folder)), "data": data}
     request = RunRequest(Workspace(tmp_path / "out"))
     outcomes = list(run_in_process([spec.model_copy(update=update)], request, RunObserver()))
