@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain
@@ -125,7 +125,7 @@ class Experiment:
         self.observer.stage("loading the model")
         backbone = load_backbone(self.prepared.spec.model, self.prepared.location)
         evaluator = self._evaluator()
-        self._check_fit(backbone, evaluator)
+        backbone.warnings += tuple(self._check_fit(backbone, evaluator))
         folder = self.workspace.run_folder(self.prepared.run_id)
         folder.mkdir(parents=True, exist_ok=True)
         self.workspace.record_path(self.prepared.run_id).unlink(missing_ok=True)
@@ -287,7 +287,7 @@ class Experiment:
             }
         )
 
-    def _check_fit(self, backbone: Backbone, evaluator: Evaluator) -> None:
+    def _check_fit(self, backbone: Backbone, evaluator: Evaluator) -> list[str]:
         """Find out before anything is written whether the model reads all that it will get."""
         from epi_bench.likelihood import text_token_ids
         from epi_bench.model_checks import check_fit
@@ -300,14 +300,15 @@ class Experiment:
                 "write more text into it, or remove it for the default"
             )
         lengths = {"the general text": min(self._general_window, len(text))}
-        texts: list[Iterable[EncodedExample]] = []
+        with_answers = {}
+        encoded: list[EncodedExample] = []
         for name, task in self.prepared.tasks.items():
-            scored = evaluator.tasks[name]
-            longest = max(scored.longest, max(len(example) for example in task.train))
-            lengths[f"a text of task {name!r}"] = longest
-            texts += [task.train, scored.encoded]
-        ids = chain([text], (example.input_ids for part in texts for example in part))
-        check_fit(backbone.model, backbone.tokenizer, lengths, ids)
+            read = [*task.train, *evaluator.tasks[name].encoded]
+            lengths[f"a text of task {name!r}"] = max(len(example) for example in read)
+            with_answers[f"a text of task {name!r}"] = evaluator.tasks[name].longest_with_answer
+            encoded += read
+        texts = chain([text], (example.input_ids for example in encoded))
+        return check_fit(backbone.model, backbone.tokenizer, lengths, with_answers, texts)
 
     @property
     def _general_window(self) -> int:

@@ -220,29 +220,41 @@ def check_fit(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     lengths: Mapping[str, int],
+    with_answers: Mapping[str, int],
     texts: Iterable[Sequence[int]],
-) -> None:
+) -> list[str]:
     """Refuse a run whose texts are longer than the model reads, or use tokens it does not know.
 
     Args:
         model: In any mode.
         tokenizer: Of the model.
-        lengths: What is read -> its tokens at most, with those that are generated.
+        lengths: What is read -> tokens of the longest.
+        with_answers: What is generated -> tokens of the longest prompt and answer there may be.
         texts: Token ids of everything that is read.
 
+    Returns:
+        Warnings: a model with rotary positions may generate more than it was made for.
+
     Raises:
-        UserError: If one does not fit.
+        UserError: If something does not fit.
     """
     limit = position_limit(model.config)
+    rotary = any("rotary" in name for name, _ in model.named_modules())
     for what, length in lengths.items():
         if limit is not None and length > limit:
             raise UserError(
-                f"{what} may take {length} tokens with its answer, the model reads {limit}: "
-                "lower --max-length or --max-new-tokens"
+                f"{what} has {length} tokens, the model reads {limit}: lower --max-length"
             )
+    warnings = []
+    for what, length in with_answers.items():
+        if limit is not None and length > limit:
+            problem = f"{what} may take {length} tokens with its answer, the model reads {limit}"
+            if not rotary:
+                raise UserError(f"{problem}: lower --max-length or --max-new-tokens")
+            warnings.append(f"{problem}: what follows is worth little")
     rows = embedding_rows(model)
     if max(tokenizer.get_vocab().values()) < rows:
-        return
+        return warnings
     for text in texts:
         if max(text) >= rows:
             raise UserError(
@@ -250,6 +262,7 @@ def check_fit(
                 f" ({max(text)}), the model embeds {rows} tokens: give the tokenizer that belongs "
                 "to the model"
             )
+    return warnings
 
 
 def embedding_rows(model: PreTrainedModel) -> int:

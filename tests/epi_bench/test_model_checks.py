@@ -374,16 +374,27 @@ def test_a_special_token_beyond_the_embedding_is_refused_where_it_is_used(folder
     rows = len(backbone.tokenizer)
     backbone.tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
     check_vocabulary(backbone.model, backbone.tokenizer, "toy")
-    check_fit(backbone.model, backbone.tokenizer, {}, [[0, rows - 1]])
+    check_fit(backbone.model, backbone.tokenizer, {}, {}, [[0, rows - 1]])
     with pytest.raises(UserError, match=rf"'<image>' \({rows}\)"):
-        check_fit(backbone.model, backbone.tokenizer, {}, [[1, 2], [rows, 0]])
+        check_fit(backbone.model, backbone.tokenizer, {}, {}, [[1, 2], [rows, 0]])
 
 
 def test_texts_longer_than_the_positions_are_refused(folder: Path):
     backbone = load(folder)
-    check_fit(backbone.model, backbone.tokenizer, {"a text": 256}, [])
-    with pytest.raises(UserError, match=r"a text may take 257 tokens .* the model reads 256"):
-        check_fit(backbone.model, backbone.tokenizer, {"short": 9, "a text": 257}, [])
+    fit = (backbone.model, backbone.tokenizer)
+    assert check_fit(*fit, {"a text": 256}, {"a text": 256}, []) == []
+    with pytest.raises(UserError, match="a text has 257 tokens, the model reads 256"):
+        check_fit(*fit, {"short": 9, "a text": 257}, {}, [])
+
+
+def test_an_answer_beyond_the_positions_is_a_warning_if_the_model_can_make_it(saved):
+    rotary = load(saved(llama(tie_word_embeddings=True)))
+    assert check_fit(rotary.model, rotary.tokenizer, {}, {"a text": 65}, [])[0].startswith(
+        "a text may take 65 tokens with its answer, the model reads 64"
+    )
+    config = transformers.GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=64)
+    with pytest.raises(UserError, match="a text may take 65 tokens with its answer"):
+        check_fit(transformers.GPT2LMHeadModel(config), rotary.tokenizer, {}, {"a text": 65}, [])
 
 
 @pytest.mark.parametrize(
@@ -424,12 +435,18 @@ def test_the_longest_text_a_model_reads(config, limit):
 
 @pytest.mark.parametrize(
     ("positions", "told"),
-    [(16, "the general text may take 23 tokens"), (23, "a text of task 'toy_second' may take")],
+    [
+        (16, "the general text has 23 tokens"),
+        (23, "a text of task 'toy_second' may take 24 tokens with its answer"),
+    ],
 )
 def test_a_run_that_does_not_fit_writes_nothing(
     saved, toy_spec, tmp_path: Path, positions: int, told: str
 ):
-    folder = saved(llama(max_position_embeddings=positions, tie_word_embeddings=True))
+    config = transformers.GPT2Config(
+        n_embd=16, n_layer=1, n_head=2, n_positions=positions, vocab_size=300
+    )
+    folder = saved(transformers.GPT2LMHeadModel(config))
     spec = toy_spec(tasks=["toy_second"])
     data = spec.data.model_copy(update={"max_length": 23})
     update = {"model": ModelSpec(name=str(folder)), "data": data}
