@@ -124,17 +124,18 @@ class Experiment:
 
         self.observer.stage("loading the model")
         backbone = load_backbone(self.prepared.spec.model, self.prepared.location)
-        evaluator = self._evaluator()
-        backbone.warnings += tuple(self._check_fit(backbone, evaluator))
-        folder = self.workspace.run_folder(self.prepared.run_id)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.workspace.record_path(self.prepared.run_id).unlink(missing_ok=True)
-        self.workspace.predictions_path(self.prepared.run_id).unlink(missing_ok=True)
-        toml = spec_to_toml(self.prepared.spec, {"locations": self.locations})
-        (folder / "run.toml").write_text(toml, encoding="utf-8")
-        log = EventLog(folder / "events.jsonl", LOG_EVERY)
-        self.observer = Observers(log, self.observer)
+        broken: Exception | None = None
         try:
+            evaluator = self._evaluator()
+            backbone.warnings += tuple(self._check_fit(backbone, evaluator))
+        except UserError:
+            raise
+        except Exception as error:  # noqa: BLE001  (a plugin's task; told in the record below)
+            broken = error
+        self._begin_files()
+        try:
+            if broken:
+                raise broken
             record = self._train_and_record(backbone, evaluator)
         except KeyboardInterrupt:
             self.observer.run_ended("interrupted", None)
@@ -144,6 +145,17 @@ class Experiment:
         save_record(record, self.workspace.record_path(self.prepared.run_id))
         self.observer.run_ended(record.status, record.error)
         return record
+
+    def _begin_files(self) -> None:
+        """The run's folder, with the file that repeats it and an event log, without old results."""
+        folder = self.workspace.run_folder(self.prepared.run_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.workspace.record_path(self.prepared.run_id).unlink(missing_ok=True)
+        self.workspace.predictions_path(self.prepared.run_id).unlink(missing_ok=True)
+        toml = spec_to_toml(self.prepared.spec, {"locations": self.locations})
+        (folder / "run.toml").write_text(toml, encoding="utf-8")
+        log = EventLog(folder / "events.jsonl", LOG_EVERY)
+        self.observer = Observers(log, self.observer)
 
     def _train_and_record(self, backbone: Backbone, evaluator: Evaluator) -> RunRecord:
         from epi_bench.recording import build_record

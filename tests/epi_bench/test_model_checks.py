@@ -478,3 +478,14 @@ def test_later_runs_are_tried_after_a_refused_model(
     assert "does not exist" in second.error
     assert third.succeeded
     assert len(list((tmp_path / "out" / "runs").iterdir())) == 1
+
+
+def test_a_task_that_breaks_while_its_test_examples_are_encoded_leaves_a_record(
+    run_toy, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(self):
+        raise ValueError("a plugin's fault")
+
+    monkeypatch.setattr("epi_bench.experiment.Experiment._evaluator", broken)
+    record = run_toy().record
+    assert (record.status, record.error) == ("failed", "ValueError: a plugin's fault")
