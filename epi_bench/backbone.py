@@ -101,8 +101,9 @@ def _load_model(spec: ModelSpec, location: ModelLocation) -> tuple[PreTrainedMod
 
     options: dict[str, Any] = {"trust_remote_code": False, **_gguf_option(location)}
     with _opened(location, f"load the model {spec.name}") as folder:
-        config = AutoConfig.from_pretrained(str(folder), **options)
-        tensors = check_sizes(config, location)
+        tensors = None
+        if not location.gguf_file:
+            tensors = check_sizes(AutoConfig.from_pretrained(str(folder), **options), location)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(folder),
             dtype=getattr(torch, spec.dtype),

@@ -112,12 +112,11 @@ class TaskEvaluator:
         return iter(self._references)
 
     @property
-    def longest(self) -> int:
-        """Tokens of the longest text, with all that may be generated after its prompt."""
-        read = max(len(text) for text in self.encoded)
+    def longest_with_answer(self) -> int:
+        """Tokens of the longest prompt and all that may be generated; 0 if nothing is."""
         if self.task.card.scoring != "generate":
-            return read
-        return max(read, max(len(prompt) for prompt in self._prompts) + self.max_new_tokens)
+            return 0
+        return max(len(prompt) for prompt in self._prompts) + self.max_new_tokens
 
     def score(self, model: PreTrainedModel) -> TaskScores:
         """The model's scores, in evaluation mode; its training mode is restored afterwards."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain
@@ -128,18 +128,19 @@ class Experiment:
         execution.check(accelerator.device.type, accelerator.num_processes)
         self.observer.stage("loading the model")
         backbone = load_backbone(spec.model, self.prepared.location)
-        evaluator = self._evaluator()
-        self._check_fit(backbone, evaluator)
-        self.prepared.strategy.check_model(backbone.model)
-        folder = self.workspace.run_folder(self.prepared.run_id)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.workspace.record_path(self.prepared.run_id).unlink(missing_ok=True)
-        self.workspace.predictions_path(self.prepared.run_id).unlink(missing_ok=True)
-        toml = spec_to_toml(self.prepared.spec, {"locations": self.locations})
-        (folder / "run.toml").write_text(toml, encoding="utf-8")
-        log = EventLog(folder / "events.jsonl", LOG_EVERY)
-        self.observer = Observers(log, self.observer)
+        broken: Exception | None = None
         try:
+            self.prepared.strategy.check_model(backbone.model)
+            evaluator = self._evaluator()
+            backbone.warnings += tuple(self._check_fit(backbone, evaluator))
+        except UserError:
+            raise
+        except Exception as error:  # noqa: BLE001  (a plugin's code; told in the record below)
+            broken = error
+        self._begin_files()
+        try:
+            if broken:
+                raise broken
             record = self._train_and_record(backbone, evaluator, accelerator)
         except KeyboardInterrupt:
             self.observer.run_ended("interrupted", None)
@@ -149,6 +150,17 @@ class Experiment:
         save_record(record, self.workspace.record_path(self.prepared.run_id))
         self.observer.run_ended(record.status, record.error)
         return record
+
+    def _begin_files(self) -> None:
+        """The run's folder, with the file that repeats it and an event log, without old results."""
+        folder = self.workspace.run_folder(self.prepared.run_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.workspace.record_path(self.prepared.run_id).unlink(missing_ok=True)
+        self.workspace.predictions_path(self.prepared.run_id).unlink(missing_ok=True)
+        toml = spec_to_toml(self.prepared.spec, {"locations": self.locations})
+        (folder / "run.toml").write_text(toml, encoding="utf-8")
+        log = EventLog(folder / "events.jsonl", LOG_EVERY)
+        self.observer = Observers(log, self.observer)
 
     def _train_and_record(
         self, backbone: Backbone, evaluator: Evaluator, accelerator: Accelerator
@@ -308,7 +320,7 @@ class Experiment:
             }
         )
 
-    def _check_fit(self, backbone: Backbone, evaluator: Evaluator) -> None:
+    def _check_fit(self, backbone: Backbone, evaluator: Evaluator) -> list[str]:
         """Find out before anything is written whether the model reads all that it will get."""
         from epi_bench.likelihood import text_token_ids
         from epi_bench.model_checks import check_fit
@@ -321,14 +333,15 @@ class Experiment:
                 "write more text into it, or remove it for the default"
             )
         lengths = {"the general text": min(self._general_window, len(text))}
-        texts: list[Iterable[EncodedExample]] = []
+        with_answers = {}
+        encoded: list[EncodedExample] = []
         for name, task in self.prepared.tasks.items():
-            scored = evaluator.tasks[name]
-            longest = max(scored.longest, max(len(example) for example in task.train))
-            lengths[f"a text of task {name!r}"] = longest
-            texts += [task.train, scored.encoded]
-        ids = chain([text], (example.input_ids for part in texts for example in part))
-        check_fit(backbone.model, backbone.tokenizer, lengths, ids)
+            read = [*task.train, *evaluator.tasks[name].encoded]
+            lengths[f"a text of task {name!r}"] = max(len(example) for example in read)
+            with_answers[f"a text of task {name!r}"] = evaluator.tasks[name].longest_with_answer
+            encoded += read
+        texts = chain([text], (example.input_ids for example in encoded))
+        return check_fit(backbone.model, backbone.tokenizer, lengths, with_answers, texts)
 
     @property
     def _general_window(self) -> int:

@@ -86,17 +86,17 @@ def stored_tensors(location: ModelLocation) -> list[StoredTensor]:
     return found
 
 
-def check_sizes(config: Any, location: ModelLocation) -> int | None:
+def check_sizes(config: Any, location: ModelLocation) -> int:
     """Refuse a configuration whose model is far larger than its files, before it is built.
 
     Smaller differences are told exactly once the model is loaded.
 
     Args:
         config: Of transformers.
-        location: Of the files.
+        location: Of the safetensors files.
 
     Returns:
-        How many tensors the files hold; ``None`` for a GGUF file.
+        How many tensors the files hold.
 
     Raises:
         UserError: If the model would have more layers than there are tensors, or more than twice
@@ -105,8 +105,6 @@ def check_sizes(config: Any, location: ModelLocation) -> int | None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    if location.gguf_file:
-        return None
     tensors = stored_tensors(location)
     layers = getattr(config.get_text_config(), "num_hidden_layers", None)
     if isinstance(layers, int) and layers > len(tensors):
@@ -203,8 +201,6 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
         UserError: If text, padding or the end of a text needs such a token.
     """
     rows = embedding_rows(model)
-    if len(tokenizer) <= rows:
-        return
     needed = {tokenizer.pad_token_id, tokenizer.eos_token_id}
     special = set(tokenizer.all_special_ids) - needed
     beyond = [
@@ -214,9 +210,9 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
     ]
     if beyond:
         raise UserError(
-            f"the tokenizer of {name} has {len(tokenizer)} tokens, the model embeds {rows}; "
-            f"without embedding: {_listed([repr(token) for token in beyond])}: give the tokenizer "
-            "that belongs to the model, or save the model after resize_token_embeddings"
+            f"the tokenizer of {name} has tokens that the model, which embeds {rows}, does not "
+            f"know ({_listed([repr(token) for token in beyond])}): give the tokenizer that belongs "
+            "to the model, or save the model after resize_token_embeddings"
         )
 
 
@@ -224,29 +220,41 @@ def check_fit(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     lengths: Mapping[str, int],
+    with_answers: Mapping[str, int],
     texts: Iterable[Sequence[int]],
-) -> None:
+) -> list[str]:
     """Refuse a run whose texts are longer than the model reads, or use tokens it does not know.
 
     Args:
         model: In any mode.
         tokenizer: Of the model.
-        lengths: What is read -> its tokens at most, with those that are generated.
+        lengths: What is read -> tokens of the longest.
+        with_answers: What is generated -> tokens of the longest prompt and answer there may be.
         texts: Token ids of everything that is read.
 
+    Returns:
+        Warnings: a model with rotary positions may generate more than it was made for.
+
     Raises:
-        UserError: If one does not fit.
+        UserError: If something does not fit.
     """
     limit = position_limit(model.config)
+    rotary = any("rotary" in name for name, _ in model.named_modules())
     for what, length in lengths.items():
         if limit is not None and length > limit:
             raise UserError(
-                f"{what} may take {length} tokens with its answer, the model reads {limit}: "
-                "lower --max-length or --max-new-tokens"
+                f"{what} has {length} tokens, the model reads {limit}: lower --max-length"
             )
+    warnings = []
+    for what, length in with_answers.items():
+        if limit is not None and length > limit:
+            problem = f"{what} may take {length} tokens with its answer, the model reads {limit}"
+            if not rotary:
+                raise UserError(f"{problem}: lower --max-length or --max-new-tokens")
+            warnings.append(f"{problem}: what follows is worth little")
     rows = embedding_rows(model)
-    if len(tokenizer) <= rows:
-        return
+    if max(tokenizer.get_vocab().values()) < rows:
+        return warnings
     for text in texts:
         if max(text) >= rows:
             raise UserError(
@@ -254,6 +262,7 @@ def check_fit(
                 f" ({max(text)}), the model embeds {rows} tokens: give the tokenizer that belongs "
                 "to the model"
             )
+    return warnings
 
 
 def embedding_rows(model: PreTrainedModel) -> int:

@@ -344,7 +344,18 @@ def test_general_text_must_be_text(folder: Path, content: bytes):
 
 def test_a_tokenizer_larger_than_the_embedding_is_refused(saved):
     message = refusal(saved(llama(vocab_size=290)))
-    assert "has 299 tokens, the model embeds 290; without embedding: " in message
+    assert "which embeds 290, does not know" in message
+    assert "and 6 more" in message
+
+
+def test_a_token_far_beyond_the_embedding_is_refused_where_the_tokenizer_has_few(folder: Path):
+    value = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = value["model"]["vocab"]
+    for _ in range(2):
+        del vocabulary["".join(value["model"]["merges"].pop())]
+    vocabulary["zzz"] = 2**31
+    edit(folder / "tokenizer.json", model=value["model"])
+    assert "'zzz'" in refusal(folder)
 
 
 def test_a_padded_embedding_is_read(saved):
@@ -355,7 +366,7 @@ def test_a_padding_token_beyond_the_embedding_is_refused(folder: Path):
     tokenizer = load_tokenizer(locate_model(ModelSpec(name=str(folder))))
     tokenizer.add_special_tokens({"pad_token": "[PAD]"})
     tokenizer.save_pretrained(folder)
-    assert "without embedding: '[PAD]'" in refusal(folder)
+    assert "does not know ('[PAD]')" in refusal(folder)
 
 
 def test_a_special_token_beyond_the_embedding_is_refused_where_it_is_used(folder: Path):
@@ -363,16 +374,27 @@ def test_a_special_token_beyond_the_embedding_is_refused_where_it_is_used(folder
     rows = len(backbone.tokenizer)
     backbone.tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
     check_vocabulary(backbone.model, backbone.tokenizer, "toy")
-    check_fit(backbone.model, backbone.tokenizer, {}, [[0, rows - 1]])
+    check_fit(backbone.model, backbone.tokenizer, {}, {}, [[0, rows - 1]])
     with pytest.raises(UserError, match=rf"'<image>' \({rows}\)"):
-        check_fit(backbone.model, backbone.tokenizer, {}, [[1, 2], [rows, 0]])
+        check_fit(backbone.model, backbone.tokenizer, {}, {}, [[1, 2], [rows, 0]])
 
 
 def test_texts_longer_than_the_positions_are_refused(folder: Path):
     backbone = load(folder)
-    check_fit(backbone.model, backbone.tokenizer, {"a text": 256}, [])
-    with pytest.raises(UserError, match=r"a text may take 257 tokens .* the model reads 256"):
-        check_fit(backbone.model, backbone.tokenizer, {"short": 9, "a text": 257}, [])
+    fit = (backbone.model, backbone.tokenizer)
+    assert check_fit(*fit, {"a text": 256}, {"a text": 256}, []) == []
+    with pytest.raises(UserError, match="a text has 257 tokens, the model reads 256"):
+        check_fit(*fit, {"short": 9, "a text": 257}, {}, [])
+
+
+def test_an_answer_beyond_the_positions_is_a_warning_if_the_model_can_make_it(saved):
+    rotary = load(saved(llama(tie_word_embeddings=True)))
+    assert check_fit(rotary.model, rotary.tokenizer, {}, {"a text": 65}, [])[0].startswith(
+        "a text may take 65 tokens with its answer, the model reads 64"
+    )
+    config = transformers.GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=64)
+    with pytest.raises(UserError, match="a text may take 65 tokens with its answer"):
+        check_fit(transformers.GPT2LMHeadModel(config), rotary.tokenizer, {}, {"a text": 65}, [])
 
 
 @pytest.mark.parametrize(
@@ -413,14 +435,20 @@ def test_the_longest_text_a_model_reads(config, limit):
 
 @pytest.mark.parametrize(
     ("positions", "told"),
-    [(16, "the general text may take 24 tokens"), (24, "a text of task 'toy_second' may take")],
+    [
+        (16, "the general text has 23 tokens"),
+        (23, "a text of task 'toy_second' may take 24 tokens with its answer"),
+    ],
 )
 def test_a_run_that_does_not_fit_writes_nothing(
     saved, toy_spec, tmp_path: Path, positions: int, told: str
 ):
-    folder = saved(llama(max_position_embeddings=positions, tie_word_embeddings=True))
+    config = transformers.GPT2Config(
+        n_embd=16, n_layer=1, n_head=2, n_positions=positions, vocab_size=300
+    )
+    folder = saved(transformers.GPT2LMHeadModel(config))
     spec = toy_spec(tasks=["toy_second"])
-    data = spec.data.model_copy(update={"max_length": 24})
+    data = spec.data.model_copy(update={"max_length": 23})
     update = {"model": ModelSpec(name=str(folder)), "data": data}
     request = RunRequest(Workspace(tmp_path / "out"))
     outcomes = list(run_in_process([spec.model_copy(update=update)], request, RunObserver()))
@@ -450,3 +478,14 @@ def test_later_runs_are_tried_after_a_refused_model(
     assert "does not exist" in second.error
     assert third.succeeded
     assert len(list((tmp_path / "out" / "runs").iterdir())) == 1
+
+
+def test_a_task_that_breaks_while_its_test_examples_are_encoded_leaves_a_record(
+    run_toy, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(self):
+        raise ValueError("a plugin's fault")
+
+    monkeypatch.setattr("epi_bench.experiment.Experiment._evaluator", broken)
+    record = run_toy().record
+    assert (record.status, record.error) == ("failed", "ValueError: a plugin's fault")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from transformers import AutoTokenizer
 
-from epi_bench.backbone import tiny_folder
 from epi_bench.chat import ChatEncoder
 from epi_bench.config import TINY_DEFAULTS
+from epi_bench.model_files import tiny_folder
 from epi_bench.suites import suite_tasks
 from epi_bench.task import TASKS
 
