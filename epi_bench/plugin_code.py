@@ -68,23 +68,27 @@ def source_fingerprint(item: object, registered_by: str | None = None) -> str | 
     Raises:
         UserError: If nothing of it lies in a file.
     """
-    names = [name for name in _modules_of(item) if not _is_own_name(name)]
-    if not names and registered_by is None:
+    own, *bases = _modules_of(item)
+    if registered_by is None and _is_own_name(own):
         return None
     units: dict[tuple[Path, ...], _Unit] = {}
-    for name in [*([registered_by] if registered_by else []), *names[:1]]:
-        unit = _unit_of(name, installed_too=True)
+
+    def add(module: str | None, installed_too: bool) -> None:
+        unit = None
+        if module and not _is_own_name(module):
+            unit = _unit_of(module, installed_too)
         if unit is not None:
             units.setdefault(unit.places, unit)
+
+    add(registered_by, installed_too=True)
+    add(own, installed_too=True)
     if not units:
         raise UserError(
-            f"{getattr(item, '__qualname__', item)!r} of module {(names or ['?'])[0]!r} lies in no "
-            "file, so a run's identity could not cover its code: write it into a Python file"
+            f"{getattr(item, '__qualname__', item)!r} of module {own!r} lies in no file, so no "
+            "run's identity could cover its code: write it into a Python file"
         )
-    for name in names[1:]:
-        unit = _unit_of(name, installed_too=False)
-        if unit is not None:
-            units.setdefault(unit.places, unit)
+    for module in bases:
+        add(module, installed_too=False)
     return _digest(_with_imports(list(units.values())))
 
 

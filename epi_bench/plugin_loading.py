@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from epi_bench.errors import UserError, foreign_code
 from epi_bench.plugin_code import is_local, source_fingerprint
+from epi_bench.plugin_effects import changed_members, package_state
 
 if TYPE_CHECKING:
     from epi_bench.registry import Registry
@@ -109,12 +110,18 @@ def plugin_load(module: str, place: str, path: Path | None = None) -> Iterator[P
         UserError: For anything that goes wrong inside but Ctrl-C, in one line.
     """
     known = [(registry, registry.content()) for registry in REGISTRIES]
-    modules = set(sys.modules)
+    modules, package = set(sys.modules), package_state()
     load = PluginLoad(module)
     LOADS.append(load)
     try:
         with foreign_code(f"{place} fails to import", path), _working_folder_kept():
             yield load
+            changed = changed_members(package, set(sys.modules) - modules)
+            if changed:
+                raise UserError(
+                    f"{place} changes {changed[0]}, so that runs without it would not be the same: "
+                    "a plugin may only add; derive a class of its own"
+                )
         for registry, name in load.plugins:
             registry.note_code(name, source_fingerprint(registry.get(name), module))
     except BaseException:

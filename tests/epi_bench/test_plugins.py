@@ -170,6 +170,36 @@ def test_built_in_is_what_the_built_in_module_holds(load, monkeypatch):
     assert STRATEGIES.get("full_sft").name == "full_sft"
 
 
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ("import epi_bench.stream as m\nm.mix_examples = lambda *a: []", "stream.mix_examples"),
+        ("import epi_bench.strategies.l2_sp as m\nm.L2SP.penalty = lambda s, m: None", "penalty"),
+        ("Strategy.check_run = lambda *a: ()", "strategy.Strategy.check_run"),
+        ("Strategy.learning_rate_factor = 2.0", "Strategy.learning_rate_factor"),
+        ("Strategy.begin_experience.__code__ = (lambda self, experience: 1).__code__", "begin"),
+    ],
+)
+def test_a_plugin_that_changes_the_package_is_refused(change, place, load):
+    import epi_bench.strategies.l2_sp as l2_sp
+    import epi_bench.stream as stream
+    from epi_bench.strategy import Strategy
+
+    holders = [stream, Strategy, l2_sp.L2SP]
+    before = [dict(vars(holder)) for holder in holders]
+    code = Strategy.begin_experience.__code__
+    try:
+        with pytest.raises(UserError, match=f"changes epi_bench.*{place}.*a plugin may only add"):
+            load(f"{STRATEGY}\n{change}\n")
+    finally:
+        Strategy.begin_experience.__code__ = code
+        for holder, members in zip(holders, before, strict=True):
+            for name, value in members.items():
+                if vars(holder).get(name) is not value:
+                    setattr(holder, name, value)
+    load(STRATEGY)
+
+
 class TestCode:
     """What is hashed."""
 
