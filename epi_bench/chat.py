@@ -20,26 +20,23 @@ Four cases differ from ``apply_chat_template``, so that a model is trained on wh
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from epi_bench.chat_template import DEFAULT_CHAT_TEMPLATE, AssistantTurn, ChatTemplate
+from epi_bench.chat_template import DEFAULT_CHAT_TEMPLATE, ChatTemplate
 from epi_bench.choice import begins_another, share_context
 from epi_bench.errors import UserError
-from epi_bench.rendering import Rendered, Renderer
-from epi_bench.sequence_start import sequence_start
 from epi_bench.task import Message
+from epi_bench.turn_encoding import TokenRange, TurnEncoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 __all__ = ["DEFAULT_CHAT_TEMPLATE", "ChatEncoder", "EncodedExample", "EncodingReport"]
 
-_BATCH = 1000  # conversations tokenised at once; bounds the memory of their character offsets
-
-_Range = tuple[int, int]
+_PROGRESS_EVERY = 1000  # conversations
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +119,13 @@ class ChatEncoder:
         self.template = self._chat_template.text
         self.template_arguments = self._chat_template.arguments
         self.uses_default_template = self._chat_template.is_default
-        self._renderer = Renderer(tokenizer, self._chat_template)
-        self._blank_tokens: dict[str, list[int]] = {}
-        self.prefix = sequence_start(tokenizer)
-        self._can_split = _is_free_of_prefixes(tokenizer)
+        self._turns = TurnEncoder(tokenizer, self._chat_template)
+        self.prefix = self._turns.prefix
+        self._marks = frozenset(
+            token
+            for token, added in tokenizer.added_tokens_decoder.items()
+            if added.content.strip()
+        )
 
     def render(self, messages: Sequence[Message], generation_prompt: bool = False) -> str:
         """The conversation as the model reads it, as text.
@@ -133,15 +133,11 @@ class ChatEncoder:
         Raises:
             UserError: If the template refuses the conversation's roles.
         """
-        if generation_prompt:
-            return self._renderer.prompt(messages).text
-        return self._renderer.conversations([messages])[0].text
+        return self._turns.renderer.text(messages, generation_prompt)
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of ``messages`` followed by the template's generation prompt."""
-        rendered = self._renderer.prompt(messages)
-        ids = self._renderer.part_tokenizer(rendered)(rendered.for_tokens)
-        return [*self._missing_prefix(ids, rendered), *ids]
+        return self._turns.prompt_ids(messages)
 
     def encode(self, messages: Sequence[Message]) -> EncodedExample:
         """Token ids and loss mask of one conversation, cut to ``max_length``."""
@@ -165,7 +161,7 @@ class ChatEncoder:
         kept: list[EncodedExample] = []
         truncated = unsupervised = 0
         for done, whole in enumerate(self._encode_for_training(conversations), start=1):
-            if on_progress and (done % _BATCH == 0 or done == len(conversations)):
+            if on_progress and (done % _PROGRESS_EVERY == 0 or done == len(conversations)):
                 on_progress(done)
             example = self._cut_end(whole)
             if not any(example.supervised):
@@ -183,7 +179,7 @@ class ChatEncoder:
         the answer; an answer that is too long by itself keeps one token of the prompt before it,
         and the result is longer than ``max_length``.
         """
-        ids, ranges = next(self._encode([messages], last_only=True))
+        ids, ranges = next(self._turns.encode([messages], last_only=True))
         start, end = ranges[-1]
         context, cut = self._cut_context(ids[:start], len(ids) - start)
         supervised = len(context), len(context) + end - start
@@ -194,7 +190,7 @@ class ChatEncoder:
 
         Cut to ``max_length`` like :meth:`encode_for_scoring`, whatever the answer's length.
         """
-        ids, ranges = next(self._encode([messages], last_only=True))
+        ids, ranges = next(self._turns.encode([messages], last_only=True))
         context, cut = self._cut_context(ids[: ranges[-1][0]], 0)
         return _example(context, [], cut)
 
@@ -213,20 +209,33 @@ class ChatEncoder:
         answers: list[list[Message]] = [
             [*messages, {"role": "assistant", "content": option}] for option in options
         ]
-        rows = list(self._encode(answers, last_only=True, words_only=True))
+        rows = list(self._turns.encode(answers, last_only=True, words_only=True))
         for option, (_, ranges) in zip(options, rows, strict=True):
             start, end = ranges[-1]
             if start == end:
                 raise UserError(f"the option {option!r} is empty: it cannot be scored")
         context, continuations = share_context(_up_to_end(rows))
         if begins_another(continuations):
-            with_ends = self._encode(answers, last_only=True)
+            with_ends = self._turns.encode(answers, last_only=True)
             context, continuations = share_context(_up_to_end(with_ends))
         context, cut = self._cut_context(context, max(map(len, continuations)))
         return [
             _example([*context, *tokens], [(len(context), len(context) + len(tokens))], cut)
             for tokens in continuations
         ]
+
+    @cached_property
+    def end_of_turn_ids(self) -> frozenset[int]:
+        """Tokens of their own with which the template closes an assistant's turn."""
+        closings = [
+            self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            for text in self._chat_template.closings()
+        ]
+        return frozenset(token for ids in closings for token in ids if self.is_mark(token))
+
+    def is_mark(self, token: int) -> bool:
+        """Whether a token is one of the vocabulary's special and added tokens, no mere blank."""
+        return token in self._marks
 
     def assistant_spans(self, messages: Sequence[Message], text: str) -> list[tuple[int, int]]:
         """Character ranges of ``text`` that the assistant says, one for each of its turns.
@@ -242,100 +251,8 @@ class ChatEncoder:
     def _encode_for_training(
         self, conversations: Sequence[Sequence[Message]]
     ) -> Iterator[EncodedExample]:
-        for ids, ranges in self._encode(conversations, last_only=self.mask_history):
+        for ids, ranges in self._turns.encode(conversations, last_only=self.mask_history):
             yield _example(ids, ranges)
-
-    def _encode(
-        self,
-        conversations: Sequence[Sequence[Message]],
-        last_only: bool,
-        words_only: bool = False,
-    ) -> Iterator[tuple[list[int], list[_Range]]]:
-        """Token ids of each conversation, and which of them (from, to) the assistant says.
-
-        Args:
-            conversations: What to encode.
-            last_only: Leave out all turns but the last.
-            words_only: Leave out what ends a turn.
-        """
-        for first in range(0, len(conversations), _BATCH):
-            rendered = self._renderer.conversations(conversations[first : first + _BATCH])
-            for one, (ids, offsets) in zip(
-                rendered, self._renderer.tokenize(rendered), strict=True
-            ):
-                turns = one.turns[-1:] if last_only else one.turns
-                ends = [turn.content_end if words_only else turn.end for turn in turns]
-                ids, ranges = self._ranges(one, turns, ends, ids, offsets)
-                if turns and not turns[-1].closed and not words_only:
-                    ids, ranges = self._close(ids, ranges)
-                yield self._open(ids, ranges, one)
-
-    def _ranges(
-        self,
-        rendered: Rendered,
-        turns: Sequence[AssistantTurn],
-        ends: Sequence[int],
-        ids: list[int],
-        offsets: Sequence[tuple[int, int]],
-    ) -> tuple[list[int], list[_Range]]:
-        ranges = []
-        whole = True
-        text = rendered.for_tokens
-        for turn, end in zip(turns, ends, strict=True):
-            start_position, start_clean = _token_after(offsets, turn.start)
-            end_position, end_clean = _token_after(offsets, end)
-            ranges.append((start_position, end_position))
-            prompt_clean = start_clean and self._is_prompt_kept(turn, text, ids[:start_position])
-            whole = whole and prompt_clean and end_clean
-        if whole or not self._can_split:
-            return ids, ranges
-        spans = [(turn.start, end) for turn, end in zip(turns, ends, strict=True)]
-        return _tokenize_in_parts(text, spans, self._renderer.part_tokenizer(rendered))
-
-    def _is_prompt_kept(self, turn: AssistantTurn, text: str, before: Sequence[int]) -> bool:
-        """Whether the tokens before a turn are those of the prompt alone.
-
-        Two or more blanks at the end of a prompt may be tokens of their own or one token,
-        depending on whether a word follows.
-        """
-        if not text[: turn.start][-2:].isspace() or turn.start < 2:
-            return True
-        if not turn.opening:
-            return False
-        if turn.opening not in self._blank_tokens:
-            tokens = self.tokenizer(
-                turn.opening, add_special_tokens=False, return_offsets_mapping=True
-            )
-            position, _ = _token_after(tokens["offset_mapping"], len(turn.opening.rstrip()))
-            self._blank_tokens[turn.opening] = tokens["input_ids"][position:]
-        blanks = self._blank_tokens[turn.opening]
-        return list(before[len(before) - len(blanks) :]) == blanks
-
-    def _missing_prefix(self, ids: list[int], rendered: Rendered) -> tuple[int, ...]:
-        """What the tokenizer puts before a text, unless the template has written it."""
-        prefix = self.prefix
-        if tuple(ids[: len(prefix)]) == prefix:
-            return ()
-        written = all(
-            str(self.tokenizer.convert_ids_to_tokens(token)) in rendered.before for token in prefix
-        )
-        return () if written else prefix
-
-    def _open(
-        self, ids: list[int], ranges: list[_Range], rendered: Rendered
-    ) -> tuple[list[int], list[_Range]]:
-        """Add the tokenizer's beginning-of-sequence token where the template writes none."""
-        missing = self._missing_prefix(ids, rendered)
-        size = len(missing)
-        return [*missing, *ids], [(start + size, end + size) for start, end in ranges]
-
-    def _close(self, ids: list[int], ranges: list[_Range]) -> tuple[list[int], list[_Range]]:
-        """Add the end-of-sequence token to the last turn."""
-        end = self.tokenizer.eos_token_id
-        if end is None or not ranges:
-            return ids, ranges
-        closed = [*ids, int(end)]
-        return closed, [*ranges[:-1], (ranges[-1][0], len(closed))]
 
     def _cut_end(self, example: EncodedExample) -> EncodedExample:
         if len(example) <= self.max_length:
@@ -353,51 +270,13 @@ class ChatEncoder:
         return context[:kept] + context[kept + excess :], excess
 
 
-def _tokenize_in_parts(
-    text: str, spans: Sequence[_Range], tokenize: Callable[[str], list[int]]
-) -> tuple[list[int], list[_Range]]:
-    ids: list[int] = []
-    ranges = []
-    cursor = 0
-    for start, end in spans:
-        ids += tokenize(text[cursor:start])
-        first = len(ids)
-        ids += tokenize(text[start:end])
-        ranges.append((first, len(ids)))
-        cursor = end
-    return ids + tokenize(text[cursor:]), ranges
-
-
-def _up_to_end(rows: Iterable[tuple[list[int], list[_Range]]]) -> list[tuple[list[int], int]]:
+def _up_to_end(rows: Iterable[tuple[list[int], list[TokenRange]]]) -> list[tuple[list[int], int]]:
     """Tokens up to the end of the last range, and where that begins."""
     return [(ids[: ranges[-1][1]], ranges[-1][0]) for ids, ranges in rows]
 
 
-def _example(ids: Sequence[int], ranges: Sequence[_Range], cut: int = 0) -> EncodedExample:
+def _example(ids: Sequence[int], ranges: Sequence[TokenRange], cut: int = 0) -> EncodedExample:
     supervised = [False] * len(ids)
     for start, end in ranges:
         supervised[start:end] = [True] * (end - start)
     return EncodedExample(tuple(ids), tuple(supervised), cut)
-
-
-def _token_after(offsets: Sequence[tuple[int, int]], boundary: int) -> tuple[int, bool]:
-    """Position of the first token with a character at or after ``boundary``, and whether it
-    begins there.
-
-    Some tokenizers leave leading blanks out of a token's offsets, even all of them; so a token
-    counts as beginning earlier if no token before it reaches up to the boundary.
-    """
-    position = bisect_right(offsets, boundary, key=_end_of)
-    reached = offsets[position - 1][1] if position else 0
-    begins = offsets[position][0] if position < len(offsets) else boundary
-    return position, reached == boundary and begins >= boundary
-
-
-def _end_of(offset: tuple[int, int]) -> int:
-    return offset[1]
-
-
-def _is_free_of_prefixes(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a text may be tokenised in parts: some tokenizers put a blank before each part."""
-    ids = tokenizer("a", add_special_tokens=False)["input_ids"]
-    return bool(tokenizer.decode([*ids, *ids]) == "aa")

@@ -162,6 +162,16 @@ class ChatTemplate:
         turns = None if shape is None else _match(shape, prepared, text)
         return self._search(shape, prepared, text) if turns is None else turns
 
+    def closings(self) -> set[str]:
+        """What ends an assistant's turn, where a token of its own does."""
+        found = set()
+        for roles in (("user", "assistant"), ("user", "assistant") * 2):
+            shape = self._shape(roles)
+            for position in range(1, len(roles), 2):
+                if shape and shape.closed[position]:
+                    found.add(shape.gaps[position + 1][: shape.closing[position]])
+        return found
+
     def text_before(self, messages: Sequence[Message]) -> str:
         """What is written before the first of ``messages``; empty if that is not known."""
         shape = self._shape(_roles(self.prepare(messages)))

@@ -21,7 +21,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epi_bench import chat, chat_template, control_tokens, rendering, sequence_start
+from epi_bench import (
+    chat,
+    chat_template,
+    control_tokens,
+    drafts,
+    rendering,
+    sequence_start,
+    turn_encoding,
+)
 from epi_bench.chat import ChatEncoder, EncodedExample, EncodingReport
 from epi_bench.task import Message
 
@@ -38,7 +46,15 @@ ENVIRONMENT_VARIABLE = "EPI_BENCH_CACHE"
 """Names the cache's folder; ``off`` turns the cache off."""
 
 
-_ENCODING_MODULES = (chat, chat_template, control_tokens, rendering, sequence_start)
+_ENCODING_MODULES = (
+    chat,
+    chat_template,
+    control_tokens,
+    drafts,
+    rendering,
+    sequence_start,
+    turn_encoding,
+)
 
 
 def cache_folder() -> Path | None:

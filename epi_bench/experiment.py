@@ -45,6 +45,7 @@ class Measurements:
         diagnostics: Step and what the strategy reported.
         retention: Negative log-likelihood of the general text before and after, and its tokens.
         judged: Name of the base row and of the last one, and the judge's grades of each task there.
+        prompts_cut: Test examples of each task whose prompt was too long.
     """
 
     rows: list[tuple[str, dict[str, TaskScores]]] = field(default_factory=list)
@@ -53,6 +54,7 @@ class Measurements:
     diagnostics: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     retention: tuple[float, float, int] | None = None
     judged: list[tuple[str, dict[str, JudgedScores]]] = field(default_factory=list)
+    prompts_cut: dict[str, int] = field(default_factory=dict)
 
 
 class Experiment:
@@ -146,7 +148,8 @@ class Experiment:
         spec = self.prepared.spec
         accelerator = create_accelerator(spec.training)
         evaluator = self._evaluator()
-        for message in self.prepared.warnings:
+        self.measurements.prompts_cut = evaluator.prompts_cut
+        for message in [*self.prepared.warnings, *evaluator.warnings_of_prompts()]:
             self.observer.warning(message)
         self.observer.run_started(
             self.prepared.run_id,
@@ -176,6 +179,8 @@ class Experiment:
                 f"{loop.cost.skipped_steps} of {loop.steps_done} steps were skipped because their "
                 "gradients were not finite"
             )
+        for message in evaluator.warnings_of_answers(self.measurements.rows[-1][1]):
+            self.observer.warning(message)
         self._judge_last_row()
         after = self._general_loss(backbone, final)
         self.measurements.retention = (before[0], after[0], before[1])

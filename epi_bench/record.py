@@ -85,6 +85,9 @@ class TaskDataRecord(Part):
         test_examples: Test examples.
         truncated: Training examples that were cut to the maximal length.
         unsupervised: Training examples left out because nothing supervised was left of them.
+        prompts_cut: Test examples whose prompt lost its beginning, because it was too long.
+        answers_cut: For each row of the score matrix, the answers that had not ended after the
+            most tokens they may have; empty for a task without generated answers.
         rows_read: For each split, the rows that its file or hub data set holds; empty for a
             generated task.
         skipped_rows: For each split that has any, the rows that made no example, by reason.
@@ -94,6 +97,8 @@ class TaskDataRecord(Part):
     test_examples: int
     truncated: int = 0
     unsupervised: int = 0
+    prompts_cut: int = 0
+    answers_cut: dict[str, int] = Field(default_factory=dict)
     rows_read: dict[str, int] = Field(default_factory=dict)
     skipped_rows: dict[str, dict[str, int]] = Field(default_factory=dict)
 

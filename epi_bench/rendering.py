@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from epi_bench.chat_template import AssistantTurn, ChatTemplate
 from epi_bench.control_tokens import ControlTokens, Disguise
+from epi_bench.drafts import DRAFT_MARKS
 from epi_bench.task import Message
 
 if TYPE_CHECKING:
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 
 TokenRanges = Sequence[tuple[int, int]]
 
-_DRAFT_MARKS = re.compile(r"(\s*<think>)(.*?)(</think>)", re.DOTALL)
+_DRAFTS = [
+    re.compile(rf"(\s*{re.escape(opening)})(.*?)({re.escape(closing)})", re.DOTALL)
+    for opening, closing in DRAFT_MARKS
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +65,13 @@ class Renderer:
         self._template = template
         self.control_tokens = ControlTokens(tokenizer)
 
+    def text(self, messages: Sequence[Message], generation_prompt: bool) -> str:
+        """A conversation as the model reads it."""
+        return self._render_all([messages], generation_prompt, find_turns=False)[0].text
+
     def prompt(self, messages: Sequence[Message]) -> Rendered:
         """Messages followed by the generation prompt."""
-        return self._render_all([messages], generation_prompt=True)[0]
+        return self._render_all([messages], True, find_turns=False)[0]
 
     def conversations(self, conversations: Sequence[Sequence[Message]]) -> list[Rendered]:
         """Whole conversations, with the places where the assistant speaks.
@@ -72,7 +80,7 @@ class Renderer:
             UserError: If the template refuses one, or changes the assistant's words beyond
                 recognition.
         """
-        return self._render_all(conversations, generation_prompt=False)
+        return self._render_all(conversations, False, find_turns=True)
 
     def tokenize(self, rendered: Sequence[Rendered]) -> list[tuple[list[int], TokenRanges]]:
         """Token ids and character ranges of each text."""
@@ -104,55 +112,47 @@ class Renderer:
         )
 
     def _render_all(
-        self, conversations: Sequence[Sequence[Message]], generation_prompt: bool
+        self, conversations: Sequence[Sequence[Message]], generation_prompt: bool, find_turns: bool
     ) -> list[Rendered]:
         prepared = [self._template.prepare(messages) for messages in conversations]
         texts = self._template.render_all(prepared, generation_prompt)
-        return [
-            self._render_with_control_tokens(messages, text, generation_prompt)
-            if any(self.control_tokens.are_in(message["content"]) for message in messages)
-            else self._rendered(messages, text, generation_prompt)
-            for messages, text in zip(prepared, texts, strict=True)
-        ]
+        found = []
+        for messages, text in zip(prepared, texts, strict=True):
+            disguise = None
+            if any(self.control_tokens.are_in(message["content"]) for message in messages):
+                disguise = self.control_tokens.disguise([m["content"] for m in messages])
+                messages, text = self._hide_data(messages, text, generation_prompt, disguise)
+            turns = self._template.assistant_turns(messages, text) if find_turns else []
+            named = (disguise.name_marks(text), disguise) if disguise else None
+            shown = disguise.show(text) if disguise else text
+            found.append(Rendered(shown, turns, self._template.text_before(messages), named))
+        return found
 
-    def _rendered(
-        self,
-        messages: Sequence[Message],
-        text: str,
-        generation_prompt: bool,
-        disguise: Disguise | None = None,
-    ) -> Rendered:
-        turns = [] if generation_prompt else self._template.assistant_turns(messages, text)
-        before = self._template.text_before(messages)
-        if disguise is None:
-            return Rendered(text, turns, before, None)
-        return Rendered(disguise.show(text), turns, before, (disguise.name_marks(text), disguise))
-
-    def _render_with_control_tokens(
-        self, messages: Sequence[Message], text: str, generation_prompt: bool
-    ) -> Rendered:
-        """A conversation whose data holds control tokens.
+    def _hide_data(
+        self, messages: list[Message], text: str, generation_prompt: bool, disguise: Disguise
+    ) -> tuple[list[Message], str]:
+        """The messages with the control tokens in them hidden, and what the template makes of it.
 
         Args:
             messages: The conversation.
             text: As the template writes it if nothing is hidden from it.
             generation_prompt: Whether the generation prompt follows.
+            disguise: For this conversation.
         """
-        disguise = self.control_tokens.disguise([m["content"] for m in messages])
         hidden = [_with_content(m, disguise.hide(m["content"])) for m in messages]
         rendered = self._template.render(hidden, generation_prompt)
         if disguise.show(rendered) != text:  # the template looks for marks in messages
             drafts = [_with_content(m, _hide_after_draft(m, disguise)) for m in messages]
             with_drafts = self._template.render(drafts, generation_prompt)
             if disguise.show(with_drafts) == text:
-                hidden, rendered = drafts, with_drafts
-        return self._rendered(hidden, rendered, generation_prompt, disguise)
+                return drafts, with_drafts
+        return hidden, rendered
 
 
 def _hide_after_draft(message: Message, disguise: Disguise) -> str:
     """The message's data, all hidden but the marks around a draft that it begins with."""
     content = message["content"]
-    found = _DRAFT_MARKS.match(content)
+    found = next((match for draft in _DRAFTS if (match := draft.match(content))), None)
     if message["role"] != "assistant" or found is None:
         return disguise.hide(content)
     opening, draft, closing = found.groups()

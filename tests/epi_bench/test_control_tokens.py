@@ -203,7 +203,7 @@ class TestDataWithoutMarks:
         messages = FAMILY.chat(*contents[: len(contents) // 2 * 2])
         encoder = encoder_of(family, kind)
         plain = encoder.encode(messages), encoder.prompt_ids(messages[:1])
-        control = encoder._renderer.control_tokens
+        control = encoder._turns.renderer.control_tokens
         assert not any(control.are_in(content) for content in contents)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(control, "are_in", lambda text: True)
