@@ -6,34 +6,37 @@ turn begins where the template's generation prompt ends and includes the end-of-
 every turn; where the template closes a turn with more than that token (a line break, say), the
 rest is not supervised, because no generation ever has to produce it.
 
-Two cases differ from ``apply_chat_template``, so that a model is trained on what it can generate:
+Four cases differ from ``apply_chat_template``, so that a model is trained on what it can generate:
 
 - the supervised part is tokenised by itself where the whole text has other tokens at its
   boundaries: where a token would reach across one (``assistant\\n`` and an answer that begins with
   a line break), or where the prompt's last blanks are other tokens when a word follows;
 - where a template ends the last turn without a token of its own, the end-of-sequence token is
-  added, or nothing would teach the model to stop.
+  added, or nothing would teach the model to stop;
+- a control token's text in a message stays text (:mod:`epi_bench.control_tokens`);
+- a beginning-of-sequence token that the tokenizer adds to every text, and the template does not
+  write, is added once.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from epi_bench.chat_template import DEFAULT_CHAT_TEMPLATE, AssistantTurn, ChatTemplate
+from epi_bench.chat_template import DEFAULT_CHAT_TEMPLATE, ChatTemplate
+from epi_bench.choice import begins_another, share_context
 from epi_bench.errors import UserError
 from epi_bench.task import Message
+from epi_bench.turn_encoding import TokenRange, TurnEncoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 __all__ = ["DEFAULT_CHAT_TEMPLATE", "ChatEncoder", "EncodedExample", "EncodingReport"]
 
-_BATCH = 1000  # conversations tokenised at once; bounds the memory of their character offsets
-
-_Range = tuple[int, int]
+_PROGRESS_EVERY = 1000  # conversations
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +46,12 @@ class EncodedExample:
     Attributes:
         input_ids: Token ids of the whole conversation.
         supervised: For each token, whether the model is trained to predict it.
+        cut: Tokens of the prompt that were left out, so that the rest fits (in scoring).
     """
 
     input_ids: tuple[int, ...]
     supervised: tuple[bool, ...]
+    cut: int = 0
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -87,6 +92,8 @@ class ChatEncoder:
         template: Source of the chat template.
         template_arguments: Variables that it is given.
         uses_default_template: Whether the tokenizer brought none.
+        prefix: Token ids that the tokenizer itself puts before a text, such as its
+            beginning-of-sequence token; every sequence begins with them once.
 
     Raises:
         UserError: If the tokenizer is a slow one.
@@ -112,8 +119,13 @@ class ChatEncoder:
         self.template = self._chat_template.text
         self.template_arguments = self._chat_template.arguments
         self.uses_default_template = self._chat_template.is_default
-        self._blank_tokens: dict[str, list[int]] = {}
-        self._can_split = _is_free_of_prefixes(tokenizer)
+        self._turns = TurnEncoder(tokenizer, self._chat_template)
+        self.prefix = self._turns.prefix
+        self._marks = frozenset(
+            token
+            for token, added in tokenizer.added_tokens_decoder.items()
+            if added.content.strip()
+        )
 
     def render(self, messages: Sequence[Message], generation_prompt: bool = False) -> str:
         """The conversation as the model reads it, as text.
@@ -121,11 +133,11 @@ class ChatEncoder:
         Raises:
             UserError: If the template refuses the conversation's roles.
         """
-        return self._chat_template.render(messages, generation_prompt)
+        return self._turns.renderer.text(messages, generation_prompt)
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of ``messages`` followed by the template's generation prompt."""
-        return self._tokenize(self.render(messages, generation_prompt=True))
+        return self._turns.prompt_ids(messages)
 
     def encode(self, messages: Sequence[Message]) -> EncodedExample:
         """Token ids and loss mask of one conversation, cut to ``max_length``."""
@@ -149,7 +161,7 @@ class ChatEncoder:
         kept: list[EncodedExample] = []
         truncated = unsupervised = 0
         for done, whole in enumerate(self._encode_for_training(conversations), start=1):
-            if on_progress and (done % _BATCH == 0 or done == len(conversations)):
+            if on_progress and (done % _PROGRESS_EVERY == 0 or done == len(conversations)):
                 on_progress(done)
             example = self._cut_end(whole)
             if not any(example.supervised[1:]):  # the first token has nothing to be told from
@@ -163,20 +175,33 @@ class ChatEncoder:
         """A conversation of which only the last assistant turn is supervised.
 
         The tokens before it are those of :meth:`prompt_ids`. A conversation longer than
-        ``max_length`` loses the beginning of its prompt, never a part of the answer; an answer
-        that is too long by itself keeps one token of the prompt before it, and the result is
-        longer than ``max_length``.
+        ``max_length`` loses the beginning of its prompt (after :attr:`prefix`), never a part of
+        the answer; an answer that is too long by itself keeps one token of the prompt before it,
+        and the result is longer than ``max_length``.
         """
-        ids, ranges = next(self._encode([messages], last_only=True))
-        return self._cut_prompt(ids, ranges[-1])
+        ids, ranges = next(self._turns.encode([messages], last_only=True))
+        start, end = ranges[-1]
+        context, cut = self._cut_context(ids[:start], len(ids) - start)
+        supervised = len(context), len(context) + end - start
+        return _example([*context, *ids[start:]], [supervised], cut)
+
+    def encode_prompt(self, messages: Sequence[Message]) -> EncodedExample:
+        """What generation starts from: the conversation before the last message.
+
+        Cut to ``max_length`` like :meth:`encode_for_scoring`, whatever the answer's length.
+        """
+        ids, ranges = next(self._turns.encode([messages], last_only=True))
+        context, cut = self._cut_context(ids[: ranges[-1][0]], 0)
+        return _example(context, [], cut)
 
     def encode_options(
         self, messages: Sequence[Message], options: Sequence[str]
     ) -> list[EncodedExample]:
         """Each option as the answer to ``messages``, for scoring by log-likelihood.
 
-        Only the option's own tokens are supervised, no end-of-turn token, and nothing follows
-        them. Cut like :meth:`encode_for_scoring`.
+        All follow the same context, cut like :meth:`encode_for_scoring` for the longest of them.
+        Only the option's own tokens are supervised, and nothing follows them; where one option
+        is the beginning of another, the end of turn belongs to each.
 
         Raises:
             UserError: If an option has no token.
@@ -184,14 +209,33 @@ class ChatEncoder:
         answers: list[list[Message]] = [
             [*messages, {"role": "assistant", "content": option}] for option in options
         ]
-        encoded = []
-        rows = self._encode(answers, last_only=True, words_only=True)
-        for option, (ids, ranges) in zip(options, rows, strict=True):
+        rows = list(self._turns.encode(answers, last_only=True, words_only=True))
+        for option, (_, ranges) in zip(options, rows, strict=True):
             start, end = ranges[-1]
             if start == end:
                 raise UserError(f"the option {option!r} is empty: it cannot be scored")
-            encoded.append(self._cut_prompt(ids[:end], (start, end)))
-        return encoded
+        context, continuations = share_context(_up_to_end(rows))
+        if begins_another(continuations):
+            with_ends = self._turns.encode(answers, last_only=True)
+            context, continuations = share_context(_up_to_end(with_ends))
+        context, cut = self._cut_context(context, max(map(len, continuations)))
+        return [
+            _example([*context, *tokens], [(len(context), len(context) + len(tokens))], cut)
+            for tokens in continuations
+        ]
+
+    @cached_property
+    def end_of_turn_ids(self) -> frozenset[int]:
+        """Tokens of their own with which the template closes an assistant's turn."""
+        closings = [
+            self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            for text in self._chat_template.closings()
+        ]
+        return frozenset(token for ids in closings for token in ids if self.is_mark(token))
+
+    def is_mark(self, token: int) -> bool:
+        """Whether a token is one of the vocabulary's special and added tokens, no mere blank."""
+        return token in self._marks
 
     def assistant_spans(self, messages: Sequence[Message], text: str) -> list[tuple[int, int]]:
         """Character ranges of ``text`` that the assistant says, one for each of its turns.
@@ -207,103 +251,8 @@ class ChatEncoder:
     def _encode_for_training(
         self, conversations: Sequence[Sequence[Message]]
     ) -> Iterator[EncodedExample]:
-        for ids, ranges in self._encode(conversations, last_only=self.mask_history):
+        for ids, ranges in self._turns.encode(conversations, last_only=self.mask_history):
             yield _example(ids, ranges)
-
-    def _encode(
-        self,
-        conversations: Sequence[Sequence[Message]],
-        last_only: bool,
-        words_only: bool = False,
-    ) -> Iterator[tuple[list[int], list[_Range]]]:
-        """Token ids of each conversation, and which of them (from, to) the assistant says.
-
-        Args:
-            conversations: What to encode.
-            last_only: Leave out all turns but the last.
-            words_only: Leave out what ends a turn.
-        """
-        for first in range(0, len(conversations), _BATCH):
-            batch = conversations[first : first + _BATCH]
-            texts = self._chat_template.render_all(batch)
-            tokens = self.tokenizer(
-                texts,
-                add_special_tokens=False,
-                return_offsets_mapping=True,
-                return_attention_mask=False,
-                verbose=False,
-            )
-            for position, (messages, text) in enumerate(zip(batch, texts, strict=True)):
-                turns = self._chat_template.assistant_turns(messages, text)
-                turns = turns[-1:] if last_only else turns
-                ends = [turn.content_end if words_only else turn.end for turn in turns]
-                ids, offsets = tokens["input_ids"][position], tokens["offset_mapping"][position]
-                ids, ranges = self._ranges(text, turns, ends, ids, offsets)
-                if turns and not turns[-1].closed and not words_only:
-                    ids, ranges = self._close(ids, ranges)
-                yield ids, ranges
-
-    def _ranges(
-        self,
-        text: str,
-        turns: Sequence[AssistantTurn],
-        ends: Sequence[int],
-        ids: list[int],
-        offsets: Sequence[tuple[int, int]],
-    ) -> tuple[list[int], list[_Range]]:
-        ranges = []
-        whole = True
-        for turn, end in zip(turns, ends, strict=True):
-            start_position, start_clean = _token_after(offsets, turn.start)
-            end_position, end_clean = _token_after(offsets, end)
-            ranges.append((start_position, end_position))
-            prompt_clean = start_clean and self._is_prompt_kept(turn, text, ids[:start_position])
-            whole = whole and prompt_clean and end_clean
-        if whole or not self._can_split:
-            return ids, ranges
-        spans = [(turn.start, end) for turn, end in zip(turns, ends, strict=True)]
-        return self._tokenize_in_parts(text, spans)
-
-    def _is_prompt_kept(self, turn: AssistantTurn, text: str, before: Sequence[int]) -> bool:
-        """Whether the tokens before a turn are those of the prompt alone.
-
-        Two or more blanks at the end of a prompt may be tokens of their own or one token,
-        depending on whether a word follows.
-        """
-        if not text[: turn.start][-2:].isspace() or turn.start < 2:
-            return True
-        if not turn.opening:
-            return False
-        if turn.opening not in self._blank_tokens:
-            tokens = self.tokenizer(
-                turn.opening, add_special_tokens=False, return_offsets_mapping=True
-            )
-            position, _ = _token_after(tokens["offset_mapping"], len(turn.opening.rstrip()))
-            self._blank_tokens[turn.opening] = tokens["input_ids"][position:]
-        blanks = self._blank_tokens[turn.opening]
-        return list(before[len(before) - len(blanks) :]) == blanks
-
-    def _tokenize_in_parts(
-        self, text: str, spans: Sequence[_Range]
-    ) -> tuple[list[int], list[_Range]]:
-        ids: list[int] = []
-        ranges = []
-        cursor = 0
-        for start, end in spans:
-            ids += self._tokenize(text[cursor:start])
-            first = len(ids)
-            ids += self._tokenize(text[start:end])
-            ranges.append((first, len(ids)))
-            cursor = end
-        return ids + self._tokenize(text[cursor:]), ranges
-
-    def _close(self, ids: list[int], ranges: list[_Range]) -> tuple[list[int], list[_Range]]:
-        """Add the end-of-sequence token to the last turn."""
-        end = self.tokenizer.eos_token_id
-        if end is None or not ranges:
-            return ids, ranges
-        closed = [*ids, int(end)]
-        return closed, [*ranges[:-1], (ranges[-1][0], len(closed))]
 
     def _cut_end(self, example: EncodedExample) -> EncodedExample:
         if len(example) <= self.max_length:
@@ -311,42 +260,23 @@ class ChatEncoder:
         limit = self.max_length
         return EncodedExample(example.input_ids[:limit], example.supervised[:limit])
 
-    def _cut_prompt(self, ids: list[int], answer: _Range) -> EncodedExample:
-        excess = min(len(ids) - self.max_length, answer[0] - 1)
+    def _cut_context(self, context: list[int], answer: int) -> tuple[list[int], int]:
+        """A context with room for an answer of so many tokens, and how many were cut from it."""
+        prefix = self.prefix
+        kept = len(prefix) if tuple(context[: len(prefix)]) == prefix else 0
+        excess = min(len(context) + answer - self.max_length, len(context) - max(kept, 1))
         if excess <= 0:
-            return _example(ids, [answer])
-        return _example(ids[excess:], [(answer[0] - excess, answer[1] - excess)])
-
-    def _tokenize(self, text: str) -> list[int]:
-        ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        return list(ids)
+            return context, 0
+        return context[:kept] + context[kept + excess :], excess
 
 
-def _example(ids: Sequence[int], ranges: Sequence[_Range]) -> EncodedExample:
+def _up_to_end(rows: Iterable[tuple[list[int], list[TokenRange]]]) -> list[tuple[list[int], int]]:
+    """Tokens up to the end of the last range, and where that begins."""
+    return [(ids[: ranges[-1][1]], ranges[-1][0]) for ids, ranges in rows]
+
+
+def _example(ids: Sequence[int], ranges: Sequence[TokenRange], cut: int = 0) -> EncodedExample:
     supervised = [False] * len(ids)
     for start, end in ranges:
         supervised[start:end] = [True] * (end - start)
-    return EncodedExample(tuple(ids), tuple(supervised))
-
-
-def _token_after(offsets: Sequence[tuple[int, int]], boundary: int) -> tuple[int, bool]:
-    """Position of the first token with a character at or after ``boundary``, and whether it
-    begins there.
-
-    Some tokenizers leave leading blanks out of a token's offsets, even all of them; so a token
-    counts as beginning earlier if no token before it reaches up to the boundary.
-    """
-    position = bisect_right(offsets, boundary, key=_end_of)
-    reached = offsets[position - 1][1] if position else 0
-    begins = offsets[position][0] if position < len(offsets) else boundary
-    return position, reached == boundary and begins >= boundary
-
-
-def _end_of(offset: tuple[int, int]) -> int:
-    return offset[1]
-
-
-def _is_free_of_prefixes(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a text may be tokenised in parts: some tokenizers put a blank before each part."""
-    ids = tokenizer("a", add_special_tokens=False)["input_ids"]
-    return bool(tokenizer.decode([*ids, *ids]) == "aa")
+    return EncodedExample(tuple(ids), tuple(supervised), cut)

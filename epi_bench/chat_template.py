@@ -162,6 +162,21 @@ class ChatTemplate:
         turns = None if shape is None else _match(shape, prepared, text)
         return self._search(shape, prepared, text) if turns is None else turns
 
+    def closings(self) -> set[str]:
+        """What ends an assistant's turn, where a token of its own does."""
+        found = set()
+        for roles in (("user", "assistant"), ("user", "assistant") * 2):
+            shape = self._shape(roles)
+            for position in range(1, len(roles), 2):
+                if shape and shape.closed[position]:
+                    found.add(shape.gaps[position + 1][: shape.closing[position]])
+        return found
+
+    def text_before(self, messages: Sequence[Message]) -> str:
+        """What is written before the first of ``messages``; empty if that is not known."""
+        shape = self._shape(_roles(self.prepare(messages)))
+        return shape.gaps[0] if shape else ""
+
     def _apply(self, conversations: list[list[Message]], generation_prompt: bool) -> list[str]:
         if not conversations:
             return []
@@ -406,9 +421,10 @@ def _common_prefix(one: str, other: str) -> str:
 
 
 def _vocabulary_beyond_words(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """Texts that are one token wherever they stand: special and added tokens."""
+    """Texts that are one token wherever they stand: special and added tokens, no mere blanks."""
     added = [str(token) for token in tokenizer.added_tokens_decoder.values()]
-    return tuple(dict.fromkeys(token for token in [*added, *tokenizer.all_special_tokens] if token))
+    found = dict.fromkeys([*added, *tokenizer.all_special_tokens])
+    return tuple(token for token in found if token.strip())
 
 
 def _default_template(tokenizer: PreTrainedTokenizerBase) -> str:

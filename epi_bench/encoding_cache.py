@@ -21,7 +21,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epi_bench import chat, chat_template
+from epi_bench import (
+    chat,
+    chat_template,
+    control_tokens,
+    drafts,
+    rendering,
+    sequence_start,
+    turn_encoding,
+)
 from epi_bench.chat import ChatEncoder, EncodedExample, EncodingReport
 from epi_bench.task import Message
 
@@ -36,6 +44,17 @@ MAX_CACHE_BYTES = 2 * 1024**3
 
 ENVIRONMENT_VARIABLE = "EPI_BENCH_CACHE"
 """Names the cache's folder; ``off`` turns the cache off."""
+
+
+_ENCODING_MODULES = (
+    chat,
+    chat_template,
+    control_tokens,
+    drafts,
+    rendering,
+    sequence_start,
+    turn_encoding,
+)
 
 
 def cache_folder() -> Path | None:
@@ -122,9 +141,10 @@ def encoding_key(encoder: ChatEncoder, conversations: Sequence[Sequence[Message]
     """Hash of all that determines the encoded examples: 64 hexadecimal digits."""
     tokenizer: Any = encoder.tokenizer
     determining = {
-        "code": [_file_hash(module.__file__) for module in (chat, chat_template)],
+        "code": [_file_hash(module.__file__) for module in _ENCODING_MODULES],
         "libraries": [version(name) for name in ("tokenizers", "transformers", "jinja2")],
         "tokenizer_class": type(tokenizer).__name__,
+        "prefix": encoder.prefix,
         "special_tokens": {k: str(v) for k, v in tokenizer.special_tokens_map.items()},
         "template": encoder.template,
         "template_arguments": encoder.template_arguments,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from epi_bench.answers import AnswerReader, ending_texts, ending_tokens
 from epi_bench.chat import ChatEncoder, EncodedExample
 from epi_bench.generation import generate_greedily
 from epi_bench.likelihood import (
@@ -25,7 +26,7 @@ from epi_bench.likelihood import (
 from epi_bench.task import Example, Prediction, Task
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 __all__ = ["Evaluator", "TaskEvaluator", "TaskScores", "text_negative_log_likelihood"]
 
@@ -40,6 +41,7 @@ class TaskScores:
         metric_errors: Standard error of each of these means; ``None`` for a single item.
         predictions: What the model said to each item; empty if it was not kept.
         results: Metrics of each item as the task returned them; empty if they were not kept.
+        answers_cut: How many answers had not ended after the most tokens they may have.
     """
 
     items: tuple[float, ...]
@@ -47,6 +49,7 @@ class TaskScores:
     metric_errors: Mapping[str, float | None] = field(default_factory=dict)
     predictions: tuple[Prediction, ...] = ()
     results: tuple[Mapping[str, float], ...] = ()
+    answers_cut: int = 0
 
     @property
     def mean(self) -> float:
@@ -77,6 +80,11 @@ class TaskEvaluator:
         reference_loss: Whether the log-likelihood of the reference is measured where text is
             generated; it costs a forward pass over prompt and reference.
         max_new_tokens: Longest answer if that is less than the task's own limit.
+
+    Attributes:
+        prompts_cut: How many of the examples lose the beginning of their prompt, because it is
+            longer than ``max_length``.
+        max_length: Longest prompt in tokens.
     """
 
     def __init__(
@@ -95,14 +103,22 @@ class TaskEvaluator:
         self.reference_loss = reference_loss
         limit = task.card.max_new_tokens
         self.max_new_tokens = min(limit, max_new_tokens or limit)
-        self._tokenizer = encoder.tokenizer
-        self._pad = int(self._tokenizer.pad_token_id)
+        self.max_length = encoder.max_length
+        self._encoder = encoder
+        self._pad = int(encoder.tokenizer.pad_token_id)
+        asked: Sequence[EncodedExample]
         if task.card.scoring == "choice":
             self._options = [encoder.encode_options(e.prompt, e.options) for e in examples]
+            asked = [options[0] for options in self._options]
         else:
-            self._references = [encoder.encode_for_scoring(e.messages) for e in examples]
+            asked = self._references = [encoder.encode_for_scoring(e.messages) for e in examples]
         if task.card.scoring == "generate":
-            self._prompts = [_prompt_of(reference) for reference in self._references]
+            asked = self._prompts = [
+                # An answer is generated from the whole prompt, however long its reference is.
+                encoder.encode_prompt(example.messages) if reference.cut else _prompt_of(reference)
+                for example, reference in zip(examples, self._references, strict=True)
+            ]
+        self.prompts_cut = sum(encoded.cut > 0 for encoded in asked)
 
     @property
     def encoded(self) -> Iterator[EncodedExample]:
@@ -136,10 +152,9 @@ class TaskEvaluator:
             if self.reference_loss:
                 forced = self._teacher_force(model)
                 losses = [found.reference_negative_log_likelihood for found in forced]
-            texts = self._generate(model)
             return [
-                Prediction(text, reference_negative_log_likelihood=loss)
-                for text, loss in zip(texts, losses, strict=True)
+                Prediction(text, reference_negative_log_likelihood=loss, is_cut=is_cut)
+                for (text, is_cut), loss in zip(self._generate(model), losses, strict=True)
             ]
         finally:
             model.train(was_training)
@@ -164,6 +179,7 @@ class TaskEvaluator:
             metric_errors={name: standard_error(values) for name, values in columns.items()},
             predictions=tuple(predictions),
             results=tuple(results),
+            answers_cut=sum(prediction.is_cut for prediction in predictions),
         )
 
     def results(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:
@@ -178,17 +194,23 @@ class TaskEvaluator:
         sums = option_log_likelihoods(model, self._options, self._pad, self.batch_size)
         return [Prediction(option_log_likelihoods=total) for total in sums]
 
-    def _generate(self, model: PreTrainedModel) -> list[str]:
+    def _generate(self, model: PreTrainedModel) -> list[tuple[str, bool]]:
+        """Each answer, and whether it had not ended after the most tokens."""
+        reader = AnswerReader(self._encoder.tokenizer, ending_texts(model))
         answers = generate_greedily(
             model,
-            self._prompts,
+            [prompt.input_ids for prompt in self._prompts],
             max_new_tokens=self.max_new_tokens,
-            stop=_end_of_turn_ids(self._references, self._tokenizer),
+            stop=ending_tokens(model, self._encoder, self._references),
             pad_token_id=self._pad,
             batch_size=self.batch_size,
+            reader=reader,
         )
-        decode = self._tokenizer.decode
-        return [str(decode(answer, skip_special_tokens=True)) for answer in answers]
+        found = []
+        for answer in answers:
+            text, is_ended = reader.read(answer)
+            found.append((text, len(answer) >= self.max_new_tokens and not is_ended))
+        return found
 
 
 @dataclass
@@ -204,6 +226,31 @@ class Evaluator:
         scores = {name: evaluator.score(model) for name, evaluator in self.tasks.items()}
         self.seconds += perf_counter() - started
         return scores
+
+    @property
+    def prompts_cut(self) -> dict[str, int]:
+        """Test examples of each task whose prompt lost its beginning."""
+        return {name: evaluator.prompts_cut for name, evaluator in self.tasks.items()}
+
+    def warnings_of_prompts(self) -> list[str]:
+        """A line for each task whose prompts were cut."""
+        return [
+            f"task {name!r}: {evaluator.prompts_cut} of {len(evaluator.examples)} test prompts "
+            f"lose their beginning, because they exceed {evaluator.max_length} tokens: "
+            "raise --max-length"
+            for name, evaluator in self.tasks.items()
+            if evaluator.prompts_cut
+        ]
+
+    def warnings_of_answers(self, scores: Mapping[str, TaskScores]) -> list[str]:
+        """A line for each task with answers that had not ended after the most tokens."""
+        return [
+            f"task {name!r}: {found.answers_cut} of {len(found.items)} answers had not ended "
+            f"after {self.tasks[name].max_new_tokens} tokens (max_new_tokens) and were scored as "
+            "they are"
+            for name, found in scores.items()
+            if found.answers_cut
+        ]
 
 
 def standard_error(values: Sequence[float]) -> float | None:
@@ -221,22 +268,9 @@ def _forced_prediction(scores: TokenScores) -> Prediction:
     return Prediction(correct_tokens=scores.correct, reference_negative_log_likelihood=-float(mean))
 
 
-def _prompt_of(reference: EncodedExample) -> list[int]:
+def _prompt_of(reference: EncodedExample) -> EncodedExample:
     """The tokens before the last supervised run: what generation starts from."""
     end = max(i for i, supervised in enumerate(reference.supervised) if supervised)
     while end > 0 and reference.supervised[end - 1]:
         end -= 1
-    return list(reference.input_ids[:end])
-
-
-def _end_of_turn_ids(
-    references: Sequence[EncodedExample], tokenizer: PreTrainedTokenizerBase
-) -> list[int]:
-    """Tokens that end an answer: the tokenizer's own, and what the template closes turns with."""
-    special = set(tokenizer.all_special_ids)
-    stop = {int(tokenizer.eos_token_id)} if tokenizer.eos_token_id is not None else set()
-    for reference in references:
-        last = max(i for i, supervised in enumerate(reference.supervised) if supervised)
-        if reference.input_ids[last] in special:
-            stop.add(reference.input_ids[last])
-    return sorted(stop)
+    return EncodedExample(reference.input_ids[:end], (False,) * end)

@@ -47,6 +47,7 @@ class Measurements:
         retention: Negative log-likelihood of the general text before and after, and its tokens.
         judged: Name of the base row and of the last one, and the judge's grades of each task there.
         moved_weights: Share of the weights that training has moved, as the model is saved.
+        prompts_cut: Test examples of each task whose prompt was too long.
     """
 
     rows: list[tuple[str, dict[str, TaskScores]]] = field(default_factory=list)
@@ -56,6 +57,7 @@ class Measurements:
     retention: tuple[float, float, int] | None = None
     judged: list[tuple[str, dict[str, JudgedScores]]] = field(default_factory=list)
     moved_weights: float | None = None
+    prompts_cut: dict[str, int] = field(default_factory=dict)
 
 
 class Experiment:
@@ -169,7 +171,9 @@ class Experiment:
         from epi_bench.training import TrainingLoop
 
         spec = self.prepared.spec
-        for message in (*self.prepared.warnings, *backbone.warnings):
+        self.measurements.prompts_cut = evaluator.prompts_cut
+        warnings = (*self.prepared.warnings, *backbone.warnings, *evaluator.warnings_of_prompts())
+        for message in warnings:
             self.observer.warning(message)
         self.observer.run_started(
             self.prepared.run_id,
@@ -199,6 +203,8 @@ class Experiment:
                 f"{loop.cost.skipped_steps} of {loop.steps_done} steps were skipped because their "
                 "gradients were not finite"
             )
+        for message in evaluator.warnings_of_answers(self.measurements.rows[-1][1]):
+            self.observer.warning(message)
         self._judge_last_row()
         with loop.precision.as_saved(final):
             after = self._general_loss(backbone, final)

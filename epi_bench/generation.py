@@ -25,10 +25,13 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import DynamicCache, PreTrainedModel
 
+    from epi_bench.answers import AnswerReader
+
 _WITHOUT_EFFECT = {
     "bos_token_id", "cache_implementation", "do_sample", "eos_token_id", "length_penalty",
     "max_length", "max_new_tokens", "min_p", "output_attentions", "output_hidden_states",
-    "output_logits", "output_scores", "pad_token_id", "return_dict_in_generate", "temperature",
+    "output_logits", "output_scores", "pad_token_id", "return_dict_in_generate", "stop_strings",
+    "temperature",
     "top_k", "top_p", "transformers_version", "typical_p", "use_cache",
 }  # fmt: skip
 """Generation settings that do not change which token greedy decoding takes."""
@@ -46,6 +49,7 @@ def generate_greedily(
     stop: Collection[int],
     pad_token_id: int,
     batch_size: int,
+    reader: AnswerReader | None = None,
 ) -> list[list[int]]:
     """The likeliest continuation of every prompt, token by token, without the token that ends it.
 
@@ -59,6 +63,8 @@ def generate_greedily(
         stop: Token ids that end an answer.
         pad_token_id: Fills up shorter prompts on the left.
         batch_size: Prompts answered at once, longest first.
+        reader: Knows the texts that end an answer, where the model's ``generation_config`` names
+            any (``stop_strings``); the result may hold tokens after such a text.
     """
     plain = empty_cache(model) is not None and _chooses_plainly(model)
     answers: list[list[int]] = [[] for _ in prompts]
@@ -66,16 +72,21 @@ def generate_greedily(
         batch = [prompts[position] for position in positions]
         ids, mask = left_padded(batch, pad_token_id, device_of(model))
         if plain:
-            found = _decode(model, ids, mask, max_new_tokens, frozenset(stop))
+            found = _decode(model, ids, mask, max_new_tokens, frozenset(stop), reader)
         else:
-            found = _generate(model, ids, mask, max_new_tokens, stop, pad_token_id)
+            found = _generate(model, ids, mask, max_new_tokens, stop, pad_token_id, reader)
         for position, answer in zip(positions, found, strict=True):
             answers[position] = answer
     return answers
 
 
 def _decode(
-    model: PreTrainedModel, ids: Tensor, mask: Tensor, max_new_tokens: int, stop: frozenset[int]
+    model: PreTrainedModel,
+    ids: Tensor,
+    mask: Tensor,
+    max_new_tokens: int,
+    stop: frozenset[int],
+    reader: AnswerReader | None,
 ) -> list[list[int]]:
     cache: DynamicCache | None = empty_cache(model)
     keep: dict[str, Any] = {"logits_to_keep": 1} if accepts_logits_to_keep(model) else {}
@@ -96,6 +107,8 @@ def _decode(
         kept = [row for row, token in enumerate(values) if token not in stop]
         for row in kept:
             answers[running[row]].append(values[row])
+        if reader and reader.endings:
+            kept = [row for row in kept if not reader.is_ended(answers[running[row]])]
         if not kept:
             break
         positions = positions[:, -1:] + 1
@@ -116,6 +129,7 @@ def _generate(
     max_new_tokens: int,
     stop: Collection[int],
     pad_token_id: int,
+    reader: AnswerReader | None,
 ) -> list[list[int]]:
     from transformers import GenerationConfig
 
@@ -127,7 +141,9 @@ def _generate(
         use_cache=True,
     )
     generate: Any = model.generate
-    output = generate(input_ids=ids, attention_mask=mask, generation_config=settings)
+    # Asked for where the settings name texts that end an answer, refused elsewhere by some models.
+    reading = {"tokenizer": reader.tokenizer} if reader and reader.endings else {}
+    output = generate(input_ids=ids, attention_mask=mask, generation_config=settings, **reading)
     return [_until(row, stop) for row in output[:, ids.shape[1] :].tolist()]
 
 

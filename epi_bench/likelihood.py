@@ -16,6 +16,7 @@ import torch
 
 from epi_bench.batching import IGNORED_LABEL, collate, length_sorted_batches
 from epi_bench.chat import EncodedExample
+from epi_bench.control_tokens import ControlTokens
 from epi_bench.key_value_cache import (
     accepts_logits_to_keep,
     device_of,
@@ -24,6 +25,7 @@ from epi_bench.key_value_cache import (
     positions_of,
 )
 from epi_bench.losses import summed_loss
+from epi_bench.sequence_start import sequence_start
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -105,15 +107,21 @@ def text_negative_log_likelihood(
     Args:
         model: In any mode; scored in evaluation mode.
         tokenizer: Of the model.
-        text: Cut into windows that do not overlap; the first token of each is context only.
+        text: Data throughout, so it has no control tokens. Cut into windows that do not overlap;
+            each begins with what the tokenizer puts before every text, and the first token of each
+            is context only.
         window: Tokens of one window.
         batch_size: Windows scored at once.
     """
+    prefix = sequence_start(tokenizer)
     ids = text_token_ids(tokenizer, text)
+    step = max(window - len(prefix), 1)
+    parts = [(*prefix, *ids[start : start + step]) for start in range(0, len(ids), step)]
+    context = max(len(prefix), 1)
     windows = [
-        EncodedExample(tuple(part), (False, *[True] * (len(part) - 1)))
-        for part in (ids[start : start + window] for start in range(0, len(ids), window))
-        if len(part) > 1
+        EncodedExample(part, (*[False] * context, *[True] * (len(part) - context)))
+        for part in parts
+        if len(part) > context
     ]
     was_training = model.training
     model.eval()
@@ -127,9 +135,11 @@ def text_negative_log_likelihood(
 
 
 def text_token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of a running text, without those that a tokenizer adds around it."""
-    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    return ids
+    """Token ids of a running text, all of it data, without those a tokenizer adds around it."""
+    ids = ControlTokens(tokenizer).encode_data(text)
+    if ids is None:
+        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return list(ids)
 
 
 @dataclass(slots=True)

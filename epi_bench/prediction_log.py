@@ -63,4 +63,5 @@ def _answer(example: Example, prediction: Prediction) -> dict[str, Any]:
     loss = {"reference_negative_log_likelihood": prediction.reference_negative_log_likelihood}
     if prediction.correct_tokens:
         return {"correct_tokens": [int(c) for c in prediction.correct_tokens], **loss}
-    return {"text": prediction.text, **loss}
+    cut = {"is_cut": True} if prediction.is_cut else {}
+    return {"text": prediction.text, **cut, **loss}

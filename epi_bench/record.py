@@ -88,6 +88,9 @@ class TaskDataRecord(Part):
         test_prompts_trained: Test examples whose prompt is among the training examples, and
         test_examples_trained: those of them whose answer is the same too; ``None`` in records made
             before they were counted.
+        prompts_cut: Test examples whose prompt lost its beginning, because it was too long.
+        answers_cut: For each row of the score matrix, the answers that had not ended after the
+            most tokens they may have; empty for a task without generated answers.
         rows_read: For each split, the rows that its file or hub data set holds; empty for a
             generated task.
         skipped_rows: For each split that has any, the rows that made no example, by reason.
@@ -99,6 +102,8 @@ class TaskDataRecord(Part):
     unsupervised: int = 0
     test_prompts_trained: int | None = None
     test_examples_trained: int | None = None
+    prompts_cut: int = 0
+    answers_cut: dict[str, int] = Field(default_factory=dict)
     rows_read: dict[str, int] = Field(default_factory=dict)
     skipped_rows: dict[str, dict[str, int]] = Field(default_factory=dict)
 

@@ -178,7 +178,9 @@ def _identity(experiment: Experiment, processes: int, device: str) -> dict[str, 
         ),
         "task_order": tuple(prepared.tasks),
         "experiences": tuple(_experience_records(prepared)),
-        "task_data": {name: _task_data(task) for name, task in prepared.tasks.items()},
+        "task_data": {
+            name: _task_data(task, experiment.measurements) for name, task in prepared.tasks.items()
+        },
         "fingerprints": fingerprints,
         "default_chat_template": prepared.encoder.uses_default_template,
         "environment": _environment(experiment, processes, device),
@@ -213,7 +215,7 @@ def _experience_records(prepared: PreparedRun) -> list[ExperienceRecord]:
     return records
 
 
-def _task_data(prepared: PreparedTask) -> TaskDataRecord:
+def _task_data(prepared: PreparedTask, measured: Measurements) -> TaskDataRecord:
     task, counts = prepared.task, prepared.report
     splits: tuple[Split, ...] = ("train", "test")
     reports = (
@@ -226,6 +228,12 @@ def _task_data(prepared: PreparedTask) -> TaskDataRecord:
         unsupervised=counts.unsupervised,
         test_prompts_trained=prepared.overlap.prompts,
         test_examples_trained=prepared.overlap.answers,
+        prompts_cut=measured.prompts_cut.get(task.name, 0),
+        answers_cut={
+            row: scores[task.name].answers_cut
+            for row, scores in measured.rows
+            if task.card.scoring == "generate"
+        },
         rows_read={split: report.rows_read for split, report in reports.items()},
         skipped_rows={
             split: dict(report.skipped) for split, report in reports.items() if report.skipped

@@ -55,7 +55,9 @@ class Prediction:
     """What the model said to one example; which fields are filled depends on the scoring mode.
 
     Attributes:
-        text: The generated answer without the end-of-turn token (``generate``).
+        text: The generated answer without the end-of-turn token and without drafts
+            (``generate``).
+        is_cut: Whether the answer had not ended after the most tokens it may have (``generate``).
         option_log_likelihoods: Summed log-likelihood of each option in nats (``choice``).
         correct_tokens: For each supervised token of the answer, whether it was the arg max given
             the true tokens before it (``teacher_forced``); the end-of-turn token counts.
@@ -66,6 +68,7 @@ class Prediction:
     option_log_likelihoods: tuple[float, ...] = ()
     correct_tokens: tuple[bool, ...] = ()
     reference_negative_log_likelihood: float | None = None
+    is_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)

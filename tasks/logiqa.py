@@ -53,6 +53,7 @@ class LogiQA(DatasetTask):
         metric="acc",
         licence="none stated by the authors",
         chance=25.0,
+        version=2,  # an option that begins another is scored with its end of turn
         source=DataSource(
             hub_id="lucasmccabe/logiqa",
             config=None,

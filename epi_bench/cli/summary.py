@@ -27,6 +27,8 @@ def print_record(outcome: RunOutcome, console: Console) -> None:
         console.print(_judge_table(record.judge))
     if record.secondary_scores:
         console.print(_secondary_table(record))
+    for line in _cut_lines(record):
+        console.print(line, highlight=False, markup=False)
     if record.cost:
         cost = record.cost
         memory = f"{(cost.peak_memory_bytes or 0) / 2**30:.2f} GB peak memory"
@@ -83,6 +85,19 @@ def _matrix_table(matrix: ScoreMatrixRecord) -> Table:
         ]
         table.add_row(escape(name), *cells)
     return table
+
+
+def _cut_lines(record: RunRecord) -> list[str]:
+    """What was scored although it was not whole, a line for each task with any."""
+    lines = []
+    for name, data in record.task_data.items():
+        parts = [f"{data.prompts_cut} prompts"] if data.prompts_cut else []
+        rows = list(data.answers_cut.items())
+        if rows and (rows[0][1] or rows[-1][1]):
+            parts.append(f"{rows[-1][1]} answers at the end ({rows[0][1]} of the base model)")
+        if parts:
+            lines.append(f"Cut, of {data.test_examples} in {name}: {', '.join(parts)}")
+    return lines
 
 
 def _metrics_table(record: RunRecord) -> Table:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from epi_bench.config import read_toml
+from epi_bench.drafts import without_drafts
 from epi_bench.errors import UserError, unknown_name
 from epi_bench.task import Example, Message
 
@@ -106,10 +107,9 @@ class JudgePrompts(BaseModel):
     def score_in(self, verdict: str) -> float | None:
         """The score from 0 to 10 that a verdict gives, or ``None`` if it gives none.
 
-        What stands before a closing ``</think>`` tag is not looked at. The last match of the first
-        pattern that matches counts.
+        Drafts are not looked at. The last match of the first pattern that matches counts.
         """
-        text = verdict.rpartition("</think>")[2][-LONGEST_VERDICT:]
+        text = without_drafts(verdict)[-LONGEST_VERDICT:]
         for pattern in self.score_patterns:
             found = [match["score"] for match in re.finditer(pattern, text)]
             if found:

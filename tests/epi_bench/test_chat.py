@@ -620,3 +620,139 @@ def test_templates_of_published_models(path):
     scored = encoder.encode_for_scoring(messages)
     start = scored.supervised.index(True)
     assert list(scored.input_ids[:start]) == encoder.prompt_ids(messages[:-1])
+
+
+class TestBeginningOfSequence:
+    """A tokenizer that puts ``<s>`` before every text, as those of most base models do."""
+
+    MESSAGES = chat("hello", "the cat", "what", "is")
+
+    def encoder(self, template, max_length=1000, mark="<s>", eos="</s>"):
+        tokenizer = tokenizer_with(template, eos=eos)
+        tokenizer.bos_token = mark
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{mark} $A", special_tokens=[(mark, tokenizer.bos_token_id)]
+        )
+        return ChatEncoder(tokenizer, max_length)
+
+    @pytest.mark.parametrize("family", [*FAMILIES, "plain", "default"])
+    def test_every_sequence_begins_with_it_once(self, family):
+        template = {"plain": PLAIN, "default": None}.get(family) or FAMILIES.get(family, (None,))[0]
+        encoder = self.encoder(template)
+        bare = ChatEncoder(tokenizer_with(template), 1000)
+        start = encoder.tokenizer.bos_token_id
+        sequences = {
+            "training": (encoder.encode(self.MESSAGES), bare.encode(self.MESSAGES)),
+            "scoring": (
+                encoder.encode_for_scoring(self.MESSAGES),
+                bare.encode_for_scoring(self.MESSAGES),
+            ),
+            "option": (
+                encoder.encode_options(self.MESSAGES[:1], ["cat"])[0],
+                bare.encode_options(self.MESSAGES[:1], ["cat"])[0],
+            ),
+        }
+        for name, (found, without) in sequences.items():
+            assert found.input_ids[0] == start and found.input_ids.count(start) == 1, name
+            assert not found.supervised[0]
+            written = without.input_ids[0] == start
+            assert found.input_ids[0 if written else 1 :] == without.input_ids, name
+            assert supervised_texts(encoder, found) == supervised_texts(bare, without)
+        prompt = encoder.prompt_ids(self.MESSAGES[:3])
+        assert prompt == list(sequences["scoring"][0].input_ids[: len(prompt)])
+
+    def test_where_the_end_of_sequence_is_the_same_token_it_is_still_added(self):
+        encoder = self.encoder(None, mark="</s>")
+        assert encoder.encode(chat("a", "b")).input_ids[0] == encoder.tokenizer.bos_token_id
+
+    def test_a_template_that_opens_turns_with_it_has_written_it(self):
+        encoder = self.encoder("\n" + CHATML, mark="<|im_start|>")
+        bare = ChatEncoder(tokenizer_with("\n" + CHATML), 1000)
+        assert encoder.encode(self.MESSAGES) == bare.encode(self.MESSAGES)
+
+    def test_a_tokenizer_that_adds_none_gets_none(self):
+        encoder = ChatEncoder(tokenizer_with(CHATML), 1000)
+        assert encoder.prefix == ()
+        assert encoder.tokenizer.bos_token_id not in encoder.encode(self.MESSAGES).input_ids
+
+    def test_the_same_text_in_a_message_is_none(self):
+        encoder = self.encoder(CHATML)
+        ids = encoder.encode(chat("<s>", "<s> <s>")).input_ids
+        assert ids[0] == encoder.tokenizer.bos_token_id
+        assert ids.count(encoder.tokenizer.bos_token_id) == 1
+
+    @pytest.mark.parametrize("template", [CHATML, LLAMA3])
+    def test_a_cut_prompt_keeps_it(self, template):
+        whole = self.encoder(template).encode_for_scoring(chat("hello " * 30, "the cat"))
+        cut = self.encoder(template, 20).encode_for_scoring(chat("hello " * 30, "the cat"))
+        assert len(cut) == 20
+        assert cut.input_ids == (whole.input_ids[0], *whole.input_ids[-19:])
+        assert cut.supervised_tokens == whole.supervised_tokens
+
+
+class TestComparableOptions:
+    def tokens(self, examples):
+        return [
+            (example.input_ids[: example.supervised.index(True)], example.supervised_tokens)
+            for example in examples
+        ]
+
+    @pytest.mark.parametrize("family", [*FAMILIES, "plain"])
+    @pytest.mark.parametrize("limit", [12, 16, 24, 1000])
+    def test_all_follow_one_context_and_the_longest_fits(self, family, limit):
+        tokenizer = encoder_of(family).tokenizer
+        options = ["two", "the cat", "hello hello hello the cat"]
+        messages = chat("hello " * 20)
+        encoded = ChatEncoder(tokenizer, limit).encode_options(messages, options)
+        whole = ChatEncoder(tokenizer, 1000).encode_options(messages, options)
+        assert len({context for context, _ in self.tokens(encoded)}) == 1
+        assert [e.supervised_tokens for e in encoded] == [e.supervised_tokens for e in whole]
+        assert max(len(e) for e in encoded) == min(limit, max(len(e) for e in whole))
+        assert {e.cut for e in encoded} == {max(0, max(len(e) for e in whole) - limit)}
+
+    def test_a_blank_that_some_options_merge_belongs_to_all(self):
+        tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+        tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+        trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"])
+        tokenizer.train_from_iterator(["USER: hello ASSISTANT: the cat is a b"] * 9, trainer)
+        fast = PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>"
+        )
+        fast.chat_template = PLAIN
+        encoded = ChatEncoder(fast, 1000).encode_options(chat("hello"), ["the cat", "zz"])
+        said = [
+            fast.convert_ids_to_tokens(
+                [i for i, on in zip(e.input_ids, e.supervised, strict=True) if on]
+            )
+            for e in encoded
+        ]
+        assert said[0] == ["▁the", "▁cat"]
+        assert said[1][0] == "▁" and set(said[1][1:]) == {"<unk>"}
+        assert len({context for context, _ in self.tokens(encoded)}) == 1
+
+    @pytest.mark.parametrize("family", [*FAMILIES, "plain"])
+    def test_where_one_begins_another_each_has_its_end_of_turn(self, family):
+        encoder = encoder_of(family)
+        messages = chat("hello")
+        nested = encoder.encode_options(messages, ["the", "the cat", "two"])
+        others = encoder.encode_options(messages, ["the cat", "two"])
+        for option, example in zip(["the", "the cat", "two"], nested, strict=True):
+            scored = encoder.encode_for_scoring(
+                [*messages, {"role": "assistant", "content": option}]
+            )
+            size = 1 + max(n for n, on in enumerate(scored.supervised) if on)
+            assert example.input_ids == scored.input_ids[:size]
+            assert example.supervised == scored.supervised[:size]
+        end = encoder.tokenizer.convert_tokens_to_ids(
+            "</s>" if family == "plain" else FAMILIES[family][1]
+        )
+        assert all(end not in self.said(example) for example in others)
+
+    def said(self, example):
+        return [i for i, on in zip(example.input_ids, example.supervised, strict=True) if on]
+
+    def test_a_word_that_begins_another_word_is_another_token(self):
+        encoder = encoder_of("chatml")
+        encoded = encoder.encode_options(chat("hello"), ["is", "it"])
+        assert not any(self.said(e)[-1] in encoder.tokenizer.all_special_ids for e in encoded)

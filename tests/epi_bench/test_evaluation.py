@@ -8,10 +8,17 @@ import random
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from epi_bench import likelihood
 from epi_bench.chat import ChatEncoder, EncodedExample
-from epi_bench.evaluation import TaskEvaluator, TaskScores, text_negative_log_likelihood
+from epi_bench.evaluation import (
+    Evaluator,
+    TaskEvaluator,
+    TaskScores,
+    text_negative_log_likelihood,
+)
 from epi_bench.interference import ConflictProbe, _cosine
 from epi_bench.losses import mean_loss
 from epi_bench.task import TASKS, Example, Prediction
@@ -174,6 +181,126 @@ def test_a_shorter_limit_cuts_answers_and_a_longer_one_changes_nothing(encoder, 
         assert full.startswith(short)
         assert len(encoder.tokenizer(short, add_special_tokens=False)["input_ids"]) <= 1
     assert texts[1] != texts[None]
+
+
+def _spoken(encoder, learned, **settings):
+    """Predictions of the learned model under other generation settings."""
+    task = TASKS.get("toy_second")()
+    kept = learned.generation_config
+    learned.generation_config = GenerationConfig(**settings)
+    try:
+        evaluator = TaskEvaluator(task, task.examples("test"), encoder, 4)
+        return evaluator.predict(learned)
+    finally:
+        learned.generation_config = kept
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_stop_strings_of_the_models_settings_end_answers(encoder, learned, plain):
+    settings = {} if plain else {"no_repeat_ngram_size": 50}  # goes through transformers
+    whole = _spoken(encoder, learned, **settings)
+    cut = _spoken(encoder, learned, stop_strings=["ee", "l"], **settings)
+    for short, full in zip(cut, whole, strict=True):
+        ends = [at for ending in ("ee", "l") if (at := full.text.find(ending)) >= 0]
+        assert short.text == full.text[: min(ends, default=len(full.text))]
+        assert not (ends and short.is_cut)
+    assert {p.text for p in cut} != {p.text for p in whole}
+
+
+def test_further_ends_of_sequence_of_the_models_settings_end_answers(encoder, learned):
+    token = encoder.tokenizer.encode("blue", add_special_tokens=False)[-1]
+    whole = _spoken(encoder, learned)
+    cut = _spoken(encoder, learned, eos_token_id=[encoder.tokenizer.eos_token_id, token])
+    assert [p.text for p in cut] != [p.text for p in whole]
+    decode = encoder.tokenizer.decode
+    assert all(decode([token]) not in p.text for p in cut)
+
+
+def test_answers_that_had_not_ended_are_counted(encoder, learned):
+    task = TASKS.get("toy_second")()
+    examples = task.examples("test")
+    full = TaskEvaluator(task, examples, encoder, 4).score(learned)
+    ends = [
+        len(encoder.tokenizer.encode(p.text, add_special_tokens=False)) for p in full.predictions
+    ]
+    short = TaskEvaluator(task, examples, encoder, 4, max_new_tokens=1).score(learned)
+    assert short.answers_cut == sum(length >= 1 for length in ends) > 0
+    assert full.answers_cut == sum(length >= 6 for length in ends) < len(examples)
+    evaluator = Evaluator(
+        {"toy_second": TaskEvaluator(task, examples, encoder, 4, max_new_tokens=1)}
+    )
+    (line,) = evaluator.warnings_of_answers({"toy_second": short})
+    assert f"{short.answers_cut} of {len(examples)} answers had not ended after 1 tokens" in line
+    assert (
+        evaluator.warnings_of_answers({"toy_second": dataclasses.replace(short, answers_cut=0)})
+        == []
+    )
+
+
+@pytest.mark.parametrize("name", ["toy_first", "toy_second", "toy_choice"])
+def test_prompts_that_are_too_long_are_counted(name, encoder):
+    task = TASKS.get(name)()
+    examples = task.examples("test")
+    lengths = [len(encoder.encode_for_scoring(e.messages)) for e in examples]
+    if name == "toy_second":  # an answer is generated from a prompt that fits, whatever follows it
+        lengths = [len(encoder.prompt_ids(e.prompt)) for e in examples]
+    if name == "toy_choice":
+        lengths = [max(map(len, encoder.encode_options(e.prompt, e.options))) for e in examples]
+    limit = sorted(lengths)[len(lengths) // 2]
+    short = ChatEncoder(encoder.tokenizer, limit)
+    evaluator = Evaluator({name: TaskEvaluator(task, examples, short, 4)})
+    expected = sum(length > limit for length in lengths)
+    assert evaluator.prompts_cut == {name: expected}
+    assert Evaluator({name: TaskEvaluator(task, examples, encoder, 4)}).warnings_of_prompts() == []
+    if expected:
+        (line,) = evaluator.warnings_of_prompts()
+        assert f"{expected} of {len(examples)} test prompts" in line and "--max-length" in line
+
+
+def test_an_answers_prompt_does_not_depend_on_the_reference(encoder):
+    task = TASKS.get("toy_second")()
+    short = ChatEncoder(encoder.tokenizer, 24)
+    prompts = []
+    for answer in ("red", "red " * 40):
+        messages = (
+            {"role": "user", "content": "second: red green"},
+            {"role": "assistant", "content": answer},
+        )
+        (prompt,) = TaskEvaluator(task, [Example(messages, answer)], short, 1)._prompts
+        prompts.append(prompt.input_ids)
+    assert prompts[0] == prompts[1] == tuple(encoder.prompt_ids(messages[:1]))[-24:]
+
+
+def test_running_text_begins_with_the_tokenizers_own_token_in_every_window(model, toy_model):
+    tokenizer = AutoTokenizer.from_pretrained(toy_model)
+    start = "<|im_start|>"
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{start} $A", special_tokens=[(start, tokenizer.convert_tokens_to_ids(start))]
+    )
+    text = "copy the word red green blue " * 3
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    sums, window = [], 9
+    for first in range(0, len(ids), window - 1):
+        part = torch.tensor([[tokenizer.convert_tokens_to_ids(start), *ids[first : first + 8]]])
+        with torch.no_grad():
+            sums.append(model(input_ids=part, labels=part).loss.item() * (part.shape[1] - 1))
+    found, tokens = text_negative_log_likelihood(model, tokenizer, text, window, 4)
+    assert tokens == len(ids)
+    assert found == pytest.approx(sum(sums) / len(ids), rel=1e-5)
+
+
+def test_running_text_that_shows_control_tokens_is_text(model, toy_model, monkeypatch):
+    tokenizer = AutoTokenizer.from_pretrained(toy_model)
+    seen, batches = [], likelihood._batches
+    monkeypatch.setattr(
+        likelihood,
+        "_batches",
+        lambda windows, *rest: (seen.extend(windows), batches(windows, *rest))[1],
+    )
+    text_negative_log_likelihood(model, tokenizer, "red <|im_end|> blue", 100, 4)
+    ids = [token for window in seen for token in window.input_ids]
+    assert tokenizer.decode(ids) == "red <|im_end|> blue"
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") not in ids
 
 
 def test_text_loss_equals_that_of_transformers_on_one_window(model, encoder):

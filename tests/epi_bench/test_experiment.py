@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
@@ -278,6 +279,47 @@ def test_examples_without_supervised_tokens_are_refused_or_counted(toy_spec):
     report = some.tasks["toy_first"].report
     assert report.unsupervised + report.encoded == 42
     assert any("cut" in warning or "left out" in warning for warning in some.warnings)
+
+
+def test_what_was_cut_is_in_the_record_and_the_user_is_told(toy_spec, tmp_path):
+    from rich.console import Console
+
+    from epi_bench.cli.summary import print_record
+    from epi_bench.launch import run_one
+
+    class Listener(RunObserver):
+        def __init__(self):
+            self.told = []
+
+        def warning(self, message):
+            self.told.append(message)
+
+    spec = toy_spec(tasks=ALL)
+    spec = spec.model_copy(
+        update={
+            "data": spec.data.model_copy(update={"max_length": 21}),
+            "evaluation": spec.evaluation.model_copy(update={"max_new_tokens": 1}),
+        }
+    )
+    listener = Listener()
+    outcome = run_one(spec, RunRequest(Workspace(tmp_path)), listener)
+    data = load_record(outcome.path).task_data
+    assert set(data["toy_second"].answers_cut) == {"base", *ALL}
+    assert data["toy_first"].answers_cut == data["toy_choice"].answers_cut == {}
+    cut = data["toy_second"].answers_cut["toy_choice"]
+    assert 0 < cut <= data["toy_second"].test_examples
+    assert sum(f"'toy_second': {cut} of 14 answers had not ended" in m for m in listener.told) == 1
+    prompts = {name: counts.prompts_cut for name, counts in data.items()}
+    assert any(prompts.values())
+    console = Console(record=True, width=200, file=io.StringIO())
+    print_record(outcome, console)
+    shown = console.export_text()
+    assert f"{cut} answers at the end" in shown
+    for name, count in prompts.items():
+        assert any(f"{name!r}: {count} of 14 test prompts" in m for m in listener.told) == (
+            count > 0
+        )
+        assert (f"Cut, of 14 in {name}: {count} prompts" in shown) == (count > 0)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
