@@ -15,7 +15,6 @@ from typing import Any
 from epi_bench.python_source import (
     EVERY_NAME,
     PythonSource,
-    defined_names,
     parsed,
     read_source,
     without_uses,
@@ -24,7 +23,7 @@ from epi_bench.python_source import (
 LONGEST_ANSWER = 30_000
 """Characters of an answer that are looked at; no program of a task comes near."""
 
-_MOST_PARSED = 8 * LONGEST_ANSWER
+_MOST_PARSED = 5 * LONGEST_ANSWER
 """Characters that are given to the parser in one search for code between prose."""
 
 _PYTHON = re.compile(r"\{?\s*\.?i?py", re.IGNORECASE)
@@ -78,7 +77,10 @@ def find_program(text: str, names: frozenset[str]) -> str | None:
         return text
     blocks = fenced_blocks(text)
     searches: tuple[Callable[[], list[PythonSource]], ...] = (
-        lambda: [source for block in blocks for source in _sources(block)],
+        lambda: [
+            *(code_between_prose(_without_blocks(text)) if blocks else ()),
+            *(source for block in blocks for source in _sources(block)),
+        ],
         lambda: code_between_prose(text),
         lambda: _known(*(token.content for token in _code_tokens(text)), _transcript(text)),
     )
@@ -120,7 +122,7 @@ def complete_function(stub: str, name: str, answer: str) -> str:
         answer: What the model wrote.
     """
     whole = find_program(answer, frozenset({name}))
-    if whole is not None and name in defined_names(whole):
+    if whole is not None:
         return _joined([f"{stub.rstrip()}\n", f"{whole.rstrip()}\n"])
     programs = [f"{stub.rstrip()}\n{_as_body(code)}\n" for code in _bodies(answer)]
     return next((program for program in programs if parsed(program) is not None), programs[0])
@@ -163,7 +165,18 @@ def code_between_prose(text: str) -> list[PythonSource]:
 
 
 def _readable(text: str) -> str:
-    return text[:LONGEST_ANSWER].replace("\r\n", "\n").replace("\r", "\n")
+    text = text[:LONGEST_ANSWER].removeprefix("\ufeff")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _without_blocks(text: str) -> str:
+    """The text with empty lines for its fenced blocks: what they use may stand before them."""
+    lines = text.split("\n")
+    for token in _markdown(inline=False).parse(text):
+        if token.type == "fence":
+            first, end = token.map
+            lines[first:end] = [""] * (end - first)
+    return "\n".join(lines)
 
 
 def _known(*codes: str) -> list[PythonSource]:

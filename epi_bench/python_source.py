@@ -27,7 +27,8 @@ class PythonSource:
         defines: Names that are there after it ran: functions, classes, variables and imports of
             its outermost level, and :data:`EVERY_NAME`.
         reads: Names that it reads and neither defines nor finds among Python's own.
-        hollow: Functions among ``defines`` that do nothing yet: a docstring, ``pass``, ``...``.
+        hollow: Those among ``defines`` that another place may define better: functions that do
+            nothing yet (a docstring, ``pass``, ``...``), and what is imported.
         defines_code: Whether a function or class is among its statements.
     """
 
@@ -52,12 +53,13 @@ def read_source(code: str) -> PythonSource | None:
     defines = {s.get_name() for s in table.get_symbols() if s.is_assigned() or s.is_imported()}
     if any(_imports_everything(statement) for statement in tree.body):
         defines.add(EVERY_NAME)
+    imported = {s.get_name() for s in table.get_symbols() if s.is_imported()}
     functions = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
     return PythonSource(
         code,
         frozenset(defines),
         frozenset(_global_reads(table)) - defines - _BUILTINS,
-        frozenset(f.name for f in functions if all(map(_does_nothing, f.body))),
+        frozenset(f.name for f in functions if all(map(_does_nothing, f.body))) | imported,
         bool(functions) or any(isinstance(node, ast.ClassDef) for node in tree.body),
     )
 

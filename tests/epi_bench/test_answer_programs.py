@@ -94,7 +94,11 @@ ANSWERS = {
     "a later import from the future": blocks(
         PLUS, "from __future__ import annotations\ndef f(x: X) -> X:\n    return plus(x)"
     ),
+    "a test that imports it last": blocks(F, "from solution import f\nassert f(1) == 2"),
+    "an import without a fence": f"import math\n\n{blocks(PLUS, USING)}",
     # Cut off, and other forms.
+    "byte order mark": "\ufeff" + F,
+    "defined in a loop": fenced(f"for _ in 'ab':\n{inset(F, '    ', '    ')}"),
     "cut off in its last statement": f"```python\n{F}\n\nprint(f(1), f(",
     "cut off in a second block": f"{fenced(F)}\n```python\nassert f(1",
     "class": "```python\nclass f(int):\n    def __new__(cls, x):\n        return x + 1\n```",
@@ -211,10 +215,10 @@ def test_no_text_takes_long(text):
     started = time.process_time()
     python_code(text, ["f"])
     assert time.process_time() - started < 3
-    assert 0 <= python_valid(text) <= 1
 
 
 @pytest.mark.parametrize("text", ["x = 1\x00", "\ud800", "f = '\ud800'", "\x00", "\ufeffx = 1"])
 def test_odd_characters_are_no_error(text):
     assert isinstance(longest_program(text), str)
+    assert 0 <= python_valid(text) <= 1
     assert isinstance(complete_function("def f(x):\n", "f", text), str)
