@@ -10,16 +10,11 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from epi_bench.answer_programs import complete_function, python_code
     from epi_bench.bridges import Protection, protect
     from epi_bench.chat import ChatEncoder, EncodedExample
     from epi_bench.classification_task import ClassificationTask
-    from epi_bench.code_task import (
-        CodeTask,
-        complete_function,
-        defined_names,
-        pass_at_k,
-        used_names,
-    )
+    from epi_bench.code_task import CodeTask, pass_at_k
     from epi_bench.config import TrainingSpec
     from epi_bench.dataset_task import DatasetTask, Skipped, ask
     from epi_bench.errors import TrainingFailedError, UserError
@@ -33,6 +28,7 @@ if TYPE_CHECKING:
         reassign,
         unit_mean,
     )
+    from epi_bench.python_source import defined_names, used_names
     from epi_bench.row import Row, is_missing
     from epi_bench.sandbox import CodeRunner, Limits, Program, Verdict
     from epi_bench.strategy import (
@@ -53,19 +49,19 @@ if TYPE_CHECKING:
         TaskCard,
         register_task,
     )
-    from epi_bench.text_scores import marked_number, python_code, score_text
+    from epi_bench.text_scores import score_text
+    from epi_bench.written_numbers import marked_number
 
 _HOME = {
+    "complete_function": "answer_programs",
+    "python_code": "answer_programs",
     "Protection": "bridges",
     "protect": "bridges",
     "ChatEncoder": "chat",
     "EncodedExample": "chat",
     "ClassificationTask": "classification_task",
     "CodeTask": "code_task",
-    "complete_function": "code_task",
-    "defined_names": "code_task",
     "pass_at_k": "code_task",
-    "used_names": "code_task",
     "TrainingSpec": "config",
     "DatasetTask": "dataset_task",
     "Skipped": "dataset_task",
@@ -77,6 +73,8 @@ _HOME = {
     "ElasticAnchor": "isolation",
     "Isolation": "isolation",
     "IsolationStrategy": "isolation",
+    "defined_names": "python_source",
+    "used_names": "python_source",
     "CodeRunner": "sandbox",
     "Limits": "sandbox",
     "Program": "sandbox",
@@ -101,9 +99,8 @@ _HOME = {
     "Task": "task",
     "TaskCard": "task",
     "register_task": "task",
-    "marked_number": "text_scores",
-    "python_code": "text_scores",
     "score_text": "text_scores",
+    "marked_number": "written_numbers",
 }
 
 __all__ = sorted(_HOME)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import math
-import textwrap
-import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from epi_bench.dataset_task import DatasetTask
+from epi_bench.python_source import parsed
 from epi_bench.sandbox import PROTECTIONS, CodeRunner, Limits, Program, Verdict
 from epi_bench.task import Example, Prediction
-from epi_bench.text_scores import python_code
 
 
 class CodeTask(DatasetTask):
@@ -79,7 +76,7 @@ class CodeTask(DatasetTask):
         return [
             {
                 "pass_at_1": float(verdict.passed),
-                "parses": float(_parses(self.program(example, answer).source)),
+                "parses": float(parsed(self.program(example, answer).source) is not None),
                 "timed_out": float(verdict.outcome == "timeout"),
             }
             for example, answer, verdict in zip(
@@ -91,90 +88,6 @@ class CodeTask(DatasetTask):
         if self._runner is None:
             self._runner = CodeRunner(self.limits)
         return self._runner
-
-
-def complete_function(stub: str, name: str, answer: str) -> str:
-    """The program that an answer to "complete this function" makes.
-
-    Fenced code is taken out of the prose around it. Where it defines the function, it follows the
-    stub, whose imports and helper functions it may need. Where it does not, it is the function's
-    body; a body that was written without its indentation gets it back.
-
-    Args:
-        stub: Imports, helper functions, and the function's signature and docstring.
-        name: The function's.
-        answer: What the model wrote.
-    """
-    code = python_code(answer).rstrip()
-    if name in defined_names(code):
-        return f"{stub.rstrip()}\n\n\n{code}\n"
-    body = code.strip("\n")
-    if body.startswith("\t"):
-        body = textwrap.dedent(body)
-    if not body.startswith(" "):
-        body = _indented(body)
-    return f"{stub.rstrip()}\n{body}\n"
-
-
-def _indented(body: str) -> str:
-    """A body with four blanks before each line, or before the first line alone.
-
-    Answers that begin with a blank lose it where a tokenizer or chat template strips them, so the
-    first line's indentation may be gone and the others' still there.
-    """
-    first_alone = f"    {body}"
-    tree = _tree(f"def f():\n{first_alone}")
-    if tree is not None and len(tree.body) == 1:
-        return first_alone
-    return textwrap.indent(body, "    ")
-
-
-def defined_names(code: str) -> frozenset[str]:
-    """The functions, classes and variables that Python source defines on its outermost level.
-
-    For source that does not parse: the functions and classes of its lines that begin with ``def``
-    or ``class``.
-    """
-    tree = _tree(code)
-    if tree is None:
-        heads = [line.split() for line in code.splitlines() if line.startswith(("def ", "class "))]
-        return frozenset(words[1].split("(")[0].rstrip(":") for words in heads if len(words) > 1)
-    names: set[str] = set()
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names.add(node.name)
-        else:
-            names.update(n.id for n in _stored_names(node))
-    return frozenset(names)
-
-
-def used_names(code: str) -> frozenset[str]:
-    """The names that Python source reads, at any depth; none for source that does not parse."""
-    tree = _tree(code)
-    if tree is None:
-        return frozenset()
-    return frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
-
-
-def _stored_names(node: ast.AST) -> list[ast.Name]:
-    return [
-        inner
-        for inner in ast.walk(node)
-        if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store)
-    ]
-
-
-def _parses(code: str) -> bool:
-    return _tree(code) is not None
-
-
-def _tree(code: str) -> ast.Module | None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the code, which is not ours
-            return ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
 
 
 def pass_at_k(samples: int, passed: int, k: int) -> float:

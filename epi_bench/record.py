@@ -338,6 +338,8 @@ class RunRecord(Part):
         secondary_scores: For each task every metric of the last row, in the task's own units.
         secondary_standard_errors: Of ``secondary_scores``, over the test items; records made before
             they were kept have none.
+        secondary_units: For each task the units of those that are no shares from 0 to 1. Not named
+            are the loss of the reference (nats a token) and the judge's grade (0 to 10).
         item_scores: For each task the primary metric of each test item in the last row, 0..100,
             packed by :func:`pack_items`.
         reference_scores: For each task the score of full fine-tuning on it alone, if measured.
@@ -365,6 +367,7 @@ class RunRecord(Part):
     score_matrix: ScoreMatrixRecord | None = None
     secondary_scores: dict[str, dict[str, Number]] = Field(default_factory=dict)
     secondary_standard_errors: dict[str, dict[str, Number]] = Field(default_factory=dict)
+    secondary_units: dict[str, dict[str, str]] = Field(default_factory=dict)
     item_scores: dict[str, str] = Field(default_factory=dict)
     reference_scores: dict[str, Number] | None = None
     metrics: dict[str, int | Number] = Field(default_factory=dict)

@@ -81,6 +81,11 @@ def build_record(
         secondary_standard_errors={
             name: dict(scores.metric_errors) for name, scores in last.items()
         },
+        secondary_units={
+            name: dict(task.task.card.units)
+            for name, task in prepared.tasks.items()
+            if task.task.card.units
+        },
         item_scores={
             name: pack_items({str(item): score for item, score in enumerate(scores.items)})
             for name, scores in last.items()

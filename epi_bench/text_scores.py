@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
-import ast
-import re
-import warnings
+import unicodedata
 from collections.abc import Callable, Iterable
-from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any
 
+from epi_bench.answer_programs import python_code
 from epi_bench.errors import unknown_name
+from epi_bench.python_source import read_source
+from epi_bench.written_numbers import (
+    answers_number,
+    harness_flexible_number,
+    harness_reference_number,
+    marked_number,
+)
 
 TextScorer = Callable[[str, str], float]
 """Called with the model's text and the reference; returns a score from 0 to 1."""
 
-_NUMBER = re.compile(r"[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
-_MARKED_NUMBER = re.compile(r"#### (-?[0-9.,]+)")
-_ANY_NUMBER = re.compile(r"-?[$0-9.,]{2,}|-?[0-9]+")
-_CODE_BLOCK = re.compile(r"```[ \t]*([\w+#.-]*)[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
+_SCRIPTS_WITHOUT_BLANKS = (
+    r"\p{Han}\p{Hiragana}\p{Katakana}ー\p{Bopomofo}\p{Yi}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+    r"\p{Tai_Le}\p{New_Tai_Lue}\p{Tai_Tham}\p{Tai_Viet}"
+)
 
 
 def exact_match(text: str, reference: str) -> float:
-    """1 if both texts are equal up to surrounding blanks."""
-    return float(text.strip() == reference.strip())
+    """1 if both texts are equal up to surrounding blanks and ways to store the same letters.
+
+    A letter and its accent may be one character or two (Unicode's canonical equivalence, NFC).
+    """
+    return float(_canonical(text).strip() == _canonical(reference).strip())
 
 
 def number_match(text: str, reference: str) -> float:
-    """1 if the last number of the text equals the last number of the reference.
+    """1 if the number that the text answers with equals the reference's last number, by value.
 
-    Numbers are compared by value: thousands commas, currency signs and trailing zeros do not
-    matter.
+    :func:`epi_bench.written_numbers.answers_number` tells which number that is, and what
+    :func:`~epi_bench.written_numbers.written_numbers` reads as one.
     """
-    wanted = _last_number(reference)
-    return float(wanted is not None and _last_number(text) == wanted)
+    return float(answers_number(text, reference))
 
 
 def number_strict(text: str, reference: str) -> float:
@@ -43,41 +50,21 @@ def number_strict(text: str, reference: str) -> float:
     thousands commas, dollar signs and one trailing dot are removed, then the strings must be equal
     (so ``18.00`` is not ``18``).
     """
-    number = marked_number(text)
-    return float(number is not None and number == _wanted_number(reference))
+    return float(marked_number(text) == harness_reference_number(reference))
 
 
 def number_flexible(text: str, reference: str) -> float:
     """1 if the last number of the text equals the reference's; compared as in number_strict."""
-    numbers = _ANY_NUMBER.findall(text)
-    return float(bool(numbers) and plain_number(numbers[-1]) == _wanted_number(reference))
-
-
-def marked_number(text: str) -> str | None:
-    """The first number after ``####``, as :func:`plain_number` writes it; ``None`` without one."""
-    number = _MARKED_NUMBER.search(text)
-    return plain_number(number.group(1)) if number else None
-
-
-def plain_number(number: str) -> str:
-    """A number as it is compared: without commas, dollar signs and one trailing dot."""
-    return re.sub(r"\.$", "", re.sub(r"[,$]", "", number.strip()))
-
-
-def _wanted_number(reference: str) -> str:
-    """The reference's number: after its mark if it has one, else its last, else all of it."""
-    marked = marked_number(reference)
-    if marked is not None:
-        return marked
-    numbers = _ANY_NUMBER.findall(reference)
-    return plain_number(numbers[-1] if numbers else reference)
+    return float(harness_flexible_number(text) == harness_reference_number(reference))
 
 
 def rouge_l(text: str, reference: str) -> float:
     """ROUGE-L F-measure (Lin 2004) of ``rouge-score``, without stemming.
 
-    Its tokenizer keeps ASCII letters and digits only, in lower case: punctuation does not count,
-    and a text in another script scores 0.
+    Tokens are runs of letters and digits, in lower case: for ASCII text those of ``rouge-score``,
+    which leaves all other letters out. In scripts that put no blanks between words (Chinese,
+    Japanese, Thai, Lao, Khmer, Burmese) each character with its marks is a token. Punctuation and
+    symbols do not count.
     """
     return float(_rouge_scorer().score(reference, text)["rougeL"].fmeasure)
 
@@ -86,32 +73,19 @@ def chrf(text: str, reference: str) -> float:
     """Sentence-level chrF2 (Popović 2015) of ``sacrebleu``, divided by 100.
 
     F-score over character n-grams of orders 1 to 6, blanks left out; works for every script and
-    for code.
+    for code. Canonically equivalent texts (NFC) are equal.
     """
-    return float(_chrf_metric().sentence_score(text, [reference]).score) / 100
+    score = _chrf_metric().sentence_score(_canonical(text), [_canonical(reference)]).score
+    return float(score) / 100
 
 
 def python_valid(text: str, _reference: str = "") -> float:
     """1 if the text is Python that parses; nothing is run and the reference is not looked at.
 
-    The first fenced block marked as Python is taken, else the first fenced block, else the whole
-    text. Code without any statement does not count.
+    Where there is prose around the code, :func:`epi_bench.python_code` tells what is looked at.
+    Code without any statement does not count.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the code, not about the text being code
-            return float(bool(ast.parse(python_code(text)).body))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return 0.0
-
-
-def python_code(text: str) -> str:
-    """The code in a text: its first Python block, else its first block, else the whole text."""
-    blocks = _CODE_BLOCK.findall(text)
-    if not blocks:
-        return text
-    marked = [code for language, code in blocks if language.lower() in ("python", "py", "python3")]
-    return marked[0] if marked else blocks[0][1]
+    return float(read_source(python_code(text)) is not None)
 
 
 TEXT_SCORERS: dict[str, TextScorer] = {
@@ -151,21 +125,33 @@ def text_scorer(name: str) -> TextScorer:
     return TEXT_SCORERS[name]
 
 
-def _last_number(text: str) -> Decimal | None:
-    matches = _NUMBER.findall(text)
-    if not matches:
-        return None
-    try:
-        return Decimal(matches[-1].replace(",", ""))
-    except InvalidOperation:  # digits that Decimal does not read; no number then
-        return None
+def _canonical(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+class _WordTokenizer:
+    """Words of any script, as ``rouge-score`` expects a tokenizer."""
+
+    def __init__(self) -> None:
+        # The module re knows neither scripts nor that vowel signs belong to words.
+        import regex
+
+        self._token = regex.compile(
+            rf"(?=[{_SCRIPTS_WITHOUT_BLANKS}])[\p{{L}}\p{{N}}]\p{{M}}*"
+            rf"|(?:(?![{_SCRIPTS_WITHOUT_BLANKS}])[\p{{L}}\p{{Nd}}]\p{{M}}*)+"
+        )
+
+    def tokenize(self, text: str) -> list[str]:
+        """The tokens in lower case."""
+        tokens: list[str] = self._token.findall(_canonical(_canonical(text).lower()))
+        return tokens
 
 
 @lru_cache(maxsize=1)
 def _rouge_scorer() -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(["rougeL"], use_stemmer=False)
+    return RougeScorer(["rougeL"], use_stemmer=False, tokenizer=_WordTokenizer())
 
 
 @lru_cache(maxsize=1)

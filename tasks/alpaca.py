@@ -21,6 +21,7 @@ class Alpaca(InstructionTask):
         metric="rouge_l",
         licence="CC BY-NC 4.0",
         max_new_tokens=320,
+        version=2,
         source=DataSource(
             hub_id="tatsu-lab/alpaca",
             config=None,

@@ -31,6 +31,7 @@ class CodeAlpaca(InstructionTask):
         metric="rouge_l",
         licence="CC BY-NC 4.0",
         max_new_tokens=320,
+        version=2,
         source=DataSource(
             hub_id="sahil2801/CodeAlpaca-20k",
             config=None,

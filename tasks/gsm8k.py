@@ -29,9 +29,10 @@ class GSM8K(DatasetTask):
     The whole solution is learned. Scored as task ``gsm8k`` (version 3) of
     lm-evaluation-harness scores it: ``strict_match`` takes the first number after ``####``,
     ``flexible_match`` the last number of the answer; thousands commas, dollar signs and one
-    trailing dot are removed, then the strings must be equal (so ``18.00`` is not ``18``). Unlike
-    there, the question is asked through the chat template and without few-shot examples, and an
-    answer ends where the model ends it.
+    trailing dot are removed, then the strings must be equal (so ``18.00`` is not ``18``).
+    ``number_match`` compares the answer's number by value. Unlike in the harness, the question is
+    asked through the chat template and without few-shot examples, and an answer ends where the
+    model ends it.
 
     Args:
         data_dir: Folder with ``gsm8k/train.jsonl`` and ``gsm8k/test.jsonl``; ``None`` for the hub.
@@ -46,6 +47,7 @@ class GSM8K(DatasetTask):
         metric="strict_match",
         licence="MIT",
         max_new_tokens=320,
+        version=2,
         source=DataSource(
             hub_id="openai/gsm8k",
             config="main",
@@ -76,11 +78,12 @@ class GSM8K(DatasetTask):
         return Example(ask(question, answer), reference=number, meta={"row": row.index})
 
     def score(self, example: Example, prediction: Prediction) -> dict[str, float]:
-        """``strict_match`` and ``flexible_match``, 0 or 1."""
+        """``strict_match``, ``flexible_match`` and ``number_match``, 0 or 1."""
         scores = score_text(
-            prediction.text, example.reference, ("number_strict", "number_flexible")
+            prediction.text, example.reference, ("number_strict", "number_flexible", "number_match")
         )
         return {
             "strict_match": scores["number_strict"],
             "flexible_match": scores["number_flexible"],
+            "number_match": scores["number_match"],
         }

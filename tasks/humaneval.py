@@ -56,6 +56,7 @@ class HumanEval(CodeTask):
             files={"train": _FILES, "test": _FILES},
         ),
         needs_code_execution=True,
+        version=2,
     )
 
     def example_from_row(self, row: Row) -> Example | Skipped:

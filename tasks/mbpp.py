@@ -49,6 +49,7 @@ class MBPP(CodeTask):
             files={"train": _FILES, "test": _FILES},
         ),
         needs_code_execution=True,
+        version=2,
     )
 
     def published_split(self, row: Row) -> str | None:
@@ -99,4 +100,5 @@ class MBPP(CodeTask):
         names = defined_names(example.reference) & used_names(tests)
         lines = example.reference.splitlines()
         imports = [line for line in lines if line.startswith(("import ", "from "))]
-        return Program(python_code(answer), tuple(sorted(names)), tests, "\n".join(imports))
+        code = python_code(answer, names)
+        return Program(code, tuple(sorted(names)), tests, "\n".join(imports))

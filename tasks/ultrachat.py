@@ -38,6 +38,7 @@ class UltraChat(DatasetTask):
         metric="rouge_l",
         licence="MIT",
         max_new_tokens=384,
+        version=2,
         source=DataSource(
             hub_id="HuggingFaceH4/ultrachat_200k",
             config=None,

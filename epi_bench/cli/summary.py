@@ -15,6 +15,10 @@ from epi_bench.workspace import Workspace
 
 UNDEFINED = "–"
 
+_SCALE = "0 to 100"
+_UNITS = {"reference_negative_log_likelihood": "nats a token", "judge": "0 to 10"}
+"""Units of the metrics that are no task's own."""
+
 
 def print_record(outcome: RunOutcome, console: Console) -> None:
     """The score matrix, the metrics, the cost and the record's path."""
@@ -74,7 +78,7 @@ def _outcome_word(outcome: RunOutcome) -> str:
 
 
 def _matrix_table(matrix: ScoreMatrixRecord) -> Table:
-    table = Table(title="Score matrix (0 to 100)", title_justify="left")
+    table = Table(title=f"Score matrix ({_SCALE})", title_justify="left")
     table.add_column("after")
     for column in matrix.columns:
         table.add_column(column.task, justify="right")
@@ -135,18 +139,48 @@ def _judge_table(judge: JudgeRecord) -> Table:
 
 
 def _secondary_table(record: RunRecord) -> Table:
-    """Every metric of every task after the last experience, with its standard error."""
+    """Every metric of every task after the last experience, with its standard error.
+
+    Shares are shown on the scale of the score matrix; what is none, with its unit.
+    """
     table = Table(title="All metrics of the tasks, at the end", title_justify="left")
-    table.add_column("task")
-    table.add_column("metric")
+    for name in ("task", "metric"):
+        table.add_column(name)
     for name in ("mean", "standard error"):
         table.add_column(name, justify="right")
+    table.add_column("scale")
     for task in record.task_order:
         errors = record.secondary_standard_errors.get(task, {})
+        units = {**_UNITS, **record.secondary_units.get(task, {})}
+        primary = _primary_score(record.score_matrix, task)
         for metric, value in record.secondary_scores.get(task, {}).items():
-            cells = (_number(value, 3), _number(errors.get(metric), 3))
-            table.add_row(task, escape(metric), *cells)
+            if metric in primary:
+                numbers, scale = primary[metric], _SCALE
+            elif metric in units:
+                numbers, scale = (value, errors.get(metric)), units[metric]
+            else:
+                numbers, scale = (_hundredfold(value), _hundredfold(errors.get(metric))), _SCALE
+            cells = (_number(number, 1 if scale == _SCALE else 3) for number in numbers)
+            table.add_row(escape(task), escape(metric), *cells, escape(scale))
     return table
+
+
+def _primary_score(
+    matrix: ScoreMatrixRecord | None, task: str
+) -> dict[str, tuple[float | None, float | None]]:
+    """A task's last score and its standard error, under the name of its primary metric."""
+    for position, column in enumerate(matrix.columns if matrix else ()):
+        if matrix and column.task == task:
+            return {column.metric: (matrix.values[-1][position], _last_error(matrix, position))}
+    return {}
+
+
+def _last_error(matrix: ScoreMatrixRecord, position: int) -> float | None:
+    return matrix.standard_errors[-1][position]
+
+
+def _hundredfold(value: float | None) -> float | None:
+    return None if value is None else 100 * value
 
 
 def _number(value: float | None, digits: int = 1) -> str:

@@ -5,9 +5,9 @@ import random
 
 import pytest
 
-from epi_bench import Example, Prediction, UserError
+from epi_bench import Example, Prediction, UserError, marked_number
 from epi_bench.tasks.gsm8k import GSM8K
-from epi_bench.text_scores import marked_number, number_match
+from epi_bench.text_scores import number_match
 
 QUESTION = "Ann has 1,000 beads and sells 48/2 of them. How many are left?"
 ANSWER = "She sells 48/2 = <<48/2=24>>24.\n1,000 - 24 = <<1000-24=976>>976 are left.\n#### 976"
@@ -94,7 +94,13 @@ def test_a_row_without_question_or_answer_is_left_out_and_counted(data_dir):
     ],
 )
 def test_scores_agree_with_the_evaluation_harness(text, reference, strict, flexible):
-    assert score(text, reference) == {"strict_match": strict, "flexible_match": flexible}
+    scores = score(text, reference)
+    assert (scores["strict_match"], scores["flexible_match"]) == (strict, flexible)
+
+
+def test_the_number_is_also_compared_by_value():
+    assert score("#### $976.00 in 2 parts")["number_match"] == 1
+    assert score("It is 975.")["number_match"] == 0
 
 
 def test_scores_agree_with_the_installed_evaluation_harness():
