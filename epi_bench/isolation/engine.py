@@ -48,6 +48,10 @@ class Isolation:
             with :meth:`attach_optimizer`.
         seed: Of the stochastic rounding of ``ema_bf16``.
 
+    Attributes:
+        parameters: Those that are measured, by name.
+        processes: Over which they are sharded; one if they are not.
+
     Raises:
         UserError: If a value is out of range, nothing is trainable, or the optimizer keeps no
             second moment that could be read.
@@ -76,14 +80,14 @@ class Isolation:
         if not self.parameters:
             raise UserError("the model has no trainable parameters to protect")
         self.size = sum(parameter.numel() for parameter in self.parameters.values())
-        self._processes = processes_of(self.parameters.values())
+        self.processes = processes_of(self.parameters.values())
         self.importance = create_importance(importance, self.parameters, beta, offload, seed)
         self._schedule_free: weakref.ref[torch.optim.Optimizer] | None = None
         if optimizer is not None:
             self.attach_optimizer(optimizer)
         self._weights = ProtectedWeights(self.parameters)
         sizes = {name: parameter.numel() for name, parameter in self.parameters.items()}
-        self._history = MaskHistory(sizes, self._processes)
+        self._history = MaskHistory(sizes, self.processes)
 
     @property
     def target_count(self) -> int:
@@ -169,7 +173,7 @@ class Isolation:
             self.target_count,
             self.normalisation,
             self.largest,
-            self._processes,
+            self.processes,
         )
         self._weights.protect(masks)
         self._hold_further_weights()
@@ -195,7 +199,7 @@ class Isolation:
     def protected_count(self) -> int:
         """How many weights are protected now, over all processes."""
         here = sum(int(mask.count_nonzero()) for mask in self.masks.values())
-        return int(self._processes.sum(torch.tensor(here)))
+        return int(self.processes.sum(torch.tensor(here)))
 
     def statistics(self) -> dict[str, float]:
         """Protected share, whole and by kind of module, and how far the mask moved."""
@@ -228,8 +232,7 @@ class Isolation:
             UserError: If the state was saved from other parameters, in another memory format or
                 with another importance mode; the parameter is named.
         """
-        self._check_shapes(_part(state, "shape."))
-        self._check_orders(_part(state, "order."))
+        self.check_state(state)
         self.importance.load_state_dict(_part(state, "importance."))
         packed = _part(state, "mask.")
         parts = {name: local(parameter) for name, parameter in self.parameters.items()}
@@ -240,6 +243,15 @@ class Isolation:
             }
         )
         self._history.load_state_dict(_part(state, "history."))
+
+    def check_state(self, state: Mapping[str, Tensor]) -> None:
+        """Whether a state is one of these parameters; nothing is changed.
+
+        Raises:
+            UserError: If it was saved from other parameters or in another memory format.
+        """
+        self._check_shapes(_part(state, "shape."))
+        self._check_orders(_part(state, "order."))
 
     def _check_orders(self, saved: Mapping[str, Tensor]) -> None:
         """Masks are saved in the order of memory; states of earlier versions do not tell it."""
