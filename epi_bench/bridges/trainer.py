@@ -78,7 +78,6 @@ class EPICallback(TrainerCallback):
             **isolation,
         }
         self._resume_from = resume_from
-        self._steps_before = self._global_step = 0
         self.protection: Protection | None = None
 
     def on_train_begin(
@@ -102,7 +101,6 @@ class EPICallback(TrainerCallback):
             self._load(earlier, args, state)
         earlier.attach(optimizer)  # holds the present weights: the best may have been loaded back
         self.protection = earlier
-        self._steps_before, self._global_step = earlier.steps, state.global_step
         self._warn_of_warmup(earlier, state.max_steps - state.global_step)
 
     def on_log(
@@ -144,15 +142,8 @@ class EPICallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Let the optimizer go."""
-        if self.protection is None:
-            return
-        self.protection.remove()
-        if self.protection.steps == self._steps_before and state.global_step > self._global_step:
-            warnings.warn(
-                "EPICallback saw no optimizer step: nothing was protected. The Trainer's optimizer "
-                "calls no step hooks, or GradScaler skipped every step",
-                stacklevel=2,
-            )
+        if self.protection is not None:
+            self.protection.remove()
 
     def _warn_of_warmup(self, protection: Protection, steps: int) -> None:
         missing = protection.warmup - protection.steps

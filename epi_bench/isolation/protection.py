@@ -12,7 +12,7 @@ that go past this count (through ``.data``) a few protected weights of each tens
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -55,15 +55,19 @@ def memory_order(tensor: Tensor) -> tuple[int, ...]:
 
     ``flat_view`` of two tensors of equal shape lines up if this is equal too.
     """
-    wide = [dim for dim, size in enumerate(tensor.shape) if size > 1]
-    return tuple(sorted(wide, key=lambda dim: -tensor.stride(dim)))
+    return _order(tensor.shape, tensor.stride())
+
+
+def _order(shape: Sequence[int], stride: Sequence[int]) -> tuple[int, ...]:
+    wide = [dim for dim, size in enumerate(shape) if size > 1]
+    return tuple(sorted(wide, key=lambda dim: -stride[dim]))
 
 
 class _Place(NamedTuple):
     """Where a tensor's elements lie, and as what."""
 
     shape: torch.Size
-    order: tuple[int, ...]
+    stride: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
 
@@ -77,7 +81,11 @@ class _Stamp(NamedTuple):
 
 
 def _place_of(tensor: Tensor) -> _Place:
-    return _Place(tensor.shape, memory_order(tensor), tensor.dtype, tensor.device)
+    return _Place(tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
+
+
+def _layout(place: _Place) -> tuple[torch.Size, tuple[int, ...]]:
+    return place.shape, _order(place.shape, place.stride)
 
 
 def _stamp_of(tensor: Tensor) -> _Stamp:
@@ -195,15 +203,16 @@ class ProtectedWeights:
         """
         for name, saved in self._saved.items():
             part = local(self._parameters[name])
-            if _place_of(part) != self._stamps[name].place:
+            place = _place_of(part)
+            if place != self._stamps[name].place:
                 raise UserError(
-                    f"parameter {name!r} is {_words(_place_of(part))} now and was "
+                    f"parameter {name!r} is {_words(place)} now and was "
                     f"{_words(self._stamps[name].place)} when its protected values were stored: "
                     "cast or move the model before the optimizer's step, not within it, and call "
                     "take_up_changes() afterwards"
                 )
             saved.write_back(flat_view(part))
-            self._stamps[name] = _stamp_of(part)
+            self._stamps[name] = _Stamp(place, part.data_ptr(), part._version)
 
     @torch.no_grad()
     def write_to(self, copies: Mapping[str, Tensor]) -> None:
@@ -247,14 +256,14 @@ class ProtectedWeights:
 
     def _take_up(self, name: str, part: Tensor, stamp: _Stamp) -> int:
         saved, before = self._saved[name], self._stamps[name].place
-        if (stamp.place.shape, stamp.place.order) != (before.shape, before.order):
+        if _layout(stamp.place) != _layout(before):
             raise UserError(
                 f"parameter {name!r} is {_words(stamp.place)} now and was {_words(before)} when "
                 "it was protected: change shape and memory format (such as channels_last) before "
                 "protecting, or protect anew"
             )
         flat = flat_view(part)
-        if stamp.place != before:
+        if stamp.place[2:] != before[2:]:  # another type or device
             mask = saved.mask(flat.numel()).to(flat.device)
             self._protect(name, mask)
             return int(mask.count_nonzero())
@@ -305,6 +314,6 @@ def _bits(values: Tensor) -> Tensor:
 def _words(place: _Place) -> str:
     """A place for an error text."""
     shape = "x".join(str(size) for size in place.shape) or "scalar"
-    row_major = list(place.order) == sorted(place.order)
-    order = "" if row_major else f", dimensions in memory order {list(place.order)}"
+    dims = list(_order(place.shape, place.stride))
+    order = "" if dims == sorted(dims) else f", dimensions in memory order {dims}"
     return f"{shape} {str(place.dtype).removeprefix('torch.')} on {place.device}{order}"
