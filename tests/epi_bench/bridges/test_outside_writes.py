@@ -286,6 +286,18 @@ def test_parameters_that_are_added_or_begin_to_train_later_join():
     assert protection.isolation.masks["0.weight"].any()
 
 
+def test_parameters_that_are_frozen_later_are_held_and_keep_counting():
+    model, optimizer, protection = _protected()
+    masks, before = protection.isolation.masks, _values(model)
+    model[0].requires_grad_(False)
+    _train(model, optimizer, 2)
+    for name, value in _values(model).items():
+        mask = masks[name].view(value.shape)
+        assert torch.equal(value[mask], before[name][mask])
+        assert torch.equal(protection.isolation.masks[name], masks[name])
+        assert torch.equal(value, before[name]) == name.startswith("0.")
+
+
 def test_parameters_of_another_model_are_left_alone():
     model, other = _model(), nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
