@@ -156,7 +156,7 @@ class Protection:
                 )
         self.isolation.attach_optimizer(hooked)
         self._optimizer = weakref.ref(hooked)
-        self._within_step = False
+        self._within_step = self._moved_aside = False
         self.take_up_changes()
         self._handles = [
             hooked.register_step_pre_hook(self._before_step),
@@ -240,7 +240,7 @@ class Protection:
         self.isolation.check_state(state)
         check_weights(self.isolation, state, CHECKSUMS)
         self.isolation.load_state_dict(state)
-        self._within_step = False
+        self._within_step = self._moved_aside = False
         self.steps = int(state[STEPS])
         self.refreshes = int(state[REFRESHES])
 

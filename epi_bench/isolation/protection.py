@@ -182,15 +182,15 @@ class ProtectedWeights:
             return
         part = local(self._parameters[name])
         flat = flat_view(part)
-        positions = mask.nonzero().squeeze(1)
         if count > MANY_FROM * flat.numel():
             bits = BitMask(mask, flat.element_size())
             self._saved[name] = _SavedMany(bits, flat.clone())
         else:
+            positions = mask.nonzero().squeeze(1)
             small = flat.numel() <= torch.iinfo(torch.int32).max
             where = positions.to(torch.int32) if small else positions
             self._saved[name] = _SavedFew(where, flat[positions])
-        probed = positions[:: -(-count // PROBES)].clone()
+        probed = _spread_positions(mask)
         self._probes[name] = _Probe(probed, flat[probed])
         self._stamps[name] = _stamp_of(part)
 
@@ -304,6 +304,15 @@ class ProtectedWeights:
     def bytes(self) -> int:
         """Bytes held."""
         return sum(saved.bytes() for saved in self._saved.values())
+
+
+def _spread_positions(mask: Tensor) -> Tensor:
+    """Up to :data:`PROBES` positions of a mask that is not empty, without listing all of them."""
+    stride = -(-mask.numel() // (PROBES << 10))
+    found = mask[::stride].nonzero().squeeze(1) * stride
+    if not found.numel():
+        found = mask.nonzero().squeeze(1)
+    return found[:: -(-found.numel() // PROBES)].clone()
 
 
 def _bits(values: Tensor) -> Tensor:
