@@ -64,7 +64,9 @@ class EPIPlugin(SupervisedPlugin):
         if earlier is None or not earlier.trains(strategy.optimizer, strategy.model):
             self.protection = Protection(strategy.optimizer, strategy.model, **self._options)
             if earlier is not None:
-                _carry_over(earlier, self.protection)
+                self.protection.go_on_from(earlier)
+        else:
+            earlier.take_up_changes()  # early stopping has loaded the best weights back
         if self._loaded is not None:
             self._current().load_state_dict(self._loaded)
             self._loaded = None
@@ -93,28 +95,3 @@ class EPIPlugin(SupervisedPlugin):
         if self.protection is None:
             raise UserError("EPIPlugin: no experience has begun; call strategy.train(...)")
         return self.protection
-
-
-def _carry_over(earlier: Protection, later: Protection) -> None:
-    """Go on with what was measured before the model changed, for parameters that kept their shape.
-
-    Args:
-        earlier: Of the parameters before.
-        later: Of the parameters now, still fresh.
-    """
-    old, state = earlier.state_dict(), later.state_dict()
-    before, now = earlier.isolation.parameters, later.isolation.parameters
-    changed = {n for n in now if n not in before or before[n].shape != now[n].shape}
-
-    def owner(key: str) -> str:
-        return key.partition(".")[2].partition("#")[0]
-
-    for key in state:
-        if key in old and owner(key) not in changed:
-            state[key] = old[key]
-    for mask in ("history.first.", "history.last."):
-        if any(key.startswith(mask) for key in old):
-            # What is new was not protected: its mask is the empty one of the fresh protection.
-            for name in now:
-                state[mask + name] = state[f"mask.{name}"] if name in changed else old[mask + name]
-    later.load_state_dict(state)

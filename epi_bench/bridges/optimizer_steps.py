@@ -9,26 +9,81 @@ import torch
 
 from epi_bench.errors import UserError
 
+BY_HAND = "call Protection's gradients_ready() and parameters_updated() around its step"
+"""The remedy for an optimizer without usable hooks."""
+
 
 def with_step_hooks(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """The optimizer whose step hooks fire: the given one, or the one that accelerate wrapped.
+    """The optimizer whose step hooks fire once for each update of the weights.
+
+    That is the given one, the one that accelerate wrapped, or the base of one with two phases
+    (SAM's ``first_step`` and ``second_step``), whose own ``step`` may never be called.
 
     Raises:
-        UserError: If its hooks would never fire.
+        UserError: If there is none.
     """
-    inner = optimizer
-    while type(inner).__module__.split(".")[0] == "accelerate" and hasattr(inner, "optimizer"):
-        inner = inner.optimizer
+    inner = bare(optimizer)
+    if has_two_phases(inner):
+        bases = [v for v in vars(inner).values() if _has_hooks(v)]
+        if len(bases) != 1:
+            raise UserError(
+                f"{type(inner).__name__} updates weights by first_step() and second_step(), which "
+                "have no hooks, and no one optimizer that it wraps was found: " + BY_HAND
+            )
+        return bases[0]
     # A wrapper that subclasses Optimizer without calling its constructor has the methods, but
     # neither the dictionaries of hooks nor a step() that looks at them.
-    usable = hasattr(inner, "_optimizer_step_post_hooks") and hasattr(type(inner).step, "hooked")
-    if not usable:
+    if not _has_hooks(inner):
         raise UserError(
             f"{type(inner).__name__} has no step hooks (it does not call torch.optim.Optimizer's "
-            "constructor): protect the optimizer that it wraps, or call Protection's "
-            "gradients_ready() and parameters_updated() around its step"
+            f"constructor): {BY_HAND}; if it moves no weights itself, protect the optimizer that "
+            "it wraps"
         )
     return inner
+
+
+def bare(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimizer without what accelerate put around it."""
+    while type(optimizer).__module__.split(".")[0] == "accelerate":
+        if not hasattr(optimizer, "optimizer"):
+            break
+        optimizer = optimizer.optimizer
+    return optimizer
+
+
+def has_two_phases(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer first moves weights aside and then updates them: SAM and its kin."""
+    phases = ("first_step", "second_step")
+    return all(callable(getattr(optimizer, phase, None)) for phase in phases)
+
+
+def _has_hooks(optimizer: object) -> bool:
+    return hasattr(optimizer, "_optimizer_step_post_hooks") and hasattr(
+        getattr(type(optimizer), "step", None), "hooked"
+    )
+
+
+class FirstStepHook:
+    """Calls something before each ``first_step`` of an optimizer with two phases.
+
+    Args:
+        optimizer: Has the method.
+        call: What to call.
+    """
+
+    def __init__(self, optimizer: Any, call: Callable[[], None]) -> None:
+        self._optimizer = optimizer
+        first_step = optimizer.first_step
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            call()
+            return first_step(*args, **kwargs)
+
+        optimizer.first_step = watched
+
+    def remove(self) -> None:
+        """Give the optimizer its method back."""
+        del self._optimizer.first_step
 
 
 @torch.no_grad()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+import warnings
+import weakref
+from collections.abc import Iterator, Mapping
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -11,7 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from epi_bench.bridges.continuation import carry_over, check_weights, weight_checksums
 from epi_bench.bridges.optimizer_steps import (
+    FirstStepHook,
+    bare,
+    has_two_phases,
     observe_in_closure,
     unscale_gradients,
     with_step_hooks,
@@ -27,6 +33,7 @@ from epi_bench.isolation.optimizer_moment import (
 
 STEPS = "bridge.steps"
 REFRESHES = "bridge.refreshes"
+CHECKSUMS = "bridge.checksums"
 
 
 def protect(
@@ -44,7 +51,8 @@ def protect(
     From now on each ``optimizer.step()`` takes the gradients into the importance, steps, and
     writes the protected weights back; every ``interval`` steps the protected set moves to what
     has become important. Between two such refreshes a protected weight is bit-identical, whatever
-    moments, weight decay or clipping do::
+    moments, weight decay or clipping do. What other code writes to weights between two steps
+    (weights loaded back, a model cast or moved) is held from then on::
 
         optimizer = torch.optim.AdamW(model.parameters())
         epi_bench.protect(optimizer, model, ratio=0.3)
@@ -52,8 +60,10 @@ def protect(
     Works with every optimizer that has the step hooks of ``torch.optim.Optimizer``, third-party
     and 8-bit ones included; with closures (the first evaluation of a step is what is observed),
     gradient accumulation, learning-rate schedulers, ``GradScaler`` (steps that it skips do not
-    count) and optimizers wrapped by accelerate. The importance sees the gradients as the optimizer
-    does, that is, after clipping. Call it after ``optimizer.load_state_dict`` or before, but not
+    count), optimizers wrapped by accelerate, SAM by ``first_step`` and ``second_step``, and
+    schedule-free ones in both of their modes. Parameters that are added or begin to train later
+    join at the next step. The importance sees the gradients as the optimizer does, that is, after
+    clipping. Call it after ``optimizer.load_state_dict`` or before, but not
     before the optimizer exists in its final form: a copy of an optimizer has no hooks.
 
     Args:
@@ -95,6 +105,8 @@ class Protection:
         isolation: The engine: importance, masks, protected values.
         steps: Optimizer steps seen.
         refreshes: How often the protected set was chosen.
+        taken_up: How many protected weights other code than the optimizer has written to, each
+            write counted.
     """
 
     def __init__(
@@ -115,22 +127,23 @@ class Protection:
         self.ratio = ratio
         self.interval = interval
         self.warmup = warmup
-        self.isolation = Isolation(
-            trained_parameters(optimizer, model).items(),
-            ratio=ratio,
-            beta=beta,
-            normalisation=normalisation,
+        self._model = model
+        self._options: dict[str, Any] = {
+            "ratio": ratio,
+            "beta": beta,
+            "normalisation": normalisation,
             **isolation,
-        )
-        self.isolation.attach_optimizer(optimizer)
-        if isinstance(self.isolation.importance, OptimizerMoment):
-            moments = foreseen_moments(optimizer, self.isolation.parameters.values())
-            refuse_moments_that_stand_still(optimizer, moments)
+        }
+        self._isolate(optimizer)
         self.steps = 0
         self.refreshes = 0
+        self.taken_up = 0
         self._outermost: FrameType | None = None
+        self._within_step = False
+        self._moved_aside = False
         self._skipped = False
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._warned = False
+        self._handles: list[torch.utils.hooks.RemovableHandle | FirstStepHook] = []
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         """Act on each step of this optimizer from now on, and on no other's.
@@ -147,10 +160,15 @@ class Protection:
                     "this optimizer is protected already: call remove() on what protect() returned"
                 )
         self.isolation.attach_optimizer(hooked)
+        self._optimizer = weakref.ref(hooked)
+        self._within_step = self._moved_aside = False
+        self.take_up_changes()
         self._handles = [
             hooked.register_step_pre_hook(self._before_step),
             hooked.register_step_post_hook(self._after_step),
         ]
+        if has_two_phases(bare(optimizer)):
+            self._handles.append(FirstStepHook(bare(optimizer), self._before_first_phase))
 
     def remove(self) -> None:
         """Take the hooks off; weights move freely again. Measurements and counts are kept."""
@@ -166,12 +184,28 @@ class Protection:
 
     def gradients_ready(self) -> None:
         """Take the present gradients into the importance; call before an optimizer step."""
-        if self.ratio > 0:
-            self.isolation.observe()
+        self._prepare()
+        self._observe()
+
+    def take_up_changes(self) -> int:
+        """Hold what other code has written to protected weights since the last step.
+
+        Each step does it first, with a warning; call it after writing to weights on purpose.
+
+        Returns:
+            How many protected weights were changed.
+
+        Raises:
+            UserError: If a parameter's shape or memory format has changed.
+        """
+        changed = self.isolation.take_up_changes()
+        self.taken_up += changed
+        return changed
 
     def parameters_updated(self) -> None:
         """Write protected weights back, and move the mask if it is due; call after a step."""
         self.steps += 1
+        self._within_step = False
         if self.ratio == 0:
             return
         self.isolation.restore()
@@ -180,8 +214,13 @@ class Protection:
             self.refreshes += 1
 
     def statistics(self) -> dict[str, float]:
-        """Steps and refreshes so far and, once there is a mask, its share, by module, and drift."""
+        """Steps and refreshes so far and, once there is a mask, its share, by module, and drift.
+
+        ``taken_up`` joins them once other code has written to protected weights.
+        """
         counts = {"steps": float(self.steps), "refreshes": float(self.refreshes)}
+        if self.taken_up:
+            counts["taken_up"] = float(self.taken_up)
         return counts | self.isolation.statistics()
 
     def state_bytes(self) -> int:
@@ -191,19 +230,34 @@ class Protection:
     def state_dict(self) -> dict[str, Tensor]:
         """What is needed to go on exactly, as named tensors; the values are those in the model."""
         counts = {STEPS: torch.tensor(self.steps), REFRESHES: torch.tensor(self.refreshes)}
-        return self.isolation.state_dict() | counts
+        checksums = {CHECKSUMS: weight_checksums(self.isolation)}
+        return self.isolation.state_dict() | counts | checksums
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a state; the model must hold the weights that it was saved with.
 
         Raises:
-            UserError: If the state is not that of a protection of the same parameters.
+            UserError: If the state is not that of a protection of the same parameters, or was
+                saved beside other weights.
         """
         if STEPS not in state or REFRESHES not in state:
             raise UserError("the saved state is not one of a Protection: it counts no steps")
+        self.isolation.check_state(state)
+        check_weights(self.isolation, state, CHECKSUMS)
         self.isolation.load_state_dict(state)
+        self._within_step = self._moved_aside = False
         self.steps = int(state[STEPS])
         self.refreshes = int(state[REFRESHES])
+
+    def go_on_from(self, earlier: Protection) -> None:
+        """Take up importance, mask and counts of parameters that kept their name and shape.
+
+        Args:
+            earlier: Of the model as it was before it changed.
+        """
+        carry_over(earlier.isolation, self.isolation)
+        self.steps, self.refreshes = earlier.steps, earlier.refreshes
+        self.taken_up = earlier.taken_up
 
     def trains(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> bool:
         """Whether these train exactly the parameters that are protected here."""
@@ -222,18 +276,61 @@ class Protection:
     ) -> None:
         self.remove()
 
+    def _isolate(self, optimizer: torch.optim.Optimizer) -> None:
+        """Make the engine, for what the optimizer trains now."""
+        trained = trained_parameters(optimizer, self._model)
+        self.isolation = Isolation(trained.items(), **self._options)
+        self.isolation.attach_optimizer(optimizer)
+        if isinstance(self.isolation.importance, OptimizerMoment):
+            moments = foreseen_moments(optimizer, self.isolation.parameters.values())
+            refuse_moments_that_stand_still(optimizer, moments)
+        self._optimizer = weakref.ref(optimizer)
+        # The optimizer may train parameters of other models too; those stay as they are.
+        self._known = {id(p) for p in _trained(optimizer)}
+
+    def _prepare(self) -> None:
+        """Before anything moves weights in a step: hold what was written, find what is new."""
+        if self._within_step:
+            self.isolation.restore()  # that step has raised, and may have moved weights
+        else:
+            self._warn_of_changes(self.take_up_changes())
+        self._within_step = True
+        optimizer = self._optimizer()
+        if optimizer is not None and any(id(p) not in self._known for p in _trained(optimizer)):
+            earlier = self.isolation
+            self._isolate(optimizer)
+            carry_over(earlier, self.isolation)
+
+    def _warn_of_changes(self, changed: int) -> None:
+        if not changed or self._warned:
+            return
+        self._warned = True
+        warnings.warn(
+            f"{changed:,} protected weights were written by other code than the optimizer's step "
+            "(weights loaded back, an average copied in, a model cast) and are held at their new "
+            "values from now on; further writes are counted in statistics() and not told. If a "
+            "wrapper around the optimizer writes in each step, protect the wrapper",
+            stacklevel=2,
+        )
+
+    def _observe(self) -> None:
+        if self.ratio > 0:
+            self.isolation.observe()
+
     def _before_step(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         if self._outermost is not None and _is_running(self._outermost):
             return None  # a subclass's step() calls its parent's, and both have hooks
+        if not self._moved_aside:
+            self._prepare()
         self._outermost = sys._getframe(1)
         self._skipped = not unscale_gradients(optimizer)
         if self._skipped:
             return None
-        replaced = observe_in_closure(args, kwargs, self.gradients_ready)
+        replaced = observe_in_closure(args, kwargs, self._observe)
         if replaced is None:
-            self.gradients_ready()
+            self._observe()
         return replaced
 
     def _after_step(
@@ -242,10 +339,25 @@ class Protection:
         if sys._getframe(1) is not self._outermost:
             return  # the outer step is not done yet and may still move weights
         self._outermost = None
+        self._moved_aside = False
         if self._skipped:
+            self._within_step = False
             self.isolation.restore()
         else:
             self.parameters_updated()
+
+    def _before_first_phase(self) -> None:
+        """Of an optimizer with two phases: what it writes up to the second is part of its step."""
+        self._prepare()
+        self._moved_aside = True
+
+
+def _trained(optimizer: torch.optim.Optimizer) -> Iterator[nn.Parameter]:
+    """The parameters that the optimizer steps and that are not frozen."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.requires_grad:
+                yield parameter
 
 
 def _is_running(frame: FrameType) -> bool:

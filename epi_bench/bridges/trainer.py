@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from epi_bench.bridges.protection import Protection
 from epi_bench.errors import UserError
 from epi_bench.isolation.normalisation import Normalisation
+from epi_bench.isolation.sharding import Processes
 
 STATE_FILE = "epi_protection.safetensors"
 """Name of the protection's state inside a checkpoint folder."""
+
+PART_FILE = "epi_protection-{part:05}-of-{parts:05}.safetensors"
+"""Name of one process's part of it, counted from 1, where the parameters are sharded (FSDP2)."""
 
 
 class EPICallback(TrainerCallback):
@@ -29,8 +34,10 @@ class EPICallback(TrainerCallback):
     adds by itself, such as TensorBoard, are called before callbacks and do not see them).
 
     Checkpoints get a file ``epi_protection.safetensors``; training that is resumed goes on exactly
-    as if it had not been interrupted. A callback that is given to a second trainer of the same
-    model goes on with its importance and mask: a stream of tasks, one trainer each.
+    as if it had not been interrupted, and a file that was saved beside other weights is refused.
+    Where the parameters are sharded (FSDP2), each process writes its part. A callback that is given
+    to a second trainer of the same model goes on with its importance and mask: a stream of tasks,
+    one trainer each.
 
     Args:
         ratio: Share of all trained weights that is protected, in [0, 1); 0 protects nothing.
@@ -49,7 +56,7 @@ class EPICallback(TrainerCallback):
 
     Raises:
         UserError: When training begins: if a value is out of range, or training is resumed from a
-            checkpoint without a protection.
+            checkpoint without a protection or with that of other weights.
     """
 
     def __init__(
@@ -91,9 +98,10 @@ class EPICallback(TrainerCallback):
                 earlier.remove()
             earlier = Protection(optimizer, model, **self._options)
         if resumed:
-            earlier.load_state_dict(load_file(self._saved_state(args, state)))
-        earlier.attach(optimizer)
+            self._load(earlier, args, state)
+        earlier.attach(optimizer)  # holds the present weights: the best may have been loaded back
         self.protection = earlier
+        self._warn_of_warmup(earlier, state.max_steps - state.global_step)
 
     def on_log(
         self,
@@ -117,14 +125,18 @@ class EPICallback(TrainerCallback):
         """Write the protection's state into the checkpoint that was just written."""
         folder = _checkpoint(args, state)
         # The trials of a hyperparameter search have folders of their own and are never resumed.
-        if self.protection is None or not args.should_save or state.is_hyper_param_search:
+        if self.protection is None or state.is_hyper_param_search:
+            return
+        processes = self.protection.isolation.processes
+        if processes.count == 1 and not args.should_save:
             return
         # Clones, because safetensors refuses tensors that share memory or have other strides.
         tensors = {
             name: tensor.detach().to("cpu").clone(memory_format=torch.contiguous_format)
             for name, tensor in self.protection.state_dict().items()
         }
-        save_file(tensors, folder / STATE_FILE)
+        folder.mkdir(parents=True, exist_ok=True)  # this process may be ahead of the one that saves
+        save_file(tensors, folder / _file_of(processes))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -133,7 +145,26 @@ class EPICallback(TrainerCallback):
         if self.protection is not None:
             self.protection.remove()
 
-    def _saved_state(self, args: TrainingArguments, state: TrainerState) -> Path:
+    def _warn_of_warmup(self, protection: Protection, steps: int) -> None:
+        missing = protection.warmup - protection.steps
+        if protection.ratio > 0 and not protection.refreshes and missing >= steps:
+            warnings.warn(
+                f"EPICallback protects nothing in this training: its warm-up has {missing} steps "
+                f"to go, and the training {steps}; lower EPICallback(warmup=...)",
+                stacklevel=2,
+            )
+
+    def _load(self, protection: Protection, args: TrainingArguments, state: TrainerState) -> None:
+        path = self._saved_state(_file_of(protection.isolation.processes), args, state)
+        try:
+            protection.load_state_dict(load_file(path))
+        except UserError as error:
+            raise UserError(
+                f"{path}: {error}. If training is resumed from another folder, name it: "
+                "EPICallback(resume_from=...)"
+            ) from error
+
+    def _saved_state(self, file: str, args: TrainingArguments, state: TrainerState) -> Path:
         """The file to resume from."""
         folders = [_checkpoint(args, state)]
         if isinstance(args.resume_from_checkpoint, str):
@@ -141,13 +172,26 @@ class EPICallback(TrainerCallback):
         if self._resume_from is not None:
             folders = [Path(self._resume_from)]
         for folder in folders:
-            if (folder / STATE_FILE).is_file():
-                return folder / STATE_FILE
+            if (folder / file).is_file():
+                return folder / file
+        others = sorted(path.name for path in folders[0].glob("epi_protection*.safetensors"))
+        if others:
+            raise UserError(
+                f"{folders[0]} has {others[0]}, but this training needs {file}: resume with as "
+                "many processes, sharded in the same way, as saved it"
+            )
         raise UserError(
             f"training is resumed at step {state.global_step}, but {folders[0]} has no "
-            f"{STATE_FILE}: give EPICallback(resume_from=...) the checkpoint folder, or resume "
+            f"{file}: give EPICallback(resume_from=...) the checkpoint folder, or resume "
             "from a checkpoint that was trained with EPICallback"
         )
+
+
+def _file_of(processes: Processes) -> str:
+    """The name of this process's file."""
+    if processes.count == 1:
+        return STATE_FILE
+    return PART_FILE.format(part=processes.rank + 1, parts=processes.count)
 
 
 def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:

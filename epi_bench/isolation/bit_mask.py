@@ -65,6 +65,25 @@ class BitMask:
             rest = weights[self._even :]
             rest.copy_(torch.where(self._rest, saved[self._even :], rest))
 
+    def count_changed(self, flat: Tensor, values: Tensor) -> int:
+        """How many weights whose bit is set differ from their values in any bit.
+
+        Args:
+            flat: The weights, of the size of the mask.
+            values: For every weight one, of the same type.
+        """
+        weights, saved = flat.view(self._type), values.view(self._type)
+        shifts = self._shifts()
+        changed = 0
+        for start, stop, words in self._blocks():
+            spread = torch.bitwise_left_shift(words, shifts)
+            spread.bitwise_right_shift_(self._bits - 1)
+            here = weights[start:stop].view(self._bits, -1)
+            difference = here ^ saved[start:stop].view(self._bits, -1)
+            changed += int(difference.bitwise_and_(spread).count_nonzero())
+        rest = weights[self._even :] != saved[self._even :]
+        return changed + int((rest & self._rest).sum())
+
     def mask(self) -> Tensor:
         """The flat boolean mask."""
         found = torch.empty(

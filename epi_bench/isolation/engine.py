@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Mapping
 from typing import get_args
 
@@ -13,7 +14,8 @@ from epi_bench.isolation.importance_modes import ImportanceMode, create_importan
 from epi_bench.isolation.mask_statistics import MaskHistory, pack_bits, unpack_bits
 from epi_bench.isolation.normalisation import Normalisation
 from epi_bench.isolation.optimizer_moment import OptimizerMoment
-from epi_bench.isolation.protection import ProtectedWeights, flat_view
+from epi_bench.isolation.protection import ProtectedWeights, flat_view, memory_order
+from epi_bench.isolation.schedule_free import further_weights, is_schedule_free
 from epi_bench.isolation.selection import select
 from epi_bench.isolation.sharding import local, processes_of
 
@@ -23,7 +25,9 @@ class Isolation:
 
     Call :meth:`observe` when gradients are complete, :meth:`restore` right after each optimizer
     step and :meth:`refresh` whenever the mask shall move. Between two refreshes a protected weight
-    is bit-identical, for every optimizer.
+    is bit-identical, for every optimizer. Where other code may write to weights between two steps
+    (weights loaded back, a model that is cast), call :meth:`take_up_changes` before each step: then
+    what it wrote is held, and not what was there before.
 
     Parameters that FSDP2 has sharded (``DTensor``) are held in parts, each process its own; only
     counts, histograms, extremes and sums cross processes, and the mask is that of one process.
@@ -43,6 +47,10 @@ class Isolation:
         optimizer: The optimizer that ``importance="optimizer"`` reads; it may also be given later
             with :meth:`attach_optimizer`.
         seed: Of the stochastic rounding of ``ema_bf16``.
+
+    Attributes:
+        parameters: Those that are measured, by name.
+        processes: Over which they are sharded; one if they are not.
 
     Raises:
         UserError: If a value is out of range, nothing is trainable, or the optimizer keeps no
@@ -72,13 +80,14 @@ class Isolation:
         if not self.parameters:
             raise UserError("the model has no trainable parameters to protect")
         self.size = sum(parameter.numel() for parameter in self.parameters.values())
-        self._processes = processes_of(self.parameters.values())
+        self.processes = processes_of(self.parameters.values())
         self.importance = create_importance(importance, self.parameters, beta, offload, seed)
+        self._schedule_free: weakref.ref[torch.optim.Optimizer] | None = None
         if optimizer is not None:
             self.attach_optimizer(optimizer)
         self._weights = ProtectedWeights(self.parameters)
         sizes = {name: parameter.numel() for name, parameter in self.parameters.items()}
-        self._history = MaskHistory(sizes, self._processes)
+        self._history = MaskHistory(sizes, self.processes)
 
     @property
     def target_count(self) -> int:
@@ -86,11 +95,16 @@ class Isolation:
         return round(self.ratio * self.size)
 
     def attach_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        """Say which optimizer steps the parameters; only ``importance="optimizer"`` needs it.
+        """Say which optimizer steps the parameters.
+
+        ``importance="optimizer"`` reads it, and of a schedule-free optimizer the further weights
+        are held too, so that a protected weight is the same in training, evaluation and files.
 
         Raises:
             UserError: If its second moment is to be read and it keeps none.
         """
+        free = is_schedule_free(optimizer)
+        self._schedule_free = weakref.ref(optimizer) if free else None
         if isinstance(self.importance, OptimizerMoment):
             self.importance.attach(optimizer)
 
@@ -107,8 +121,35 @@ class Isolation:
         return self.importance.observe(finite)
 
     def restore(self) -> None:
-        """Write the protected values back; call right after ``optimizer.step()``."""
+        """Write the protected values back; call right after ``optimizer.step()``.
+
+        Raises:
+            UserError: If a parameter was cast, moved or laid out anew within the step.
+        """
         self._weights.restore()
+        self._hold_further_weights()
+
+    def take_up_changes(self) -> int:
+        """Hold what other code has written to protected weights; call before an optimizer step.
+
+        Costs next to nothing where nothing was written. A parameter that was cast or moved to
+        another device is held at its values there. Writes that go past a tensor's count of them
+        (through ``.data``) and touch only few weights may be missed.
+
+        Returns:
+            How many protected weights were changed since the last :meth:`restore` or refresh, in
+            this process.
+
+        Raises:
+            UserError: If a parameter's shape or its order in memory (``channels_last``) changed.
+        """
+        return self._weights.take_up_changes()
+
+    def _hold_further_weights(self) -> None:
+        optimizer = self._schedule_free() if self._schedule_free is not None else None
+        if optimizer is not None:
+            for sequence in further_weights(optimizer, self.parameters):
+                self._weights.write_to(sequence)
 
     def refresh(self) -> None:
         """Move the mask to what is important now.
@@ -132,9 +173,10 @@ class Isolation:
             self.target_count,
             self.normalisation,
             self.largest,
-            self._processes,
+            self.processes,
         )
         self._weights.protect(masks)
+        self._hold_further_weights()
         self._history.add(masks)
 
     def release(self) -> None:
@@ -157,7 +199,7 @@ class Isolation:
     def protected_count(self) -> int:
         """How many weights are protected now, over all processes."""
         here = sum(int(mask.count_nonzero()) for mask in self.masks.values())
-        return int(self._processes.sum(torch.tensor(here)))
+        return int(self.processes.sum(torch.tensor(here)))
 
     def statistics(self) -> dict[str, float]:
         """Protected share, whole and by kind of module, and how far the mask moved."""
@@ -175,6 +217,10 @@ class Isolation:
         """
         state = {f"importance.{k}": v for k, v in self.importance.state_dict().items()}
         state |= {f"shape.{n}": torch.tensor(local(p).shape) for n, p in self.parameters.items()}
+        state |= {
+            f"order.{n}": torch.tensor(memory_order(local(p)), dtype=torch.int64)
+            for n, p in self.parameters.items()
+        }
         state |= {f"mask.{name}": pack_bits(mask) for name, mask in self.masks.items()}
         state |= {f"history.{name}": bits for name, bits in self._history.state_dict().items()}
         return state
@@ -183,10 +229,10 @@ class Isolation:
         """Take up a state; the model must hold the weights it was saved with.
 
         Raises:
-            UserError: If the state was saved from other parameters or with another importance
-                mode; the parameter is named.
+            UserError: If the state was saved from other parameters, in another memory format or
+                with another importance mode; the parameter is named.
         """
-        self._check_shapes(_part(state, "shape."))
+        self.check_state(state)
         self.importance.load_state_dict(_part(state, "importance."))
         packed = _part(state, "mask.")
         parts = {name: local(parameter) for name, parameter in self.parameters.items()}
@@ -197,6 +243,24 @@ class Isolation:
             }
         )
         self._history.load_state_dict(_part(state, "history."))
+
+    def check_state(self, state: Mapping[str, Tensor]) -> None:
+        """Whether a state is one of these parameters; nothing is changed.
+
+        Raises:
+            UserError: If it was saved from other parameters or in another memory format.
+        """
+        self._check_shapes(_part(state, "shape."))
+        self._check_orders(_part(state, "order."))
+
+    def _check_orders(self, saved: Mapping[str, Tensor]) -> None:
+        """Masks are saved in the order of memory; states of earlier versions do not tell it."""
+        for name, order in saved.items():
+            if tuple(order.tolist()) != memory_order(local(self.parameters[name])):
+                raise UserError(
+                    f"parameter {name!r} lies in memory in another order than when the state was "
+                    "saved: give the model the same memory format (such as channels_last) first"
+                )
 
     def _check_shapes(self, saved: Mapping[str, Tensor]) -> None:
         for name, parameter in self.parameters.items():

@@ -48,7 +48,7 @@ class Importance(ABC):
             Whether they were finite, in every process; otherwise nothing has been changed.
         """
         gradients = {
-            name: local(parameter.grad)
+            name: _dense(local(parameter.grad))
             for name, parameter in self._parameters.items()
             if parameter.grad is not None
         }
@@ -121,6 +121,11 @@ class _Lazy(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+def _dense(gradient: Tensor) -> Tensor:
+    """The gradient; of a sparse one (``Embedding(sparse=True)``) all of it for this moment."""
+    return gradient if gradient.layout == torch.strided else gradient.to_dense()
 
 
 def _all_finite(gradients: list[Tensor]) -> bool:

@@ -160,6 +160,42 @@ def test_a_head_that_grows_keeps_what_the_body_has_learned(importance, tiny_llam
     assert 0 < epi.statistics()["jaccard_first"] < 1
 
 
+def test_the_best_weights_that_early_stopping_loads_back_are_held():
+    from avalanche.evaluation.metrics import accuracy_metrics
+    from avalanche.training.plugins import EarlyStoppingPlugin, EvaluationPlugin
+    from avalanche.training.supervised import Naive
+
+    from epi_bench.bridges import EPIPlugin
+
+    class Model(nn.Sequential):
+        loads = 0
+
+        def load_state_dict(self, *args, **kwargs):
+            self.loads += 1
+            return super().load_state_dict(*args, **kwargs)
+
+    torch.manual_seed(0)
+    model = Model(nn.Embedding(64, 4), nn.Flatten(), nn.Linear(32, 64))
+    optimizer = torch.optim.SGD(model.parameters(), lr=2.0)
+    epi = EPIPlugin(ratio=0.4, interval=3, warmup=3)
+    stop = EarlyStoppingPlugin(patience=2, val_stream_name="test_stream")
+    strategy = Naive(
+        model=model, optimizer=optimizer, criterion=nn.CrossEntropyLoss(), train_mb_size=4,
+        train_epochs=12, plugins=[epi, stop], eval_every=1,
+        evaluator=EvaluationPlugin(accuracy_metrics(stream=True), loggers=[]),
+    )  # fmt: skip
+    first, second = _benchmark().train_stream
+    strategy.train(first, eval_streams=[_benchmark(rows=4).test_stream])
+    assert model.loads == 1
+    best = [p.detach().clone() for p in model.parameters()]
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    strategy.train_epochs, strategy.eval_every = 1, -1
+    strategy.train(second)
+    assert all(torch.equal(p, b) for p, b in zip(model.parameters(), best, strict=True))
+    assert epi.protection.taken_up > 0
+
+
 def test_without_an_experience_there_is_nothing_to_update():
     from epi_bench.bridges import EPIPlugin
 

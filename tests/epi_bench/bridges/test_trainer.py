@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -121,6 +123,50 @@ def test_a_callback_goes_on_with_the_next_trainer_of_the_same_model(tiny_llama, 
     assert first.steps == 12
     _trainer(tiny_llama(), tmp_path, epi, max_steps=1).train()
     assert epi.protection is not first
+
+
+def test_the_best_model_that_is_loaded_back_is_what_the_next_trainer_holds(tiny_llama, tmp_path):
+    model, epi = tiny_llama(), EPICallback(**SCHEDULE)
+    best = {
+        "save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2,
+        "load_best_model_at_end": True, "metric_for_best_model": "eval_loss",
+        "greater_is_better": True, "learning_rate": 0.05, "lr_scheduler_type": "constant",
+    }  # fmt: skip
+    trainer = Trainer(model, _arguments(tmp_path, **best), train_dataset=_rows(),
+                      eval_dataset=_rows(4), callbacks=[epi])  # fmt: skip
+    trainer.train()
+    loaded = {name: p.detach().clone() for name, p in model.named_parameters()}
+    saved = load_file(f"{trainer.state.best_model_checkpoint}/model.safetensors")
+    assert torch.equal(loaded["model.norm.weight"], saved["model.norm.weight"])
+    _trainer(model, tmp_path, epi, max_steps=1, learning_rate=0.0).train()
+    assert all(torch.equal(p, loaded[name]) for name, p in model.named_parameters())
+    assert trainer.state.best_global_step < 6
+    assert epi.protection.taken_up > 0
+
+
+def test_the_checkpoint_of_another_run_is_refused(tiny_llama, tmp_path):
+    saving = {"save_strategy": "steps", "save_steps": 3}
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    _trainer(tiny_llama(), mine, EPICallback(**SCHEDULE), max_steps=3, **saving).train()
+    _trainer(tiny_llama(), other, EPICallback(**SCHEDULE), seed=1, max_steps=3, **saving).train()
+    checkpoint = str(mine / "checkpoint-3")
+    with pytest.raises(UserError, match=r"other.checkpoint-3.*other weights.*resume_from="):
+        _trainer(tiny_llama(), other, EPICallback(**SCHEDULE)).train(checkpoint)
+    named = EPICallback(**SCHEDULE, resume_from=checkpoint)
+    _trainer(tiny_llama(), other, named).train(checkpoint)
+    assert named.protection.steps == 6
+
+
+@pytest.mark.parametrize(("warmup", "warned"), [(5, False), (6, True), (20, True)])
+def test_a_warmup_that_the_training_does_not_outlast_is_told(warmup, warned, tiny_llama, tmp_path):
+    epi = EPICallback(ratio=0.3, warmup=warmup)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        _trainer(tiny_llama(), tmp_path, epi).train()
+    texts = [str(w.message) for w in told if "EPICallback protects nothing" in str(w.message)]
+    assert len(texts) == warned
+    if warned:
+        assert f"{warmup} steps to go, and the training 6" in texts[0]
 
 
 def test_ratio_zero_trains_as_without_the_callback(tiny_llama, tmp_path):

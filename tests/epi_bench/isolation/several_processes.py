@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from safetensors.torch import save_file
@@ -20,8 +21,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
+from transformers import TrainerState
 
-from epi_bench import Isolation, protect
+from epi_bench import Isolation, UserError, protect
+from epi_bench.bridges import EPICallback
 from epi_bench.chat import EncodedExample
 from epi_bench.config import TrainingSpec
 from epi_bench.isolation.sharding import local
@@ -168,6 +171,49 @@ def _one_step(model, optimizer, generator):
     optimizer.zero_grad()
 
 
+def trainer_callback(folder: Path) -> dict[str, torch.Tensor]:
+    """What the Trainer's callback saves, and loads into a callback of the same weights.
+
+    The callback's methods are called as a Trainer does: a Trainer shards on GPUs only.
+    """
+    model = build("sharded")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    arguments = SimpleNamespace(
+        output_dir=str(folder), should_save=RANK == 0, resume_from_checkpoint=None
+    )
+    state = TrainerState(global_step=0, max_steps=9)
+    first, later = (EPICallback(ratio=0.4, interval=3, warmup=1) for _ in range(2))
+    first.on_train_begin(arguments, state, None, model=model, optimizer=optimizer)
+    generator = torch.Generator().manual_seed(2)
+    for _ in range(4):
+        _one_step(model, optimizer, generator)
+    state.global_step = 4
+    first.on_save(arguments, state, None)
+    first.on_train_end(arguments, state, None)
+    later.on_train_begin(arguments, state, None, model=model, optimizer=optimizer)
+    before, after = first.protection.state_dict(), later.protection.state_dict()
+    same = before.keys() == after.keys() and all(torch.equal(before[k], after[k]) for k in before)
+    files = sorted(path.name for path in (folder / "checkpoint-4").iterdir())
+    masks = {f"mask.{name}": mask for name, mask in later.protection.isolation.masks.items()}
+    with torch.no_grad():
+        local(names_of(model)["hidden.weight"]).add_(1)
+    try:
+        later.on_train_begin(arguments, state, None, model=model, optimizer=optimizer)
+        refused = False
+    except UserError:
+        refused = True
+    return {
+        **masks,
+        "#same": torch.tensor(same),
+        "#refused": torch.tensor(refused),
+        "#mine": torch.tensor(
+            files.index(f"epi_protection-{RANK + 1:05}-of-{PROCESSES:05}.safetensors")
+            if PROCESSES > 1
+            else 0
+        ),
+    }
+
+
 def training_loop(strategy: str) -> dict[str, torch.Tensor]:
     """The benchmark's own loop: two processes, or one that accumulates two micro-batches."""
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -225,6 +271,7 @@ def main() -> None:
     for mode in IMPORTANCE:
         cases[f"sharded_{mode}"] = train("sharded", importance=mode)
     cases["sharded_resumed"] = train("sharded", interrupt=True, importance="ema")
+    cases["callback"] = trainer_callback(out / f"callback of {PROCESSES}")
     cases["replicated"] = train("data_parallel")
     cases["replicated_resumed"] = train("data_parallel", interrupt=True)
     for strategy in ("full_sft", "epi"):

@@ -245,9 +245,12 @@ def test_bits_write_back_exactly_the_masked_values(dtype, size):
     bits = BitMask(mask, dtype.itemsize)
     assert torch.equal(bits.mask(), mask)
     assert bits.bytes() <= size / 8 + 8 * dtype.itemsize
+    changed = int((mask & (saved != weights)).sum())
+    assert bits.count_changed(weights.view(dtype), saved.view(dtype)) == changed
     expected = torch.where(mask, saved, weights)
     bits.write_back(weights.view(dtype), saved.view(dtype))
     assert torch.equal(weights, expected)
+    assert bits.count_changed(weights.view(dtype), saved.view(dtype)) == 0
 
 
 def test_statistics_of_a_moving_mask_by_hand():

@@ -115,6 +115,16 @@ def test_interrupted_equals_uninterrupted(runs, case):
             assert torch.equal(tensor, resumed[name]), name
 
 
+def test_each_process_saves_and_loads_its_part_in_the_trainer(runs):
+    one, two = runs.one("callback"), runs.together("callback")
+    for rank, tensors in enumerate(runs.two("callback")):
+        assert tensors["#same"]
+        assert tensors["#refused"]
+        assert tensors["#mine"] == rank
+    for name in (name for name in one if name.startswith("mask.")):
+        assert torch.equal(one[name], two[name]), name
+
+
 @pytest.mark.parametrize("strategy", ["full_sft", "epi"])
 def test_the_training_loop_in_two_processes_equals_accumulation_in_one(runs, strategy):
     one = runs.one(f"loop_{strategy}")
