@@ -22,7 +22,7 @@ from epi_bench.model_checks import check_files
 from epi_bench.model_files import ModelLocation, locate_model
 from epi_bench.observer import RunObserver
 from epi_bench.reproducibility import Execution, current_execution, overruled_settings
-from epi_bench.split_overlap import SplitOverlap, split_overlap
+from epi_bench.split_overlap import SplitOverlap, TrainedConversations, trained_conversations
 from epi_bench.strategy import Experience, Strategy, create_strategy
 from epi_bench.stream import ExperiencePlan, build_stream, mix_examples, order_tasks
 from epi_bench.task import TASKS, Example, Split, Task
@@ -43,7 +43,12 @@ class PreparedTask:
     report: EncodingReport
     test: Sequence[Example]
     fingerprint: str
-    overlap: SplitOverlap
+    trained: TrainedConversations
+
+    @property
+    def overlap(self) -> SplitOverlap:
+        """How many of its test examples it trains on."""
+        return self.trained.overlap(self.test)
 
 
 @dataclass(frozen=True)
@@ -238,7 +243,7 @@ def _prepare_task(task: Task, spec: RunSpec, encoding: _Encoding, code: str | No
         report,
         test,
         task_fingerprint(task, [*train, *test], code),
-        split_overlap(train, test),
+        trained_conversations(train),
     )
 
 
@@ -273,8 +278,7 @@ def _warnings(tasks: Mapping[str, PreparedTask], encoder: ChatEncoder) -> list[s
         with foreign_code(f"task {name!r} fails to prepare its scoring"):
             warnings += [one_line(str(told)) for told in prepared.task.prepare_scoring()]
         warnings += _row_warnings(prepared.task)
-        if prepared.overlap.warning:
-            warnings.append(f"task {name!r}: {prepared.overlap.warning}")
+        warnings += _overlaps(name, tasks)
         report = prepared.report
         if report.unsupervised:
             warnings.append(
@@ -306,6 +310,17 @@ def _precision_warnings(spec: RunSpec) -> list[str]:
         "the weights are trained in bfloat16: stochastic rounding adds noise to every update; "
         'training.master_weights = "float32" trains without it, in more memory'
     ]
+
+
+def _overlaps(name: str, tasks: Mapping[str, PreparedTask]) -> list[str]:
+    """What of a task's test examples is trained on, by itself or by another task of the run."""
+    lines = []
+    for other, prepared in tasks.items():
+        split = "the training split" if other == name else f"the training split of {other!r}"
+        told = prepared.trained.overlap(tasks[name].test).warning(split)
+        if told:
+            lines.append(f"task {name!r}: {told}")
+    return lines
 
 
 def _row_warnings(task: Task) -> list[str]:

@@ -12,7 +12,7 @@ from epi_bench.task import Example, Message
 
 @dataclass(frozen=True, slots=True)
 class SplitOverlap:
-    """How many test examples are in the training split too.
+    """How many test examples are in a training split too.
 
     Attributes:
         test: Test examples.
@@ -24,30 +24,49 @@ class SplitOverlap:
     prompts: int
     answers: int
 
-    @property
-    def warning(self) -> str | None:
-        """One line about it; ``None`` if there is nothing to warn of."""
+    def warning(self, split: str = "the training split") -> str | None:
+        """One line about it; ``None`` if there is nothing to warn of.
+
+        Args:
+            split: What the test examples were compared with.
+        """
         if not self.prompts:
             return None
         return (
-            f"{self.prompts} of {self.test} test prompts are in the training split too, "
+            f"{self.prompts} of {self.test} test prompts are in {split} too, "
             f"{self.answers} with the same answer"
         )
 
 
-def split_overlap(train: Iterable[Example], test: Sequence[Example]) -> SplitOverlap:
-    """Compare conversations by role and content, to the last character."""
+@dataclass(frozen=True, slots=True)
+class TrainedConversations:
+    """What is trained on, as hashes: the texts may be long and are there once already.
+
+    Attributes:
+        prompts: Of the conversations before their answers.
+        whole: Of the conversations with their answers.
+    """
+
+    prompts: frozenset[bytes]
+    whole: frozenset[bytes]
+
+    def overlap(self, test: Sequence[Example]) -> SplitOverlap:
+        """Compare with test examples by role and content, to the last character."""
+        shared = [example for example in test if _digest(example.prompt) in self.prompts]
+        same = sum(_digest(example.messages) in self.whole for example in shared)
+        return SplitOverlap(len(test), len(shared), same)
+
+
+def trained_conversations(train: Iterable[Example]) -> TrainedConversations:
+    """The conversations of training examples."""
     prompts: set[bytes] = set()
     whole: set[bytes] = set()
     for example in train:
         prompts.add(_digest(example.prompt))
         whole.add(_digest(example.messages))
-    shared = [example for example in test if _digest(example.prompt) in prompts]
-    same = sum(_digest(example.messages) in whole for example in shared)
-    return SplitOverlap(len(test), len(shared), same)
+    return TrainedConversations(frozenset(prompts), frozenset(whole))
 
 
 def _digest(messages: Sequence[Message]) -> bytes:
-    """In place of the text, which may be long and is there once already."""
     text = json.dumps([[message["role"], message["content"]] for message in messages])
     return hashlib.blake2b(text.encode(), digest_size=16).digest()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from epi_bench.dataset_task import Skipped, same_answers
 from epi_bench.errors import UserError
-from epi_bench.split_overlap import split_overlap
+from epi_bench.split_overlap import trained_conversations
 from epi_bench.task import Example, Split
 from epi_bench.task_definition import DefinitionError
 from epi_bench.task_file import FileTask, load_task_file, register_task_file
@@ -92,8 +92,9 @@ def validate_task_file(path: Path, data_dir: Path | None = None) -> TaskValidati
     result.problems = list(dict.fromkeys(result.problems))  # a shared file is read twice
     result.warnings += same_answers({found.split: found.examples for found in result.splits})
     if len(result.splits) == 2:
-        overlap = split_overlap(*(found.examples for found in result.splits))
-        result.warnings += [overlap.warning] if overlap.warning else []
+        train, test = (found.examples for found in result.splits)
+        overlap = trained_conversations(train).overlap(test).warning()
+        result.warnings += [overlap] if overlap else []
     return result
 
 

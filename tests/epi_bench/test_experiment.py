@@ -161,6 +161,14 @@ def test_test_examples_that_are_trained_on_are_told_and_counted(
     told = "2 of 3 test prompts are in the training split too, 1 with the same answer"
     assert told in validate_task_file(tmp_path / "leaky.toml").warnings
     assert f"task 'leaky': {told}" in prepare_run(toy_spec(tasks=["leaky"])).warnings
+    (tmp_path / "unseen.jsonl").write_text('{"q": "first: copy", "a": "copy"}')
+    leaky = (tmp_path / "leaky.toml").read_text()
+    other = leaky.replace('"leaky"', '"other"').replace("test.jsonl", "unseen.jsonl")
+    (tmp_path / "other.toml").write_text(other)
+    register_task_file(tmp_path / "other.toml")
+    shared = "test prompts are in the training split of 'other' too"
+    warnings = prepare_run(toy_spec(tasks=["leaky", "other"])).warnings
+    assert f"task 'leaky': 2 of 3 {shared}, 1 with the same answer" in warnings
     data = run_toy(tasks=["leaky", "toy_first"], steps=1).record.task_data
     assert (data["leaky"].test_prompts_trained, data["leaky"].test_examples_trained) == (2, 1)
     assert (data["toy_first"].test_prompts_trained, data["toy_first"].test_examples_trained) == (

@@ -296,8 +296,9 @@ class TestTrack:
         facts += [
             make_facts(spec, model_fingerprint="m2"),
             make_facts(spec, task_fingerprints={"a": "f1", "b": "f3"}),
-            make_facts(spec, protocols={**PROTOCOLS, "b": ("choice", "acc_norm")}),
-            make_facts(spec, protocols={**PROTOCOLS, "b": ("teacher_forced", "acc")}),
+            make_facts(spec, protocols={**PROTOCOLS, "b": ("choice", "acc_norm", 1)}),
+            make_facts(spec, protocols={**PROTOCOLS, "b": ("teacher_forced", "acc", 1)}),
+            make_facts(spec, protocols={**PROTOCOLS, "b": ("choice", "acc", 2)}),
             make_facts(spec, processes=3),
         ]
         names = [track.track_name(fact) for fact in facts]
@@ -313,7 +314,7 @@ class TestTrack:
         facts = make_facts(
             complete_spec({"data": {"tasks": tasks}}),
             task_fingerprints=dict.fromkeys(tasks, "f"),
-            protocols=dict.fromkeys(tasks, ("generate", "exact_match")),
+            protocols=dict.fromkeys(tasks, ("generate", "exact_match", 1)),
         )
         head, digest = track.track_name(facts).rsplit("-", 1)
         assert head == "mini-tiny-sequential"
