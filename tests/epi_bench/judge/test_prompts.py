@@ -51,6 +51,7 @@ PROMPTS = load_prompts()
         ("Score: 7 to 8", None),
         ("on 3/10/2024 it was 2024", None),
         ("<think>[[2]]</think> no idea", None),
+        ("<think>maybe Score: [[2]]", None),
         ("There are 5 errors in 3 lines", None),
     ],
 )
