@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import tomli_w
@@ -231,20 +229,6 @@ def complete_spec(values: Mapping[str, Any]) -> RunSpec:
         return RunSpec.model_validate(merged)
     except ValidationError as error:
         raise UserError(explain_validation(error, RunSpec)) from error
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The contents of a TOML file.
-
-    Raises:
-        UserError: If the file is missing or is no TOML; the line is named.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a TOML file: {error}") from error
 
 
 def spec_to_toml(spec: RunSpec, extra: Mapping[str, Any] | None = None) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from pydantic import JsonValue
@@ -17,7 +18,7 @@ from epi_bench.stream import STREAMS
 from epi_bench.task import TASKS, Example, Task, TaskCard
 from epi_bench.track import SCHEMA_VERSION, TRAINING_PROTOCOL
 
-TOLD_ONLY = ("summary", "ability", "licence", "chance", "source", "needs_code_execution")
+TOLD_ONLY = ("summary", "ability", "licence", "chance", "source", "needs_code_execution", "units")
 """Fields of a task's card that change no score."""
 
 
@@ -105,9 +106,16 @@ def plugin_fingerprints(spec: RunSpec) -> dict[str, str]:
 
 
 def _scoring_card(card: TaskCard) -> dict[str, Any]:
-    """The fields of a card that may change a score."""
-    names = [name for name in TaskCard.__slots__ if name not in TOLD_ONLY]
-    return {name: getattr(card, name) for name in names}
+    """The fields of a card that may change a score, where they are not at their default.
+
+    A field that a later version adds so leaves identities alone.
+    """
+    values = {f.name: (getattr(card, f.name), f.default) for f in fields(card)}
+    return {
+        name: value
+        for name, (value, default) in values.items()
+        if name not in TOLD_ONLY and value != default
+    }
 
 
 def _canonical(value: object) -> bytes:

@@ -16,7 +16,8 @@ from pydantic import Field, JsonValue, ValidationError
 
 from epi_bench.config import Section, complete_spec
 from epi_bench.errors import UserError, unknown_name
-from epi_bench.task_definition import explain_in_file, read_toml_text
+from epi_bench.task_definition import explain_in_file
+from epi_bench.toml_files import read_toml_text
 from epi_bench.toml_lines import TomlLines
 
 BUILTIN_FOLDER = Path(__file__).parent / "data" / "suites"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from epi_bench.config import Section
 from epi_bench.errors import UserError, unknown_name
 from epi_bench.task import Scoring
 from epi_bench.text_scores import TEXT_SCORERS
+from epi_bench.toml_files import read_toml_text
 from epi_bench.toml_lines import TomlLines
 
 METRICS: Mapping[Scoring, Sequence[str]] = {
@@ -228,23 +228,6 @@ def read_definition(path: Path) -> DefinitionFile:
     except ValidationError as error:
         raise explain_in_file(error, TaskDefinition, path, lines) from error
     return DefinitionFile(path, definition, lines)
-
-
-def read_toml_text(path: Path) -> tuple[str, dict[str, Any]]:
-    """A TOML file's text and content.
-
-    Raises:
-        UserError: If the file is missing or is no TOML; the line is named.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        return text, tomllib.loads(text)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except RecursionError as error:
-        raise UserError(f"{path} is not a TOML file: it is nested too deeply") from error
-    except ValueError as error:  # no TOML, no UTF-8, or a number of thousands of digits
-        raise UserError(f"{path} is not a TOML file: {error}") from error
 
 
 def explain_in_file(

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from epi_bench.cli.plugins import load_plugins
-from epi_bench.config import RunSpec, complete_spec, read_toml
+from epi_bench.config import RunSpec, complete_spec
 from epi_bench.errors import UserError, unknown_name
 from epi_bench.launch import expand
 from epi_bench.strategy import STRATEGIES, create_strategy
 from epi_bench.suites import TaskSelection, builtin_suites, select_tasks
+from epi_bench.toml_files import read_toml
 
 LOCATIONS = ("data_dir", "plugins", "task_files")
 """Keys of the table ``[locations]``."""

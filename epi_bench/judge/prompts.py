@@ -12,10 +12,10 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from epi_bench.config import read_toml
 from epi_bench.drafts import without_drafts
 from epi_bench.errors import UserError, unknown_name
 from epi_bench.task import Example, Message
+from epi_bench.toml_files import read_toml
 
 BEST_SCORE = 10.0
 """Upper end of the scale; the lower end is 0."""

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from epi_bench import Strategy, register_strategy
-from epi_bench.config import complete_spec, read_toml
+from epi_bench.config import complete_spec
 from epi_bench.errors import UserError
 from epi_bench.launch import RunRequest, expand, reference_spec, run_in_process
 from epi_bench.leaderboard import load_published
@@ -20,6 +20,7 @@ from epi_bench.registry import load_plugin_file
 from epi_bench.strategy import STRATEGIES
 from epi_bench.task_file import register_task_file
 from epi_bench.task_validation import validate_task_file
+from epi_bench.toml_files import read_toml
 from epi_bench.workspace import Workspace
 
 ALL = ["toy_first", "toy_second", "toy_choice"]

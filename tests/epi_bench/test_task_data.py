@@ -112,7 +112,7 @@ def test_masking_history_makes_another_run_and_saying_the_default_does_not(toy_m
 def test_the_flag_reaches_the_file_that_repeats_the_run(
     toy_model, data_dir, tmp_path, flag, written
 ):
-    from epi_bench.config import read_toml
+    from epi_bench.toml_files import read_toml
 
     arguments = [
         *("run", "--strategy", "full_sft", "--model", str(toy_model), "--tasks", "ultrachat"),
