@@ -20,6 +20,7 @@ from epi_bench.model_checks import (
     check_causal,
     check_files,
     check_loaded,
+    check_positions,
     check_sizes,
     check_vocabulary,
 )
@@ -118,6 +119,7 @@ def _load_model(spec: ModelSpec, location: ModelLocation) -> tuple[PreTrainedMod
         model.config.use_cache = False
         warnings = check_loaded(model, info, tensors, spec.name)
         check_causal(model.eval(), spec.name)
+        check_positions(model, spec.name)
     return model, warnings
 
 

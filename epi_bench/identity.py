@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from pydantic import JsonValue
@@ -110,12 +110,18 @@ def _scoring_card(card: TaskCard) -> dict[str, Any]:
 
     A field that a later version adds so leaves identities alone.
     """
-    values = {f.name: (getattr(card, f.name), f.default) for f in fields(card)}
+    values = {f.name: (getattr(card, f.name), _default(f)) for f in fields(card)}
     return {
         name: value
         for name, (value, default) in values.items()
         if name not in TOLD_ONLY and value != default
     }
+
+
+def _default(described: Field[Any]) -> object:
+    if described.default_factory is not MISSING:
+        return described.default_factory()
+    return described.default
 
 
 def _canonical(value: object) -> bytes:

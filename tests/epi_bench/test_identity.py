@@ -1,6 +1,6 @@
 """What makes two runs the same run."""
 
-from dataclasses import fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import get_args
@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from epi_bench.config import complete_spec
 from epi_bench.dataset_task import ask
 from epi_bench.errors import UserError
-from epi_bench.identity import plugin_fingerprints, run_id, task_fingerprint
+from epi_bench.identity import TOLD_ONLY, plugin_fingerprints, run_id, task_fingerprint
 from epi_bench.registry import load_plugin_file
 from epi_bench.task import DataSource, Example, Task, TaskCard
 
@@ -206,6 +206,7 @@ class TestEachInput:
             "higher_is_better": False,
             "metric_range": (0.0, 2.0),
             "version": 2,
+            "units": {"acc_norm": "shares"},
         }
         assert set(others) == {field.name for field in fields(TaskCard)}
         example = Example(ask("question", "answer"), "answer")
@@ -218,7 +219,25 @@ class TestEachInput:
             if identity in found:
                 same.add(name)
             found.add(identity)
-        assert same == {"summary", "ability", "licence", "chance", "source", "needs_code_execution"}
+        assert same == set(TOLD_ONLY)
+
+    def test_a_field_of_a_card_at_its_default_leaves_the_fingerprint_alone(self):
+        """So a field that a later version adds makes no other run of an older card."""
+
+        @dataclass(frozen=True)
+        class LaterCard(TaskCard):
+            penalty: float = 0.0
+            weights: dict = field(default_factory=dict)
+
+        def hashed(card):
+            task = _Toy()
+            task.card = card
+            return task_fingerprint(task, [Example(ask("question", "answer"), "answer")])
+
+        shared = {field.name: getattr(_Toy.card, field.name) for field in fields(TaskCard)}
+        assert hashed(LaterCard(**shared)) == hashed(_Toy.card)
+        assert hashed(LaterCard(**shared, penalty=0.5)) != hashed(_Toy.card)
+        assert hashed(LaterCard(**shared, weights={"a": 2})) != hashed(_Toy.card)
 
     def test_what_a_scorer_keeps_may_be_anything(self):
         def hashed(meta):

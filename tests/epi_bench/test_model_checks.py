@@ -178,7 +178,7 @@ def test_weights_that_are_not_finite_are_refused(folder: Path):
     assert "model.norm.weight holds NaN or infinity" in refusal(folder)
 
 
-# who sees the future
+# who sees the future, and who counts otherwise
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -195,7 +195,7 @@ def test_the_same_architecture_as_a_decoder_is_read(saved):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("kind", ["GPT2", "OPT", "Mixtral", "Mamba"])
+@pytest.mark.parametrize("kind", ["GPT2", "OPT", "Mixtral", "Mamba", "BioGpt"])
 def test_causal_models_of_other_kinds_are_read(saved, kind: str, dtype: str):
     settings = {**SIZES, "ffn_dim": 32, "num_key_value_heads": 2, "word_embed_proj_dim": 16}
     if kind == "GPT2":
@@ -203,6 +203,17 @@ def test_causal_models_of_other_kinds_are_read(saved, kind: str, dtype: str):
     config = getattr(transformers, f"{kind}Config")(**settings)
     model = getattr(transformers, "GPT2LMHeadModel" if kind == "GPT2" else f"{kind}ForCausalLM")
     assert load(saved(model(config)), dtype).warnings == ()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_model_that_does_not_count_positions_from_0_is_refused(saved, dtype: str):
+    """RoBERTa counts from its padding token's number plus 1, unless positions are given."""
+    torch.manual_seed(0)
+    config = transformers.RobertaConfig(
+        **SIZES, is_decoder=True, pad_token_id=1, initializer_range=0.1
+    )
+    folder = saved(transformers.RobertaForCausalLM(config))
+    assert "does not count the positions of a text from 0" in refusal(folder, dtype)
 
 
 def test_an_encoder_with_a_decoder_is_refused(saved):

@@ -113,7 +113,7 @@ class TestWarning:
         settings = {"dtype": "bfloat16", "learning_rate": 1e-5, "observer": Listener()}
         record = run_toy("static_mask", {"ratio": 0.7, "warmup": 1}, **settings).record
         assert 0.15 < record.moved_weights < 0.5
-        assert not messages
+        assert not [message for message in messages if "weight" in message]
 
     def test_a_run_that_moves_nothing_says_so(self, run_toy):
         messages = []
