@@ -50,6 +50,24 @@ def computes_in_bfloat16(training: TrainingSpec, dtype: str) -> bool:
     return dtype == "bfloat16" and training.master_weights == "float32"
 
 
+def warn_of_slow_bfloat16(training: TrainingSpec, dtype: str) -> list[str]:
+    """A warning if a run on the CPU would compute in bfloat16 without instructions for it.
+
+    Args:
+        training: Autocast, and how bfloat16 weights are trained.
+        dtype: Of the model.
+    """
+    if dtype != "bfloat16" and not computes_in_bfloat16(training, dtype):
+        return []
+    if not torch.backends.mkldnn.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return []
+    remedy = "--dtype float32" if dtype == "bfloat16" else "--autocast none"
+    return [
+        "this processor has no instructions for bfloat16, so that the run takes many times as long "
+        f"as in float32: use {remedy}"
+    ]
+
+
 class WeightPrecision:
     """The precision in which one run's weights are trained, scored and saved.
 

@@ -21,6 +21,7 @@ from epi_bench.identity import plugin_fingerprints, run_id, task_fingerprint
 from epi_bench.model_checks import check_files
 from epi_bench.model_files import ModelLocation, locate_model
 from epi_bench.observer import RunObserver
+from epi_bench.precision import warn_of_slow_bfloat16
 from epi_bench.reproducibility import Execution, current_execution, overruled_settings
 from epi_bench.split_overlap import SplitOverlap, TrainedConversations, trained_conversations
 from epi_bench.strategy import Experience, Strategy, create_strategy
@@ -154,7 +155,7 @@ def prepare_run(
             *encoding.cache.warnings,
             *overruled_settings(spec.training),
             *_idle(strategy, len(experiences)),
-            *_precision_warnings(spec),
+            *_precision_warnings(spec, execution.device),
             *_check_run(strategy, spec, steps),
         ],
     )
@@ -303,13 +304,14 @@ def _idle(strategy: Strategy, experiences: int) -> list[str]:
     ]
 
 
-def _precision_warnings(spec: RunSpec) -> list[str]:
-    if spec.training.master_weights == "float32":
-        return []
-    return [
-        "the weights are trained in bfloat16: stochastic rounding adds noise to every update; "
-        'training.master_weights = "float32" trains without it, in more memory'
-    ]
+def _precision_warnings(spec: RunSpec, device: str) -> list[str]:
+    warnings = warn_of_slow_bfloat16(spec.training, spec.model.dtype) if device == "cpu" else []
+    if spec.training.master_weights == "none":
+        warnings.append(
+            "the weights are trained in bfloat16: stochastic rounding adds noise to every update; "
+            'training.master_weights = "float32" trains without it, in more memory'
+        )
+    return warnings
 
 
 def _overlaps(name: str, tasks: Mapping[str, PreparedTask]) -> list[str]:

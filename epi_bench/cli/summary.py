@@ -66,7 +66,12 @@ def print_outcomes(outcomes: Sequence[RunOutcome], workspace: Workspace, console
             _outcome_word(outcome),
         )
     console.print(table)
-    console.print(f"Ranking: epi-bench leaderboard {workspace.leaderboards}", highlight=False)
+    if workspace.leaderboards.is_dir():  # else nothing was published
+        console.print(
+            f"Ranking: epi-bench leaderboard {workspace.leaderboards}",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _outcome_word(outcome: RunOutcome) -> str:

@@ -15,6 +15,7 @@ from epi_bench.identity import run_id
 from epi_bench.optimization import build_optimizer
 from epi_bench.precision import WeightPrecision
 from epi_bench.preparation import prepare_run
+from epi_bench.reproducibility import Execution
 from epi_bench.stochastic_rounding import round_stochastically
 
 SMALL = 2e-5
@@ -23,6 +24,17 @@ SMALL = 2e-5
 
 def _weights(model):
     return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def _processor(monkeypatch, fast: bool) -> None:
+    monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: True)
+    monkeypatch.setattr("torch.ops.mkldnn._is_mkldnn_bf16_supported", lambda: fast, raising=False)
+
+
+@pytest.fixture
+def fast_in_bfloat16(monkeypatch):
+    """A processor with instructions for bfloat16."""
+    _processor(monkeypatch, fast=True)
 
 
 class _Rounded(Strategy):
@@ -232,7 +244,7 @@ class TestWithoutMasters:
         with pytest.raises(UserError, match=r"master_weights='none'.*--dtype bfloat16"):
             complete_spec({"training": {"master_weights": "none"}})
 
-    def test_it_is_warned_of_and_part_of_the_identity(self, toy_spec):
+    def test_it_is_warned_of_and_part_of_the_identity(self, toy_spec, fast_in_bfloat16):
         default = toy_spec(dtype="bfloat16")
         spec = toy_spec(dtype="bfloat16", master_weights="none")
         assert any("stochastic rounding" in message for message in prepare_run(spec).warnings)
@@ -241,3 +253,27 @@ class TestWithoutMasters:
         assert run_id(toy_spec(dtype="bfloat16", master_weights="float32"), {}) == run_id(
             default, {}
         )
+
+
+@pytest.mark.parametrize(
+    ("settings", "remedy"),
+    [
+        ({"dtype": "bfloat16"}, "--dtype float32"),
+        ({"dtype": "bfloat16", "master_weights": "none"}, "--dtype float32"),
+        ({"autocast": "bf16"}, "--autocast none"),
+        ({}, None),
+    ],
+)
+def test_a_processor_that_is_slow_in_bfloat16_is_told_of(toy_spec, monkeypatch, settings, remedy):
+    spec = toy_spec(**settings)
+    _processor(monkeypatch, fast=False)
+    told = [message for message in prepare_run(spec).warnings if "this processor" in message]
+    assert [message.rsplit("use ", 1)[1] for message in told] == ([remedy] if remedy else [])
+    _processor(monkeypatch, fast=True)
+    assert not any("this processor" in message for message in prepare_run(spec).warnings)
+
+
+def test_on_a_gpu_the_processor_does_not_matter(toy_spec, monkeypatch):
+    _processor(monkeypatch, fast=False)
+    monkeypatch.setattr("epi_bench.preparation.current_execution", lambda: Execution(device="cuda"))
+    assert prepare_run(toy_spec(dtype="bfloat16")).warnings == []

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from epi_bench.cli.summary import print_record
+from epi_bench.cli.summary import print_outcomes, print_record
+from epi_bench.config import complete_spec
 from epi_bench.launch import RunOutcome
+from epi_bench.workspace import Workspace
 
 
 @pytest.fixture
@@ -54,3 +56,18 @@ def test_a_metric_that_is_no_share_is_shown_in_its_unit(rows):
         secondary_units={"a": {"answer_length": "words [of prose]"}},
     )
     assert shown["a", "answer_length"] == ["0.500", "0.125", "words [of prose]"]
+
+
+def test_the_ranking_is_shown_where_there_is_one(tmp_path):
+    """Not if no run could start, or none was published."""
+
+    def shown():
+        console = Console(width=60, record=True, file=StringIO())
+        outcomes = [RunOutcome(complete_spec({}), None, error="no such model")] * 2
+        print_outcomes(outcomes, Workspace(tmp_path), console)
+        return console.export_text()
+
+    assert shown().count("not started") == 2
+    assert "Ranking" not in shown()
+    (tmp_path / "leaderboards").mkdir()
+    assert f"epi-bench leaderboard {tmp_path / 'leaderboards'}" in shown()
