@@ -222,7 +222,6 @@ class Experiment:
         """All experiences, with the scoring between them; returns the finished model."""
         strategy = self.prepared.strategy
         probe = self._conflict_probe(loop)
-        final: Any = loop.model
         for plan, experience in zip(self.prepared.plans, self.prepared.experiences, strict=True):
             pauses = [
                 round(experience.steps * point / plan.evaluations)
@@ -231,17 +230,17 @@ class Experiment:
 
             def score_midway(number: int, name: str = plan.name) -> None:
                 self._probe(probe, loop.model)
-                with loop.precision.as_saved(loop.model):
-                    self._score(f"{name} step {number}", loop.model, evaluator)
+                self._score_unfinished(f"{name} step {number}", loop, evaluator)
 
             self.observer.stage(f"training {plan.name}")
             loop.train(experience, self._on_step, pauses, score_midway)
             self._diagnose(loop.steps_done)
             self._probe(probe, loop.model)
-            if experience is self.prepared.experiences[-1]:
-                final = strategy.finalize_model(loop.model)
-            with loop.precision.as_saved(final):
-                self._score(plan.name, final, evaluator)
+            if experience is not self.prepared.experiences[-1]:
+                self._score_unfinished(plan.name, loop, evaluator)
+        final: Any = strategy.finalize_model(loop.model)
+        with loop.precision.as_saved(final):
+            self._score(self.prepared.plans[-1].name, final, evaluator)
         return final
 
     def _on_step(self, step: Step, learning_rate: float) -> None:
@@ -285,6 +284,14 @@ class Experiment:
             rows[-1] = (name, {task: s.without_predictions() for task, s in earlier.items()})
         rows.append((row, scores))
         self.observer.scored(row, {name: result.mean for name, result in scores.items()})
+
+    def _score_unfinished(self, row: str, loop: TrainingLoop, evaluator: Evaluator) -> None:
+        """A row in the middle of the stream: of the model as it would be saved now."""
+        with (
+            loop.precision.as_saved(loop.model),
+            self.prepared.strategy.as_finished(loop.model) as model,
+        ):
+            self._score(row, model, evaluator)
 
     def _measure_movement(self, loop: TrainingLoop, model: PreTrainedModel) -> None:
         """How many weights have moved in the model that is saved; a warning if next to none."""

@@ -14,12 +14,14 @@ are called in this order::
             gradients_ready             complete gradients, all finite, before clipping
             parameters_updated          right after optimizer.step()
         end_experience
+        as_finished                     around each scoring but the last
     finalize_model                      once, after the last experience
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
@@ -197,6 +199,14 @@ class Strategy:
 
     def end_experience(self, experience: Experience) -> None:
         """Called after an experience's last step, before the model is scored."""
+
+    def as_finished(self, model: nn.Module) -> AbstractContextManager[nn.Module]:
+        """The model to score in the middle of the stream: what :meth:`finalize_model` would make.
+
+        A context manager; afterwards training goes on with the model as it was, bit for bit. To be
+        overridden where the finished model may have other scores than the one that is trained.
+        """
+        return nullcontext(model)
 
     def finalize_model(self, model: nn.Module) -> nn.Module:
         """Called after the stream; returns the model to save, for example with adapters merged."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
@@ -95,6 +96,29 @@ class LoRA(Strategy):
                 f"lora: peft adapted other layers than asked for: {sorted(adapted ^ asked)}"
             )
         return wrapped
+
+    @contextmanager
+    def as_finished(self, model: nn.Module) -> Iterator[nn.Module]:
+        """Merge the adapter for the time of scoring, where the merge is rounded.
+
+        In a float32 model it changes no more than the last bits.
+        """
+        from peft.tuners.lora import LoraLayer
+
+        merged: list[tuple[Any, torch.Tensor]] = []
+        try:
+            for layer in model.modules():
+                if isinstance(layer, LoraLayer):
+                    weight = layer.get_base_layer().weight
+                    if weight.dtype != torch.float32:
+                        merged.append((layer, weight.data))
+                        weight.data = weight.data.clone()
+                        layer.merge()
+            yield model
+        finally:
+            for layer, before in merged:  # peft's unmerge() would subtract, and round again
+                layer.get_base_layer().weight.data = before
+                layer.merged_adapters.clear()
 
     def finalize_model(self, model: Any) -> nn.Module:
         """Merge the adapter into the weights.

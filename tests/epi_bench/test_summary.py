@@ -62,7 +62,7 @@ def test_the_ranking_is_shown_where_there_is_one(tmp_path):
     """Not if no run could start, or none was published."""
 
     def shown():
-        console = Console(width=60, record=True, file=StringIO())
+        console = Console(width=100, record=True, file=StringIO())
         outcomes = [RunOutcome(complete_spec({}), None, error="no such model")] * 2
         print_outcomes(outcomes, Workspace(tmp_path), console)
         return console.export_text()

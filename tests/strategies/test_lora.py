@@ -135,6 +135,33 @@ def test_the_merged_model_is_the_trained_one(dtype, asked):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("asked", ["all-linear", "embed_tokens,lm_head,q_proj"])
+def test_between_experiences_the_merged_model_is_scored(dtype, asked):
+    """So a rounded merge costs in every row and not in the last alone."""
+    strategy = LoRA(rank=4, target_modules=asked)
+    model = strategy.prepare_model(llama(dtype=dtype)).eval()
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data.normal_(0, 0.05, generator=generator)
+    ids = torch.arange(20)[None]
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    with torch.no_grad():
+        trained = model(input_ids=ids).logits
+        with strategy.as_finished(model) as finished:
+            scored = finished(input_ids=ids).logits
+        assert torch.equal(model(input_ids=ids).logits, trained)
+        assert all(torch.equal(before[name], now) for name, now in model.named_parameters())
+        merged = strategy.finalize_model(model)(input_ids=ids).logits
+    if dtype is torch.float32:
+        assert torch.equal(scored, trained)
+        torch.testing.assert_close(scored, merged, rtol=1e-4, atol=1e-5)
+    else:
+        assert torch.equal(scored, merged)
+        assert not torch.equal(scored, trained)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_merge_that_gives_another_model_fails(dtype):
     from peft import LoraConfig, get_peft_model
 
