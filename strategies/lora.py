@@ -105,19 +105,21 @@ class LoRA(Strategy):
         """
         from peft.tuners.lora import LoraLayer
 
-        merged: list[tuple[Any, torch.Tensor]] = []
+        adapted: list[Any] = [part for part in model.modules() if isinstance(part, LoraLayer)]
+        rounded = [
+            (layer, layer.get_base_layer().weight)
+            for layer in adapted
+            if layer.get_base_layer().weight.dtype != torch.float32
+        ]
+        before = [weight.data for _, weight in rounded]
         try:
-            for layer in model.modules():
-                if isinstance(layer, LoraLayer):
-                    weight = layer.get_base_layer().weight
-                    if weight.dtype != torch.float32:
-                        merged.append((layer, weight.data))
-                        weight.data = weight.data.clone()
-                        layer.merge()
+            for layer, weight in rounded:
+                weight.data = weight.data.clone()
+                layer.merge()
             yield model
         finally:
-            for layer, before in merged:  # peft's unmerge() would subtract, and round again
-                layer.get_base_layer().weight.data = before
+            for (layer, weight), data in zip(rounded, before, strict=True):
+                weight.data = data  # peft's unmerge() would subtract, and round again
                 layer.merged_adapters.clear()
 
     def finalize_model(self, model: Any) -> nn.Module:
