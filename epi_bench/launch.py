@@ -19,7 +19,7 @@ from epi_bench.leaderboard import publish
 from epi_bench.observer import RunObserver
 from epi_bench.record import RunRecord
 from epi_bench.record_file import load_record, save_record
-from epi_bench.workspace import Workspace
+from epi_bench.workspace import Workspace, require_writable
 
 if TYPE_CHECKING:
     from epi_bench.judge.judge import Judge
@@ -147,8 +147,15 @@ def run_one(spec: RunSpec, request: RunRequest, observer: RunObserver) -> RunOut
 
     workspace = request.workspace
     workspace.check_writable()
+    if request.save_model is not None:
+        require_writable(request.save_model, "the model", "--save-model")
     observer.stage("reading data")
     prepared = prepare_run(spec, request.data_dir, request.allow_code_execution, observer)
+    if request.save_model and request.save_model.resolve() == prepared.location.folder.resolve():
+        raise UserError(
+            f"--save-model {request.save_model} is the folder of the model itself, which would be "
+            "lost: choose another"
+        )
     path = workspace.record_path(prepared.run_id)
     references = known_references(prepared, workspace)
     finished = workspace.finished_record(prepared.run_id)

@@ -58,18 +58,31 @@ class Workspace:
         Raises:
             UserError: If they cannot.
         """
-        existing = self.out
-        while not existing.exists() and existing != existing.parent:
-            existing = existing.parent
-        try:
-            if not existing.is_dir():
-                raise NotADirectoryError(20, "not a folder")
-            with tempfile.TemporaryFile(dir=existing) as probe:
-                probe.write(b"\0" * 65536)
-                probe.flush()
-                os.fsync(probe.fileno())
-        except OSError as error:
-            raise UserError(
-                f"cannot write results to {self.out}: {error.strerror}; "
-                "choose another folder with --out"
-            ) from error
+        require_writable(self.out, "results", "--out")
+
+
+def require_writable(folder: Path, what: str, flag: str) -> None:
+    """Find out whether a folder, which need not be there yet, can be written to.
+
+    Args:
+        folder: Where to.
+        what: Is written, for the message.
+        flag: That names another folder.
+
+    Raises:
+        UserError: If it cannot.
+    """
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    try:
+        if not existing.is_dir():
+            raise NotADirectoryError(20, "not a folder")
+        with tempfile.TemporaryFile(dir=existing) as probe:
+            probe.write(b"\0" * 65536)
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        raise UserError(
+            f"cannot write {what} to {folder}: {error.strerror}; choose another folder with {flag}"
+        ) from error

@@ -171,6 +171,19 @@ def test_a_saved_model_is_measured_on_the_same_general_text(toy_spec, folder: Pa
     assert reloaded.nll_before == pytest.approx(trained.nll_after, rel=1e-6)
 
 
+def test_where_no_model_can_be_saved_nothing_is_trained(toy_spec, folder: Path, tmp_path: Path):
+    (tmp_path / "file").touch()
+    spec = toy_spec(steps=2).model_copy(update={"model": ModelSpec(name=str(folder))})
+    for place, told in (
+        (tmp_path / "file", "not a folder; choose another folder with --save-model"),
+        (folder / ".." / folder.name, "is the folder of the model itself"),
+    ):
+        request = RunRequest(Workspace(tmp_path / "out"), save_model=place)
+        with pytest.raises(UserError, match=told):
+            run_one(spec, request, RunObserver())
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_tokenizer_without_tokenizer_json_is_found(folder: Path):
     vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
     for path in folder.glob("tokenizer*"):
