@@ -26,16 +26,15 @@ def changed_members(before: State, modules: Collection[str]) -> list[str]:
 
     Args:
         before: As :func:`package_state` gave it.
-        modules: The modules that were imported since.
+        modules: Those of the plugin that were imported since.
     """
-    foreign = {name for name in modules if not _is_own(name)}
     changed = []
     for holder, name, value in _members():
         if isinstance(value, ModuleType):
             continue
         known = before.get((holder, name))
         replaced = known is not None and not _same(known, _content(value))
-        if replaced or getattr(_function(value), "__module__", None) in foreign:
+        if replaced or getattr(_function(value), "__module__", None) in modules:
             changed.append(f"{_name(holder)}.{name}")
     return sorted(changed)
 

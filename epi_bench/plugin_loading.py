@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.machinery import SourceFileLoader
@@ -116,7 +116,7 @@ def plugin_load(module: str, place: str, path: Path | None = None) -> Iterator[P
     try:
         with foreign_code(f"{place} fails to import", path), _working_folder_kept():
             yield load
-            changed = changed_members(package, set(sys.modules) - modules)
+            changed = changed_members(package, _brought_along(module, modules))
             if changed:
                 raise UserError(
                     f"{place} changes {changed[0]}, so that runs without it would not be the same: "
@@ -127,13 +127,30 @@ def plugin_load(module: str, place: str, path: Path | None = None) -> Iterator[P
     except BaseException:
         for registry, content in known:
             registry.go_back_to(content)
-        for name in set(sys.modules) - modules:
-            file = getattr(sys.modules[name], "__file__", None)
-            if name == module or (file and is_local(Path(file))):
+        for name in _brought_along(module, modules):
+            if name == module or _is_local_module(name):
                 del sys.modules[name]
         raise
     finally:
         LOADS.remove(load)
+
+
+def _brought_along(plugin: str, before: Collection[str]) -> set[str]:
+    """The modules of a plugin that were imported since: its own, its package's and local ones.
+
+    Libraries that it was the first to import are not among them, nor are this package's modules.
+    """
+    top = plugin.partition(".")[0]
+    return {
+        name
+        for name in set(sys.modules) - set(before)
+        if name.partition(".")[0] == top or _is_local_module(name)
+    }
+
+
+def _is_local_module(name: str) -> bool:
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return bool(file) and is_local(Path(file))
 
 
 @contextmanager

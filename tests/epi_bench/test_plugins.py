@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -168,6 +170,32 @@ def test_built_in_is_what_the_built_in_module_holds(load, monkeypatch):
          "register_strategy\n@register_strategy('mine')\nclass Mine(FullSFT): pass")  # fmt: skip
     assert not STRATEGIES.is_builtin("mine")
     assert STRATEGIES.get("full_sft").name == "full_sft"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "from epi_bench.strategies.epi import EPI as Base",
+        "from epi_bench import IsolationStrategy as Base, DatasetTask, protect, TrainingSpec",
+    ],
+)
+def test_the_first_to_import_a_library_is_no_change_of_the_package(tmp_path: Path, head: str):
+    """In a process of its own, as the command starts: torch is not imported yet."""
+    plugin = tmp_path / "plugin.py"
+    plugin.write_text(
+        f"from epi_bench import register_strategy\n{head}\n"
+        "@register_strategy('mine')\nclass Mine(Base):\n    'Mine.'\n"
+    )
+    program = (
+        "import sys\nfrom pathlib import Path\n"
+        "from epi_bench.plugin_loading import load_plugin_file"
+        "\nassert 'torch' not in sys.modules\nload_plugin_file(Path(sys.argv[1]))"
+        "\nassert 'torch' in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(plugin)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
