@@ -161,7 +161,7 @@ class Experiment:
         self.workspace.predictions_path(self.prepared.run_id).unlink(missing_ok=True)
         toml = spec_to_toml(self.prepared.spec, {"locations": self.locations})
         (folder / "run.toml").write_text(toml, encoding="utf-8")
-        log = EventLog(folder / "events.jsonl", LOG_EVERY)
+        log = EventLog(self.workspace.events_path(self.prepared.run_id), LOG_EVERY)
         self.observer = Observers(log, self.observer)
 
     def _train_and_record(

@@ -350,6 +350,6 @@ def _subprocess_run(spec: RunSpec, request: RunRequest) -> RunOutcome:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if not report.is_file():
             lines = result.stderr.strip().splitlines() or [f"exit code {result.returncode}"]
-            return RunOutcome(spec, None, error=lines[-1])
+            return RunOutcome(spec, None, error=lines[-1].removeprefix("epi-bench: "))
         status, path = report.read_text(encoding="utf-8").strip().split(" ", 1)
     return RunOutcome(spec, load_record(Path(path)), Path(path), skipped=status == "skipped")

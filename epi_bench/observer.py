@@ -106,6 +106,14 @@ class Observers(RunObserver):
             observer.run_ended(status, error)
 
 
+def logged_warnings(path: Path) -> list[str]:
+    """The warnings in an event log; none if there is no such file."""
+    if not path.is_file():
+        return []
+    events = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return [event["message"] for event in events if event["event"] == "warning"]
+
+
 class EventLog(RunObserver):
     """Writes events as JSON lines, one flushed line an event, steps every ``log_every``.
 

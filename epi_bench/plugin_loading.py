@@ -150,7 +150,7 @@ def _brought_along(plugin: str, before: Collection[str]) -> set[str]:
 
 def _is_local_module(name: str) -> bool:
     file = getattr(sys.modules.get(name), "__file__", None)
-    return bool(file) and is_local(Path(file))
+    return file is not None and is_local(Path(file))
 
 
 @contextmanager

@@ -40,6 +40,10 @@ class Workspace:
         """The record of one run."""
         return self.run_folder(run_id) / "record.json"
 
+    def events_path(self, run_id: str) -> Path:
+        """What happened in one run, as it was told while it went on."""
+        return self.run_folder(run_id) / "events.jsonl"
+
     def predictions_path(self, run_id: str) -> Path:
         """What the finished model of one run said to each test item, if that was asked for."""
         return self.run_folder(run_id) / "predictions.jsonl"

@@ -13,7 +13,7 @@ from epi_bench.cli.progress import LiveProgress
 from epi_bench.cli.summary import print_outcomes, print_record
 from epi_bench.config import RunSpec
 from epi_bench.launch import RunOutcome, RunRequest, run_in_process, run_in_subprocesses
-from epi_bench.observer import RunObserver
+from epi_bench.observer import RunObserver, logged_warnings
 
 
 def execute(
@@ -34,6 +34,7 @@ def execute(
     _quieten_transformers()
     console = Console(quiet=quiet)
     outcomes: list[RunOutcome] = []
+    warnings: list[str] = []
     progress = LiveProgress(console) if not quiet and jobs == 1 else None
     try:
         with progress or nullcontext():
@@ -42,6 +43,8 @@ def execute(
                 outcomes.append(outcome)
                 if outcome.error and not known:  # a wrong flag is the same for all strategies
                     typer.echo(f"epi-bench: {outcome.error}", err=True)
+                if progress is None:  # the run was made in a process that says nothing
+                    warnings += _warn(outcome, request, warnings, console)
                 _announce(outcome, len(outcomes), len(specs), console)
     except KeyboardInterrupt:
         typer.echo("epi-bench: interrupted; the run under way left no record", err=True)
@@ -65,6 +68,19 @@ def _outcomes(
     if jobs > 1 and len(specs) > 1:
         return run_in_subprocesses(specs, request, jobs)
     return run_in_process(specs, request, observer)
+
+
+def _warn(
+    outcome: RunOutcome, request: RunRequest, known: Sequence[str], console: Console
+) -> list[str]:
+    """Print what a run warned of that no other run has; what was printed."""
+    if outcome.record is None or outcome.skipped:
+        return []
+    told = logged_warnings(request.workspace.events_path(outcome.record.run_id))
+    new = [message for message in told if message not in known]
+    for message in new:
+        console.print(f"warning: {message}", style="yellow", markup=False)
+    return new
 
 
 def _announce(outcome: RunOutcome, done: int, total: int, console: Console) -> None:

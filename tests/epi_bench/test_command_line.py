@@ -116,6 +116,15 @@ def test_what_is_wrong_for_every_strategy_is_said_once(jobs, call_here, small):
     code, _, error = call_here("run", *strategies, *small, "--train-examples", 10**9, "--quiet")
     assert code == 2
     assert error.count("were asked for: lower --train-examples") == 1
+    assert error.count("epi-bench: ") == 1
+
+
+def test_what_runs_in_other_processes_warn_of_is_said_once(tmp_path, small, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "inductor")
+    arguments = ["--strategy", "full_sft,l2_sp", "--steps", 1, "--jobs", 2]
+    code, out, error = call("run", *small, *arguments, cwd=tmp_path)
+    assert code == 0, error
+    assert out.count("warning: ACCELERATE_DYNAMO_BACKEND=inductor has no effect") == 1
 
 
 @pytest.mark.parametrize(
