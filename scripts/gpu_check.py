@@ -2,7 +2,8 @@
 
 Training steps of the benchmark's loop (``full_sft`` and ``epi``) against a bare PyTorch loop and
 against transformers' Trainer on the same batches; what each way of keeping importance costs in
-time and in memory, beside the most that the docs' formula allows; a refresh of the mask;
+time and in memory, beside the most that the docs' formula allows; the same for each way of keeping
+weights (float32, bfloat16 with float32 masters, stochastic rounding); a refresh of the mask;
 evaluation; and whether a GPU chooses the masks that a CPU chooses. Needs no network and no files:
 the model has the shapes of SmolLM2-135M and random weights.
 
@@ -142,8 +143,9 @@ class Variant:
 
     strategy: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
     bytes_a_weight: float = 0.0
+    dtype: str = "float32"
+    master_weights: str = "float32"
 
 
 def importance_variants() -> dict[str, Variant]:
@@ -154,11 +156,24 @@ def importance_variants() -> dict[str, Variant]:
     saved = 4 + 5 / 8
     return {
         "full_sft": Variant("full_sft"),
-        "ema": Variant("epi", {"importance": "ema"}, {}, 4 + saved),
-        "ema, offload": Variant("epi", {"importance": "ema", "offload": True}, {}, 4 + saved),
-        "ema_bf16": Variant("epi", {"importance": "ema_bf16"}, {}, 2 + saved),
-        "factored": Variant("epi", {"importance": "factored"}, {}, 0.5 + saved),
-        "optimizer": Variant("epi", {"importance": "optimizer"}, {}, saved),
+        "ema": Variant("epi", {"importance": "ema"}, 4 + saved),
+        "ema, offload": Variant("epi", {"importance": "ema", "offload": True}, 4 + saved),
+        "ema_bf16": Variant("epi", {"importance": "ema_bf16"}, 2 + saved),
+        "factored": Variant("epi", {"importance": "factored"}, 0.5 + saved),
+        "optimizer": Variant("epi", {"importance": "optimizer"}, saved),
+    }
+
+
+def weight_variants() -> dict[str, Variant]:
+    """Every way of keeping trained weights."""
+    return {
+        f"{strategy}, {name}": Variant(strategy, {}, 8 + 5 / 8, dtype, master)
+        for strategy in ("full_sft", "epi")
+        for name, dtype, master in (
+            ("float32", "float32", "float32"),
+            ("bfloat16, float32 masters", "bfloat16", "float32"),
+            ("bfloat16, stochastic rounding", "bfloat16", "none"),
+        )
     }
 
 
@@ -189,12 +204,16 @@ def _train_variant(
     group: str, name: str, variant: Variant, size: Size, device: torch.device, cpu: bool
 ) -> tuple[float, list[Row]]:
     """Seconds a step of one turn, and rows about its memory."""
+    import torch
+
     strategy = make_strategy(variant.strategy, variant.options)
-    model = make_model(size, device)
+    model = make_model(size, device, getattr(torch, variant.dtype))
     weights = sum(p.numel() for p in model.parameters())
     examples = make_examples(size, size.batch * size.steps)
     _forget_peak(device)
-    loop = make_loop(size, strategy, model, training_spec(size, **variant.training), cpu)
+    loop = make_loop(
+        size, strategy, model, training_spec(size, master_weights=variant.master_weights), cpu
+    )
     loop.train(make_experience(0, examples, 2))
     work = make_experience(1, examples, size.steps)
     seconds = timed(lambda: loop.train(work), device) / size.steps
@@ -407,6 +426,7 @@ def main() -> None:
     print(json.dumps(report.facts))
     measure_steps(report, size, device, arguments.cpu)
     measure_variants(report, "importance", importance_variants(), size, device, arguments.cpu)
+    measure_variants(report, "weights", weight_variants(), size, device, arguments.cpu)
     measure_refresh(report, size, device)
     measure_evaluation(report, size, device)
     compare_masks(report, size, device)

@@ -107,7 +107,7 @@ def make_loop(
         model=model,
         pad_token_id=0,
         seed=SEED,
-        accelerator=create_accelerator(spec, cpu=cpu),
+        accelerator=create_accelerator(spec, cpu, str(next(model.parameters()).dtype)[6:]),
         total_steps=size.steps * (size.rounds + 1),
         experience_count=size.rounds + 1,
     )

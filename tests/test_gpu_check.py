@@ -47,6 +47,12 @@ def test_no_mode_keeps_more_than_the_docs_say(rows, mode):
     assert 0 < row["value"] <= int(row["note"].split("at most ")[1].replace(",", ""))
 
 
+@pytest.mark.parametrize("strategy", ["full_sft", "epi"])
+def test_every_way_of_keeping_weights_is_timed(rows, strategy):
+    names = ("float32", "bfloat16, float32 masters", "bfloat16, stochastic rounding")
+    assert all(rows["weights", f"{strategy}, {name}: step"]["value"] > 0 for name in names)
+
+
 def test_every_mask_is_that_of_the_cpu(rows):
     masks = [row for (group, _), row in rows.items() if group == "masks"]
     assert len(masks) == 6
