@@ -153,7 +153,7 @@ def prepare_run(
         warnings=[
             *_warnings(tasks, encoder),
             *encoding.cache.warnings,
-            *overruled_settings(spec.training),
+            *overruled_settings(spec.training, spec.model.dtype),
             *_idle(strategy, len(experiences)),
             *_precision_warnings(spec, execution.device),
             *_check_run(strategy, spec, steps),

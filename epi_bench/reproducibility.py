@@ -145,13 +145,16 @@ def current_execution() -> Execution:
     )
 
 
-def overruled_settings(training: TrainingSpec) -> list[str]:
+def overruled_settings(training: TrainingSpec, dtype: str = "float32") -> list[str]:
     """Warnings about settings of accelerate's that ask for something else than the run does.
 
     Args:
         training: What the run does; it alone counts.
+        dtype: Of the model.
     """
-    precision = "bf16" if training.autocast == "bf16" else "no"
+    from epi_bench.precision import computes_in_bfloat16
+
+    precision = "bf16" if computes_in_bfloat16(training, dtype) else "no"
     asked = (
         ("ACCELERATE_MIXED_PRECISION", precision, "--autocast"),
         ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", str(training.accumulation), "--accumulation"),

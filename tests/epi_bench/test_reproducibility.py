@@ -82,6 +82,9 @@ def test_settings_of_the_launcher_that_the_run_overrules_are_told(no_variables, 
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
     assert len(overruled_settings(training)) == 3
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert len(overruled_settings(training)) == 3
+    assert len(overruled_settings(training, "bfloat16")) == 2  # master weights compute in it
 
 
 @pytest.mark.parametrize(
