@@ -7,7 +7,7 @@ Scores do not depend on the batch size (up to the rounding of matrix products).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ import torch
 
 from epi_bench.answers import AnswerReader, ending_texts, ending_tokens
 from epi_bench.chat import ChatEncoder, EncodedExample
+from epi_bench.errors import TrainingFailedError, UserError
 from epi_bench.generation import generate_greedily
 from epi_bench.likelihood import (
     TokenScores,
@@ -163,9 +164,14 @@ class TaskEvaluator:
         """The scores of predictions, in the examples' order; no model is needed.
 
         This is the one place where predictions become results.
+
+        Raises:
+            UserError: If the task does not give its primary metric, or one that is no finite
+                number.
         """
         results = self.results(predictions)
         card = self.task.card
+        _check_results(self.task, results)
         worst, best = card.metric_range
         items = tuple(100 * (result[card.metric] - worst) / (best - worst) for result in results)
         columns = {name: [result[name] for result in results] for name in results[0]}
@@ -188,10 +194,12 @@ class TaskEvaluator:
 
     def _teacher_force(self, model: PreTrainedModel) -> list[Prediction]:
         scores = reference_token_scores(model, self._references, self._pad, self.batch_size)
+        _check_numbers(self.task, (value for found in scores for value in found.log_probabilities))
         return [_forced_prediction(found) for found in scores]
 
     def _choose(self, model: PreTrainedModel) -> list[Prediction]:
         sums = option_log_likelihoods(model, self._options, self._pad, self.batch_size)
+        _check_numbers(self.task, (value for total in sums for value in total))
         return [Prediction(option_log_likelihoods=total) for total in sums]
 
     def _generate(self, model: PreTrainedModel) -> list[tuple[str, bool]]:
@@ -261,6 +269,30 @@ def standard_error(values: Sequence[float]) -> float | None:
     mean = sum(values) / count
     variance = sum((value - mean) ** 2 for value in values) / (count - 1)
     return math.sqrt(variance / count)
+
+
+def _check_numbers(task: Task, log_likelihoods: Iterable[float]) -> None:
+    """Of a model whose weights are no numbers the first option would be the likeliest."""
+    if any(map(math.isnan, log_likelihoods)):
+        raise TrainingFailedError(
+            f"the model gives no numbers on the test of task {task.name!r} (NaN): training has "
+            "diverged; lower the learning rate"
+        )
+
+
+def _check_results(task: Task, results: Sequence[Mapping[str, float]]) -> None:
+    for number, result in enumerate(results, start=1):
+        if task.card.metric not in result:
+            raise UserError(
+                f"task {task.name!r} gives no {task.card.metric!r}, its primary metric, for test "
+                f"example {number}, but {', '.join(result) or 'nothing'}"
+            )
+        for name, value in result.items():
+            if not math.isfinite(value):
+                raise UserError(
+                    f"task {task.name!r} gives {name} = {value} for test example {number}: a "
+                    "metric must be a finite number"
+                )
 
 
 def _forced_prediction(scores: TokenScores) -> Prediction:

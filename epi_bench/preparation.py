@@ -17,6 +17,7 @@ from epi_bench.config import RunSpec
 from epi_bench.dataset_task import DatasetTask, same_answers
 from epi_bench.encoding_cache import EncodingCache
 from epi_bench.errors import UserError, foreign_code, one_line
+from epi_bench.example_checks import check_examples
 from epi_bench.identity import plugin_fingerprints, run_id, task_fingerprint
 from epi_bench.model_checks import check_files
 from epi_bench.model_files import ModelLocation, locate_model
@@ -227,6 +228,8 @@ def _check_run(strategy: Strategy, spec: RunSpec, steps: Sequence[int]) -> Seque
 def _prepare_task(task: Task, spec: RunSpec, encoding: _Encoding, code: str | None) -> PreparedTask:
     with foreign_code(f"task {task.name!r} fails to make its examples"):
         published = {split: task.examples(split) for split in SPLITS}
+        for split, examples in published.items():
+            check_examples(task, split, examples)
     train = select_examples(task, "train", spec.data.train_examples, published["train"])
     test = select_examples(task, "test", spec.data.test_examples, published["test"])
     for split, examples in (("train", train), ("test", test)):

@@ -119,6 +119,8 @@ def _read_delimited(path: Path, shown: str, layout: _Layout) -> list[Row]:
 
 def _column_names(fields: list[str], origin: str) -> list[str]:
     names = [field.strip() for field in fields]
+    if not names:
+        raise UserError(f"{origin}: the line is empty: the first line holds the column names")
     if not all(names):
         raise UserError(f"{origin}: a column has no name: the first line holds the names")
     _refuse_twice(names, origin)

@@ -239,6 +239,8 @@ def _conversation(row: Row, turns: Any) -> list[Message] | Skipped:
 
 
 def _message(row: Row, turn: Any) -> Message | Skipped:
+    if is_missing(turn):
+        return Skipped("empty message")
     fields = turn if isinstance(turn, Mapping) else {}
     texts = []
     for names in (("role", "from"), ("content", "value")):

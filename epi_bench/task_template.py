@@ -13,10 +13,10 @@ errors; ``template_values`` has these rules.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial, wraps
 from typing import Any
 
 from jinja2 import Template, TemplateError, nodes, pass_context
@@ -33,9 +33,12 @@ from epi_bench.template_values import (
     MissingValueError,
     OptionalMissing,
     Unknown,
+    absolute,
     compare_chain,
     decimal_number,
+    needed,
     parts_of,
+    position,
     whole_number,
     with_missing,
 )
@@ -61,10 +64,10 @@ _NODES = (
     *(nodes.Concat, nodes.For, nodes.Assign, nodes.List, nodes.Tuple),
 )
 _FILTERS = (
-    "abs", "capitalize", "count", "d", "default", "first", "last", "length", "list", "lower",
-    "map", "reject", "rejectattr", "reverse", "select", "selectattr", "sort", "title", "trim",
-    "truncate", "unique", "upper", "wordcount",
+    "count", "d", "default", "first", "last", "length", "list", "reverse", "sort", "unique",
 )  # fmt: skip
+_TEXT_FILTERS = ("capitalize", "lower", "title", "trim", "truncate", "upper", "wordcount")
+_LIST_FILTERS = ("map", "reject", "rejectattr", "select", "selectattr")
 _TEXT_METHODS = (
     "capitalize", "casefold", "count", "endswith", "find", "index", "isalnum", "isalpha",
     "isascii", "isdecimal", "isdigit", "islower", "isnumeric", "isspace", "istitle",
@@ -150,7 +153,7 @@ class TextTemplate:
             raise
         except (TemplateError, FilterArgumentError) as error:
             raise TextTemplateError(str(error.message or error), _line(error)) from error
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        except _FAILURES as error:
             raise TextTemplateError(f"{type(error).__name__}: {error}", _line(error)) from error
         except RecursionError as error:
             raise TextTemplateError("the values are nested too deeply") from error
@@ -165,9 +168,14 @@ class TextTemplate:
         return {**marked, _PASSES: [0], _MISSING: self._missing}
 
 
+_FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+"""What Jinja's filters and Python's operators raise for values that do not suit them."""
+
 _FILE_NAME = "<task template>"
 _LOOP = "bounded loop"  # this and the following are no identifiers: no template can name them
 _COMPARE = "comparison by type"
+_POSITION = "position from the row"
+_FROM_THE_ROW = (nodes.Name, nodes.Getattr, nodes.Getitem, nodes.Filter, nodes.Call)
 _PASSES = "loop passes so far"
 _MISSING = "class of missing values"
 
@@ -192,13 +200,15 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         """A method's result; ``get`` of a dictionary may find nothing."""
+        if getattr(obj, "__name__", "") != "get":  # whose default may be missing
+            for value in (*args, *kwargs.values()):
+                needed(value)
         result = super().call(context, obj, *args, **kwargs)
         return context[_MISSING](str(args[0])) if args and is_missing(result) else result
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        for value in (left, right):
-            if isinstance(value, Undefined):
-                str(value)  # raises and names it
+        needed(left)
+        needed(right)
         numbers = all(isinstance(value, int | float) for value in (left, right))
         if operator == "+" and isinstance(left, str) and isinstance(right, str):
             _bound(len(left) + len(right))
@@ -222,12 +232,29 @@ def _environment() -> _Environment:
         optimized=False,
     )
     environment.globals.clear()
-    filters = {name: environment.filters[name] for name in _FILTERS}
+    usual = environment.filters
+    filters = {name: usual[name] for name in _FILTERS}
+    filters |= {name: _checked(usual[name], _plain) for name in _TEXT_FILTERS}
+    for name in _LIST_FILTERS:
+        filters[name] = _checked(usual[name], partial(parts_of, purpose=f"the filter {name}"))
     bounded = {"join": _join, "replace": _replace, "round": _round, "string": _plain}
-    numbers = {"int": whole_number, "float": decimal_number, _COMPARE: compare_chain}
-    environment.filters = {**filters, **bounded, **numbers, _LOOP: _bounded_loop}
+    numbers = {"abs": absolute, "int": whole_number, "float": decimal_number}
+    rewritten = {_COMPARE: compare_chain, _POSITION: position, _LOOP: _bounded_loop}
+    environment.filters = {**filters, **bounded, **numbers, **rewritten}
     environment.tests = {**environment.tests, **TESTS}
     return environment
+
+
+def _checked(function: Callable[..., Any], check: Callable[[Any], Any]) -> Callable[..., Any]:
+    """One of Jinja's filters, which makes text of anything, for values that pass a check."""
+    before = 1 if hasattr(function, "jinja_pass_arg") else 0  # the context or environment
+
+    @wraps(function)
+    def checked(*arguments: Any, **keywords: Any) -> Any:
+        value = check(arguments[before])
+        return function(*arguments[:before], value, *arguments[before + 1 :], **keywords)
+
+    return checked
 
 
 class _Bounding(NodeTransformer):
@@ -242,6 +269,8 @@ class _Bounding(NodeTransformer):
             return _filtered(node.expr, _COMPARE, [part for pair in chain for part in pair])
         if isinstance(node, nodes.For):
             node.iter = _filtered(node.iter, _LOOP)
+        if isinstance(node, nodes.Getitem) and isinstance(node.arg, _FROM_THE_ROW):
+            node.arg = _filtered(node.arg, _POSITION)
         return node
 
 
@@ -271,8 +300,7 @@ def _plain(value: Any) -> str:
     """A value as text."""
     if is_missing(value):
         raise MissingValueError("no value for a part of the text")
-    if isinstance(value, Undefined):
-        return str(value)  # raises and names the variable
+    needed(value)
     if isinstance(value, float) and math.isinf(value):
         raise TemplateRuntimeError("an infinite number is no text")
     if not isinstance(value, _PLAIN):

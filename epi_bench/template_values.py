@@ -7,6 +7,7 @@ and say nothing. Here a missing value cannot become text, and what can never be 
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time
@@ -85,7 +86,7 @@ def equal(left: Any, right: Any) -> bool:
     """
     if left is None or right is None:
         other = right if left is None else left
-        return isinstance(other, Missing) or _needed(other) is None
+        return isinstance(other, Missing) or needed(other) is None
     return _compare(operator.eq, "==", left, right)
 
 
@@ -96,15 +97,15 @@ def contains(value: Any, container: Any) -> bool:
         MissingValueError: If one of them is missing.
         TemplateRuntimeError: If the container cannot hold values of that type.
     """
-    if isinstance(_needed(container), str):
-        if not isinstance(_needed(value), str):
+    if isinstance(needed(container), str):
+        if not isinstance(needed(value), str):
             raise _never("in", value, container)
         return value in container
     items = list(container)
     if value is None:
         return any(equal(item, None) for item in items)
-    kind = _kind(_needed(value))
-    alike = [item for item in items if _kind(_needed(item)) == kind]
+    kind = _kind(needed(value))
+    alike = [item for item in items if _kind(needed(item)) == kind]
     if items and not alike:
         raise TemplateRuntimeError(
             f"{shown_value(value)} in {shown_value(items)} looks for a {kind} among values of "
@@ -114,15 +115,20 @@ def contains(value: Any, container: Any) -> bool:
 
 
 def _compare(function: Callable[[Any, Any], Any], sign: str, left: Any, right: Any) -> bool:
-    if _kind(_needed(left)) != _kind(_needed(right)):
+    if _kind(needed(left)) != _kind(needed(right)):
         raise _never(sign, left, right)
     if {type(left), type(right)} == {float, Decimal}:
         left, right = float(left), float(right)
     return bool(function(left, right))
 
 
-def _needed(value: Any) -> Any:
-    """The value; for one that is missing, or a column that does not exist, its error."""
+def needed(value: Any) -> Any:
+    """The value; for one that is missing, or a column that does not exist, its error.
+
+    Raises:
+        MissingValueError: If it is missing.
+        UndefinedError: If it does not exist; it is named.
+    """
     if isinstance(value, Undefined):
         str(value)
     return value
@@ -202,9 +208,9 @@ TESTS: Mapping[str, Callable[..., bool]] = {
     **dict.fromkeys(("le", "<="), COMPARISONS["lteq"]),
     "in": contains,
     "none": lambda value: value is None or isinstance(value, Missing),
-    "true": lambda value: _needed(value) is True,
-    "false": lambda value: _needed(value) is False,
-    "sameas": lambda value, other: _needed(value) is other,
+    "true": lambda value: needed(value) is True,
+    "false": lambda value: needed(value) is False,
+    "sameas": lambda value, other: needed(value) is other,
 }
 """Jinja's tests of these names, with the same rules."""
 
@@ -218,20 +224,43 @@ def whole_number(value: Any, default: int | None = None, base: int = 10) -> int:
         base: Of the text's digits.
     """
     try:
-        return int(value, base) if isinstance(value, str) else int(_needed(value))
+        return int(value, base) if isinstance(value, str) else int(needed(value))
     except (TypeError, ValueError, OverflowError):
         pass
     return int(decimal_number(value) if default is None else decimal_number(value, default))
 
 
 def decimal_number(value: Any, default: float | None = None) -> float:
-    """Jinja's filter ``float``, where a text that is no number is an error and not 0."""
+    """Jinja's filter ``float``, where a text that is no number is an error and not 0.
+
+    ``nan`` is none: every comparison with it would be false.
+    """
     try:
-        return float(_needed(value))
-    except (TypeError, ValueError, OverflowError) as error:
-        if default is not None:
-            return default
-        raise TemplateRuntimeError(f"{shown_value(value)} is no number") from error
+        number = float(needed(value))
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isnan(number):
+        return number
+    if default is not None:
+        return default
+    raise TemplateRuntimeError(f"{shown_value(value)} is no number")
+
+
+def absolute(value: Any) -> Any:
+    """Jinja's filter ``abs``."""
+    return abs(needed(value))
+
+
+def position(value: Any) -> Any:
+    """A position or key that a row gives.
+
+    Raises:
+        TemplateRuntimeError: If it is negative: data sets write -1 where they have no label, and
+            it would count from the end.
+    """
+    if isinstance(needed(value), int) and value < 0:
+        raise TemplateRuntimeError(f"{value} is no position in a list: they count from 0")
+    return value
 
 
 def parts_of(value: Any, purpose: str) -> Iterable[Any]:
@@ -240,7 +269,7 @@ def parts_of(value: Any, purpose: str) -> Iterable[Any]:
     Raises:
         TemplateRuntimeError: If it is a text: its parts are letters, which is never meant.
     """
-    if isinstance(_needed(value), str):
+    if isinstance(needed(value), str):
         raise TemplateRuntimeError(
             f"{purpose} goes through the text {shown_value(value)} letter by letter: it needs a "
             "list (letters are meant? add the filter list)"

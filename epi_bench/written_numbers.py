@@ -44,9 +44,9 @@ _TIMES_TEN = re.compile(r"\s?(?:[×xX*·⋅]|\\times|\\cdot)\s?10(?:\^|\*\*)\{?(
 _PERCENT = re.compile(r"\s?(?:%|per\s?cent\b|pct\b)", re.IGNORECASE)
 _MARK = re.compile(r"(?<!#)####(?!#)|\\boxed\{")
 _HEADING = re.compile(r"[.):]\s+[^\W\d]")
-_NOT_ON_THE_LINE = re.compile(r"(?:\^|_)\{?-?$")
-_EMPHASIS = re.compile(r"(?<![^\W_])_{1,2}-?$")
-_LETTERS = re.compile(r"[A-Za-zÀ-\u058f]+$")
+_NOT_ON_THE_LINE = re.compile(r"(?:\^|_)\{?-?\Z")  # \Z, as $ would also look over a line's end
+_EMPHASIS = re.compile(r"(?<![^\W_])_{1,2}-?\Z")
+_LETTERS = re.compile(r"[A-Za-zÀ-\u058f]+\Z")
 _CURRENCY_CODES = frozenset(
     {"AUD", "BRL", "CAD", "CHF", "CNY", "DKK", "EUR", "GBP", "HKD", "INR", "JPY", "KRW", "MXN",
      "NOK", "NZD", "PLN", "RM", "RMB", "RUB", "Rs", "SEK", "SGD", "TRY", "US", "USD", "ZAR"}
@@ -57,7 +57,14 @@ _SPELLINGS = str.maketrans(
      "／": "/", "．": ".", "，": ",", "％": "%", "٪": "%", "٫": ".", "٬": ",", "⁻": "-", "⁺": "+"}
 )  # fmt: skip
 _LATEX = (("{,}", ","), (r"\!", ""), (r"\,", "\u2009"), (r"\%", "%"), (r"\$", "$"))
-_LATEX_FRACTION = re.compile(r"(\d?)\s*\\[dt]?frac\s*\{\s*(\d++)\s*\}\s*\{\s*(\d++)\s*\}")
+_LATEX_FRACTION = re.compile(
+    r"""
+    (?P<whole>\d\s{0,8}+)? \\[cdt]?frac
+    (?: \s*+\{\s*+(?P<top>-?\d++)\s*+\} | (?P<top_digit>\s?\d) )
+    (?: \s*+\{\s*+(?P<bottom>\d++)\s*+\} | (?P<bottom_digit>\s?\d) )
+    """,
+    re.VERBOSE,
+)
 _SUPERSCRIPTS = re.compile(r"[⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 
 
@@ -138,7 +145,7 @@ def _evenly_spelled(text: str) -> str:
     """The text with ASCII digits and signs, and LaTeX's and Unicode's fractions written as 1/2."""
     for latex, plain in _LATEX:
         text = text.replace(latex, plain)
-    text = _LATEX_FRACTION.sub(lambda m: f"{m[1]}{' ' if m[1] else ''}{m[2]}/{m[3]}", text)
+    text = _LATEX_FRACTION.sub(_plain_fraction, text)
     if text.isascii():
         return text
     text = _SUPERSCRIPTS.sub(lambda m: "^" + unicodedata.normalize("NFKC", m[0]), text)
@@ -153,6 +160,15 @@ def _evenly_spelled(text: str) -> str:
     if fractions:
         text = re.sub(rf"(?<=[\d{fractions}])(?=[{fractions}])", " ", text)
     return text.translate(str.maketrans(table)).translate(_SPELLINGS)
+
+
+def _plain_fraction(match: re.Match[str]) -> str:
+    r"""LaTeX's ``3\frac{1}{2}`` as ``3 1/2``; without braces, TeX takes one digit each."""
+    found = match.groupdict()
+    whole = f"{found['whole'].rstrip()} " if found["whole"] else ""
+    top = found["top"] or found["top_digit"].strip()
+    after = " " if match.string[match.end() : match.end() + 1] in tuple("0123456789\\") else ""
+    return f"{whole}{top}/{found['bottom'] or found['bottom_digit'].strip()}{after}"
 
 
 def _beginning(text: str, start: int) -> int | None:

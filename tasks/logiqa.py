@@ -87,7 +87,8 @@ class LogiQA(DatasetTask):
         try:
             lines = path.read_text(encoding="utf-8-sig").rstrip().split("\n")
         except UnicodeDecodeError as error:
-            raise UserError(f"{shown}: not UTF-8 text: {error.reason}") from error
+            line = error.object.count(b"\n", 0, error.start) + 1
+            raise UserError(f"{shown} line {line}: not UTF-8 text: {error.reason}") from error
         for start in range(0, len(lines), _LINES):
             block = lines[start : start + _LINES]
             letter = block[1].strip().upper() if len(block) == _LINES else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import random
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from epi_bench import likelihood
 from epi_bench.chat import ChatEncoder, EncodedExample
+from epi_bench.errors import TrainingFailedError, UserError
 from epi_bench.evaluation import (
     Evaluator,
     TaskEvaluator,
@@ -37,8 +39,6 @@ def encoder(toy_model):
 @pytest.fixture(scope="module")
 def learned(model, encoder, toy_tasks):
     """The toy model, trained until it answers some questions right and others wrong."""
-    import copy
-
     from epi_bench.batching import collate
 
     trained = copy.deepcopy(model)
@@ -64,6 +64,31 @@ def test_a_batch_of_one_and_a_batch_of_many_score_the_same(name, encoder, learne
     assert one.items == many.items
     assert 0 < one.mean < 100  # some right, some wrong: otherwise this would prove nothing
     assert one.metrics == pytest.approx(many.metrics, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["toy_first", "toy_choice"])
+def test_a_model_that_gives_no_numbers_has_no_score(name, model, encoder):
+    diverged = copy.deepcopy(model)
+    with torch.no_grad():
+        diverged.lm_head.weight.fill_(math.nan)
+    with pytest.raises(TrainingFailedError, match=f"test of task '{name}'.*diverged"):
+        _evaluator(name, encoder, 4).score(diverged)
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        ({"acc": math.nan}, "gives acc = nan for test example 1"),
+        ({"acc": 1.0, "more": math.inf}, "gives more = inf for test example 1"),
+        ({"accuracy": 1.0}, "gives no 'acc', its primary metric, for test example 1, but accuracy"),
+        ({}, "but nothing"),
+    ],
+)
+def test_a_score_that_is_no_number_is_refused(result, message, encoder):
+    evaluator = _evaluator("toy_choice", encoder, 4, count=1)
+    evaluator.task.score = lambda example, prediction: result
+    with pytest.raises(UserError, match=message):
+        evaluator.score_predictions([Prediction()])
 
 
 def test_teacher_forced_exact_match_is_greedy_exact_match(encoder, learned):

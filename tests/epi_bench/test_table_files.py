@@ -73,6 +73,11 @@ class TestDelimited:
             ("r.tsv", "q\ta\nx\ty\tz\n", "r.tsv line 2: 3 fields for 2 columns: a field cannot"),
             ("r.csv", "q,q\nx,y\n", "r.csv line 1: two columns are named 'q'"),
             ("r.csv", "q,\nx,y\n", "r.csv line 1: a column has no name"),
+            (
+                "r.csv",
+                "\n\nq,a\nx,y\n",
+                "r.csv line 1: the line is empty: the first line holds the column",
+            ),
             ("r.csv", 'q\nx\n"y\nz\n', "r.csv line 3: no row of the table: unexpected end of d"),
             ("r.csv", b"q,a\nx,\xe9\n", "r.csv line 2: not UTF-8 text: byte 0xe9"),
             ("r.tsv", b"q\xff\ta\nx\ty\n", "r.tsv line 1: not UTF-8 text: byte 0xff"),

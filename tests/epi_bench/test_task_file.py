@@ -100,12 +100,14 @@ class TestMissing:
         rows = [{"chat": chat(f"u{n}", f"a{n}")} for n in range(6)]
         rows += [{"chat": chat("x", None)}, {"chat": None}, {"id": 1}, {"chat": []}]
         rows += [{"chat": [{"from": "human", "value": None}, {"from": "gpt", "value": "x"}]}]
+        rows += [{"chat": [*chat("x"), None]}]
         answers, skipped = read(task_file(rows, 'messages = "chat"'))
         assert len(answers) == 6
         assert skipped == {
             "no value for 'content' of a message": 2,
             "no value for 'chat'": 2,
             "roles do not alternate from user to assistant": 1,
+            "empty message": 1,
         }
 
 

@@ -33,6 +33,8 @@ class TestMissing:
             "{{ 'yes' if x is eq(5) else 'no' }}", "{{ 'yes' if x is true else 'no' }}",
             "{{ 'yes' if inner.y == 5 else 'no' }}", "{{ items | join }}",
             "{% for y in items %}{{ y }}{% endfor %}", "{{ items | last | trim }}",
+            "{{ x | abs }}", "{{ 'a'.startswith(x) }}", "{{ x | map('upper') | join }}",
+            "{{ x | select('string') | join }}", "{{ items[x] }}",
         ],
     )  # fmt: skip
     def test_a_value_that_is_needed_is_told_missing(self, source, missing):
@@ -122,7 +124,40 @@ class TestComparisons:
         )
 
 
-@pytest.mark.parametrize("source", ["{{ x | join(', ') }}", "{% for y in x %}{{ y }};{% endfor %}"])
+@pytest.mark.parametrize("name", ["capitalize", "lower", "title", "trim", "truncate", "upper"])
+@pytest.mark.parametrize("value", [["a", None], {"a": None}, ["a"]])
+def test_a_list_is_no_text_whatever_filter_takes_it(name, value):
+    with pytest.raises(TextTemplateError, match="is no text: pick a part of it, or join it"):
+        fill(f"{{{{ x | {name} }}}}", x=value)
+
+
+def test_no_label_is_not_the_last_one():
+    source = "{{ ['negative', 'positive'][x] }}"
+    assert fill(source, x=1) == "positive"
+    with pytest.raises(TextTemplateError, match="-1 is no position in a list"):
+        fill(source, x=-1)
+    assert fill("{{ x[-1] }}", x=["a", "b"]) == "b"
+
+
+def test_nan_as_a_text_is_no_number_and_no_answer():
+    with pytest.raises(TextTemplateError, match="'nan' is no number"):
+        fill("{{ 'high' if x | float > 3 else 'low' }}", x="nan")
+    assert fill("{{ x | float(2.5) }}", x="nan") == "2.5"
+
+
+def test_what_a_filter_asserts_is_told_as_an_error_of_the_template():
+    with pytest.raises(TextTemplateError, match="expected length >= 3"):
+        fill("{{ x | truncate(2) }}", x="a long text")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ x | join(', ') }}",
+        "{{ x | map('upper') | join }}",
+        "{% for y in x %}{{ y }};{% endfor %}",
+    ],
+)
 def test_a_text_is_not_taken_apart_letter_by_letter(source):
     with pytest.raises(TextTemplateError, match="goes through the text 'abc' letter by letter"):
         fill(source, x="abc")

@@ -149,6 +149,19 @@ def test_both_ways_to_drive_sharpness_aware_minimisation(witness):
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 
+def test_who_protects_the_optimizer_within_a_wrapper_is_told_to_protect_the_wrapper():
+    model, generator = _model(), torch.Generator().manual_seed(0)
+    optimizer = SAM(model.parameters(), torch.optim.SGD, lr=0.05)
+    protection = protect(optimizer.base_optimizer, model, ratio=0.4, interval=100, warmup=1)
+    with pytest.warns(UserWarning, match="writes in each step, protect the wrapper"):
+        for _ in range(5):
+            _backward(model, generator)
+            optimizer.first_step()
+            _backward(model, generator)
+            optimizer.second_step()
+    assert protection.statistics()["taken_up"] > 0
+
+
 def test_weights_that_are_loaded_back_before_the_first_phase_are_held():
     model, generator = _model(), torch.Generator().manual_seed(0)
     optimizer = SAM(model.parameters(), torch.optim.SGD, lr=0.05)
