@@ -242,7 +242,7 @@ def _measure_column(measure: Measure, entries: Sequence[Entry]) -> TableColumn:
     intervals = [entry.values[measure.name] for entry in entries]
     means = [interval.mean for interval in intervals if interval]
     best = (max(means) if measure.higher_is_better else min(means)) if means else None
-    distinct = len(set(means)) > 1
+    distinct = len(set(means)) > 1 and not measure.diagnostic
     return TableColumn(
         measure.title,
         measure.formula,

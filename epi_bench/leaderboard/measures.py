@@ -21,7 +21,8 @@ class Measure:
         higher_is_better: Which direction wins.
         decimals: Shown in tables.
         cost: Whether it is a cost, not a metric.
-        diagnostic: Whether it is a field of the record itself, not a metric.
+        diagnostic: Whether it is a field of the record itself that tells whether to trust the run;
+            no value of it is the best.
         divisor: Values are divided by it where they are shown to a reader.
     """
 

@@ -65,6 +65,15 @@ class TestColumns:
     def test_nothing_is_best_where_all_are_equal(self, ranking):
         assert not any(columns(ranking)["extra state MB"].best)
 
+    def test_no_share_of_moved_weights_is_the_best(self, make_run):
+        moved = [
+            make_run(name).model_copy(update={"moved_weights": share})
+            for name, share in (("epi", 0.5), ("ewc", 1.0))
+        ]
+        column = columns(rank_track(moved))["moved weights %"]
+        assert sorted(column.cells) == ["100.0", "50.0"]
+        assert not any(column.best)
+
     def test_state_is_shown_in_megabytes(self, ranking):
         assert columns(ranking)["extra state MB"].cells[2] == "3.0"
 
