@@ -1,6 +1,6 @@
 """One strategy against every other of a track, paired by seed and task order.
 
-    python scripts/compare_strategies.py leaderboards/mini-tiny-sequential-7ea5cb7e epi_consolidated
+    python scripts/compare_strategies.py leaderboards/TRACK epi_consolidated
 
 Differences are the first strategy's minus the other's, over the (seed, task order) pairs that both
 have; p of the paired t-test on average accuracy is Holm-corrected over the table's comparisons. The

@@ -1,6 +1,6 @@
 """How far a strategy's mask drifted, over several records: does importance move with the task?
 
-    python scripts/measure_drift.py leaderboards/mini-tiny-sequential-7ea5cb7e --strategy epi
+    python scripts/measure_drift.py leaderboards/TRACK --strategy epi
 
 Give a track's folder, folders of runs, or record files; other strategies' records are passed over.
 Everything is a Jaccard index; the first line is that of two random masks of the same size.
