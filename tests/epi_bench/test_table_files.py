@@ -90,7 +90,11 @@ class TestDelimited:
                 b"PK\x03\x04\x14",
                 "r.csv is a ZIP archive or an Excel file: save its rows as",
             ),
-            ("r.jsonl", gzip.compress(b"{}"), "r.jsonl is compressed: its name must end in .gz"),
+            (
+                "r.jsonl",
+                gzip.compress(b"{}", mtime=0),
+                "r.jsonl is compressed: its name must end in .gz",
+            ),
             ("r.txt", "q\n1\n", "r.txt: files of rows end in .jsonl, .json, .csv, .tsv, .parquet"),
         ],
     )
