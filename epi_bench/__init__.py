@@ -10,97 +10,87 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from epi_bench.answer_programs import complete_function, python_code
     from epi_bench.bridges import Protection, protect
-    from epi_bench.chat import ChatEncoder, EncodedExample
-    from epi_bench.classification_task import ClassificationTask
-    from epi_bench.code_task import CodeTask, pass_at_k
-    from epi_bench.config import TrainingSpec
-    from epi_bench.dataset_task import DatasetTask, Skipped, ask
     from epi_bench.errors import TrainingFailedError, UserError
-    from epi_bench.fisher import diagonal_fisher
-    from epi_bench.instruction_task import InstructionTask
-    from epi_bench.isolation import (
-        ElasticAnchor,
-        Isolation,
-        IsolationStrategy,
-        normalise,
-        reassign,
-        unit_mean,
+    from epi_bench.isolation import Isolation
+    from epi_bench.model.chat.chat_encoder import ChatEncoder
+    from epi_bench.model.chat.encoded_example import EncodedExample
+    from epi_bench.sandbox import (
+        CodeRunner,
+        Limits,
+        Program,
+        Verdict,
     )
-    from epi_bench.python_source import defined_names, used_names
-    from epi_bench.row import Row, is_missing
-    from epi_bench.sandbox import CodeRunner, Limits, Program, Verdict
-    from epi_bench.strategy import (
-        Experience,
-        Step,
-        Strategy,
-        StrategyContext,
-        register_strategy,
-    )
-    from epi_bench.stream import ExperiencePlan, register_stream
-    from epi_bench.task import (
-        DataSource,
-        Example,
-        Message,
-        Prediction,
-        Split,
-        Task,
-        TaskCard,
-        register_task,
-    )
-    from epi_bench.text_scores import score_text
-    from epi_bench.written_numbers import marked_number
+    from epi_bench.spec.run_spec import TrainingSpec
+    from epi_bench.spec.streams import ExperiencePlan, register_stream
+    from epi_bench.strategy.elastic_anchor import ElasticAnchor
+    from epi_bench.strategy.fisher import diagonal_fisher
+    from epi_bench.strategy.hooks import Experience, Step, StrategyContext
+    from epi_bench.strategy.isolation_strategy import IsolationStrategy
+    from epi_bench.strategy.scores import normalise, reassign, unit_mean
+    from epi_bench.strategy.strategy import Strategy, register_strategy
+    from epi_bench.task.answer_programs import complete_function, python_code
+    from epi_bench.task.classification_task import ClassificationTask
+    from epi_bench.task.code_task import CodeTask, pass_at_k
+    from epi_bench.task.dataset_task import DatasetTask, Skipped
+    from epi_bench.task.example import Example, Message, Prediction, ask
+    from epi_bench.task.instruction_task import InstructionTask
+    from epi_bench.task.python_source import defined_names, used_names
+    from epi_bench.task.rows.row import Row, is_missing
+    from epi_bench.task.rows.source import DataSource, Split
+    from epi_bench.task.task import Task, TaskCard, register_task
+    from epi_bench.task.text_scores import score_text
+    from epi_bench.task.written_numbers import marked_number
 
 _HOME = {
-    "complete_function": "answer_programs",
-    "python_code": "answer_programs",
+    "complete_function": "task.answer_programs",
+    "python_code": "task.answer_programs",
     "Protection": "bridges",
     "protect": "bridges",
-    "ChatEncoder": "chat",
-    "EncodedExample": "chat",
-    "ClassificationTask": "classification_task",
-    "CodeTask": "code_task",
-    "pass_at_k": "code_task",
-    "TrainingSpec": "config",
-    "DatasetTask": "dataset_task",
-    "Skipped": "dataset_task",
-    "ask": "dataset_task",
+    "ChatEncoder": "model.chat.chat_encoder",
+    "EncodedExample": "model.chat.encoded_example",
+    "ClassificationTask": "task.classification_task",
+    "CodeTask": "task.code_task",
+    "pass_at_k": "task.code_task",
+    "TrainingSpec": "spec.run_spec",
+    "DatasetTask": "task.dataset_task",
+    "Skipped": "task.dataset_task",
+    "ask": "task.example",
     "TrainingFailedError": "errors",
     "UserError": "errors",
-    "diagonal_fisher": "fisher",
-    "InstructionTask": "instruction_task",
-    "ElasticAnchor": "isolation",
+    "diagonal_fisher": "strategy.fisher",
+    "InstructionTask": "task.instruction_task",
+    "ElasticAnchor": "strategy.elastic_anchor",
     "Isolation": "isolation",
-    "IsolationStrategy": "isolation",
-    "defined_names": "python_source",
-    "used_names": "python_source",
+    "IsolationStrategy": "strategy.isolation_strategy",
+    "normalise": "strategy.scores",
+    "reassign": "strategy.scores",
+    "unit_mean": "strategy.scores",
+    "defined_names": "task.python_source",
+    "used_names": "task.python_source",
+    "Row": "task.rows.row",
+    "is_missing": "task.rows.row",
     "CodeRunner": "sandbox",
     "Limits": "sandbox",
     "Program": "sandbox",
     "Verdict": "sandbox",
-    "normalise": "isolation",
-    "reassign": "isolation",
-    "unit_mean": "isolation",
-    "Row": "row",
-    "is_missing": "row",
-    "Experience": "strategy",
-    "Step": "strategy",
-    "Strategy": "strategy",
-    "StrategyContext": "strategy",
-    "register_strategy": "strategy",
-    "ExperiencePlan": "stream",
-    "register_stream": "stream",
-    "DataSource": "task",
-    "Example": "task",
-    "Message": "task",
-    "Prediction": "task",
-    "Split": "task",
-    "Task": "task",
-    "TaskCard": "task",
-    "register_task": "task",
-    "score_text": "text_scores",
-    "marked_number": "written_numbers",
+    "Experience": "strategy.hooks",
+    "Step": "strategy.hooks",
+    "StrategyContext": "strategy.hooks",
+    "Strategy": "strategy.strategy",
+    "register_strategy": "strategy.strategy",
+    "ExperiencePlan": "spec.streams",
+    "register_stream": "spec.streams",
+    "DataSource": "task.rows.source",
+    "Split": "task.rows.source",
+    "Example": "task.example",
+    "Message": "task.example",
+    "Prediction": "task.example",
+    "Task": "task.task",
+    "TaskCard": "task.task",
+    "register_task": "task.task",
+    "score_text": "task.text_scores",
+    "marked_number": "task.written_numbers",
 }
 
 __all__ = sorted(_HOME)

@@ -19,12 +19,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from epi_bench.config import RunSpec, StrategySpec, complete_spec
-from epi_bench.launch import RunRequest, run_in_subprocesses
-from epi_bench.record import RunRecord
-from epi_bench.statistics import compare
-from epi_bench.strategy import STRATEGIES
-from epi_bench.workspace import Workspace
+from epi_bench.results.metrics.statistics import compare
+from epi_bench.results.record.run_record import RunRecord
+from epi_bench.results.record.workspace import Workspace
+from epi_bench.runs.many_runs import run_in_subprocesses
+from epi_bench.runs.request import RunRequest
+from epi_bench.spec.defaults import complete_spec
+from epi_bench.spec.run_spec import RunSpec, StrategySpec
+from epi_bench.strategy.strategy import STRATEGIES
 
 VALIDATION_SEEDS = (100, 101)
 METRICS = ("average_accuracy", "backward_transfer", "learning_accuracy")

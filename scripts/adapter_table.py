@@ -15,10 +15,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from epi_bench.dataset_task import DatasetTask
 from epi_bench.errors import UserError
-from epi_bench.sources import locate
-from epi_bench.task import TASKS, Split
+from epi_bench.task.dataset_task import DatasetTask
+from epi_bench.task.rows.locate import locate
+from epi_bench.task.rows.source import Split
+from epi_bench.task.task import TASKS
 
 SPLITS: tuple[Split, ...] = ("train", "test")
 

@@ -21,14 +21,23 @@ from time import perf_counter
 import torch
 from torch import nn
 
-from epi_bench.backbone import Backbone, load_backbone
-from epi_bench.batching import SPLIT_COST, collate, cut_by_padding, drawn_steps
-from epi_bench.config import RunSpec, TrainingSpec, complete_spec
-from epi_bench.optimization import build_optimizer
-from epi_bench.preparation import PreparedRun, prepare_run
-from epi_bench.strategy import Experience, create_strategy
-from epi_bench.suites import select_tasks
-from epi_bench.training import TrainingLoop, create_accelerator
+from epi_bench.model.batching import (
+    SPLIT_COST,
+    collate,
+    cut_by_padding,
+    drawn_steps,
+)
+from epi_bench.model.load import Backbone, load_backbone
+from epi_bench.runs.preparation import prepare_run
+from epi_bench.runs.prepared import PreparedRun
+from epi_bench.spec.defaults import complete_spec
+from epi_bench.spec.run_spec import RunSpec, TrainingSpec
+from epi_bench.strategy.hooks import Experience
+from epi_bench.strategy.strategy import create_strategy
+from epi_bench.task.files.selection import select_tasks
+from epi_bench.training.accelerator import create_accelerator
+from epi_bench.training.loop import TrainingLoop
+from epi_bench.training.optimizer import build_optimizer
 
 STEPS_LOOKED_AT = 500
 """Steps over which padding is counted."""

@@ -16,10 +16,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from epi_bench.code_task import CodeTask
 from epi_bench.sandbox import PROTECTIONS, CodeRunner
-from epi_bench.sources import locate, read_rows
-from epi_bench.task import TASKS, Example
+from epi_bench.task.code_task import CodeTask
+from epi_bench.task.example import Example
+from epi_bench.task.rows.locate import locate, read_rows
+from epi_bench.task.task import TASKS
 
 
 def published_examples(task: CodeTask) -> Iterator[Example]:

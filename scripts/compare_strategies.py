@@ -12,9 +12,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from epi_bench.leaderboard import find_measure, load_published
-from epi_bench.record import RunRecord
-from epi_bench.statistics import Comparison, compare, holm
+from epi_bench.results.leaderboard import find_measure, load_published
+from epi_bench.results.metrics.statistics import Comparison, compare, holm
+from epi_bench.results.record.run_record import RunRecord
 
 MEASURES = ("average_accuracy", "learning_accuracy", "backward_transfer", "forgetting")
 

@@ -28,11 +28,12 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from epi_bench.backbone import Backbone, load_backbone
-from epi_bench.chat import ChatEncoder
-from epi_bench.config import complete_spec
-from epi_bench.evaluation import TaskEvaluator
-from epi_bench.task import TASKS, Example, Prediction, Task
+from epi_bench.evaluation.evaluator import TaskEvaluator
+from epi_bench.model.chat.chat_encoder import ChatEncoder
+from epi_bench.model.load import Backbone, load_backbone
+from epi_bench.spec.defaults import complete_spec
+from epi_bench.task.example import Example, Prediction
+from epi_bench.task.task import TASKS, Task
 
 METRICS = {
     "gsm8k": {

@@ -244,9 +244,9 @@ def measure_evaluation(report: Report, size: Size, device: torch.device) -> None
     """Speed of answers against transformers' ``generate``, and of teacher forcing."""
     import torch
 
-    from epi_bench.batching import collate
-    from epi_bench.generation import generate_greedily
-    from epi_bench.losses import summed_loss
+    from epi_bench.evaluation.generation import generate_greedily
+    from epi_bench.model.batching import collate
+    from epi_bench.model.losses import summed_loss
 
     model = make_model(size, device).eval()
     model.generation_config.eos_token_id = None

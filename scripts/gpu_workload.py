@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
     from epi_bench import EncodedExample, Strategy
-    from epi_bench.config import TrainingSpec
-    from epi_bench.training import TrainingLoop
+    from epi_bench.spec.run_spec import TrainingSpec
+    from epi_bench.training.loop import TrainingLoop
 
 SEED = 0
 RATIO = 0.5
@@ -75,7 +75,7 @@ def make_model(size: Size, device: torch.device, dtype: torch.dtype | None = Non
 
 def make_examples(size: Size, count: int) -> list[EncodedExample]:
     """Random tokens of random lengths; the second half of each carries loss."""
-    from epi_bench.chat import EncodedExample
+    from epi_bench.model.chat.encoded_example import EncodedExample
 
     draws = random.Random("examples")
     made = []
@@ -88,7 +88,7 @@ def make_examples(size: Size, count: int) -> list[EncodedExample]:
 
 def training_spec(size: Size, **changes: Any) -> TrainingSpec:
     """AdamW with clipping at a constant learning rate: what all contestants do."""
-    from epi_bench.config import TrainingSpec
+    from epi_bench.spec.run_spec import TrainingSpec
 
     fixed = {"steps": size.steps, "batch_size": size.batch, "learning_rate": 1e-4}
     schedule = {"warmup_share": 0.0, "decay": "constant"}
@@ -99,7 +99,8 @@ def make_loop(
     size: Size, strategy: Strategy, model: nn.Module, spec: TrainingSpec, cpu: bool
 ) -> TrainingLoop:
     """The benchmark's own loop."""
-    from epi_bench.training import TrainingLoop, create_accelerator
+    from epi_bench.training.accelerator import create_accelerator
+    from epi_bench.training.loop import TrainingLoop
 
     return TrainingLoop(
         spec=spec,
@@ -115,7 +116,7 @@ def make_loop(
 
 def make_strategy(name: str, options: Mapping[str, Any] | None = None) -> Strategy:
     """A strategy; a mask is in force from the first step on."""
-    from epi_bench.strategy import create_strategy
+    from epi_bench.strategy.strategy import create_strategy
 
     early = {"warmup": 1, "ratio": RATIO} if name == "epi" else {}
     return create_strategy(name, {**early, **(options or {})})
@@ -125,7 +126,7 @@ def drawn_batches(
     examples: Sequence[EncodedExample], spec: TrainingSpec, turn: int, device: torch.device
 ) -> list[dict[str, Tensor]]:
     """The batches that the loop draws in its experience ``turn``."""
-    from epi_bench.batching import collate, drawn_steps
+    from epi_bench.model.batching import collate, drawn_steps
 
     draws = random.Random(f"batches of experience {turn} {SEED}")
     steps = drawn_steps(len(examples), spec.batch_size, draws)
@@ -166,7 +167,7 @@ class Contestants:
         """What anybody would write: forward, backward, clip, step."""
         from torch import nn
 
-        from epi_bench.optimization import build_optimizer
+        from epi_bench.training.optimizer import build_optimizer
 
         model = self.models["bare"]
         optimizer = build_optimizer(model.parameters(), self.spec, self.spec.learning_rate)
@@ -208,6 +209,6 @@ class Contestants:
 
 def make_experience(turn: int, examples: Sequence[EncodedExample], steps: int) -> Any:
     """One experience of the loop."""
-    from epi_bench.strategy import Experience
+    from epi_bench.strategy.hooks import Experience
 
     return Experience(turn, f"turn {turn}", ("timing",), examples, steps)

@@ -14,8 +14,8 @@ from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 
-from epi_bench.inspection import MaskTrace, find_record, trace_mask
-from epi_bench.record import RunRecord
+from epi_bench.results.masks.trace import MaskTrace, find_record, trace_mask
+from epi_bench.results.record.run_record import RunRecord
 
 
 def records_of(paths: list[Path], strategy: str) -> Iterator[RunRecord]:

@@ -17,8 +17,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.transforms import Bbox
 
-from epi_bench.record import RunRecord
-from epi_bench.record_file import load_record
+from epi_bench.results.record.record_file import load_record
+from epi_bench.results.record.run_record import RunRecord
 
 SHOWN = {"full_sft": "full fine-tuning", "epi": "EPI", "epi_similarity": "similarity-weighted EPI"}
 """Strategies whose matrices are drawn, and their titles."""

@@ -22,10 +22,17 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from epi_bench.batching import IGNORED_LABEL, collate
-from epi_bench.chat import ChatEncoder, EncodedExample
-from epi_bench.task import Message
-from epi_bench.tasks._generated import COLOURS, NAMES, OPPOSITES, THINGS, conversation
+from epi_bench.model.batching import IGNORED_LABEL, collate
+from epi_bench.model.chat.chat_encoder import ChatEncoder
+from epi_bench.model.chat.encoded_example import EncodedExample
+from epi_bench.task.example import Message
+from epi_bench.tasks._generated import (
+    COLOURS,
+    NAMES,
+    OPPOSITES,
+    THINGS,
+    conversation,
+)
 
 FOLDER = Path(__file__).resolve().parent.parent / "epi_bench" / "data" / "tiny"
 VOCABULARY_SIZE = 768
@@ -286,7 +293,7 @@ def length_bucketed_batches(
     """Positions of the examples of one batch after the other, those of like length together.
 
     This drew the shipped model's batches, so it stays. Training draws its steps otherwise
-    (:func:`epi_bench.batching.drawn_steps`): sorting by length sorts the kinds of a mixture apart.
+    (:func:`epi_bench.model.batching.drawn_steps`): sorting by length sorts a mixture apart.
     """
     positions = _endless_permutations(len(lengths), generator)
     while True:

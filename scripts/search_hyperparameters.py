@@ -16,10 +16,12 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from epi_bench.config import RunSpec, StrategySpec, complete_spec
-from epi_bench.launch import RunRequest, run_in_subprocesses
-from epi_bench.record import RunRecord
-from epi_bench.workspace import Workspace
+from epi_bench.results.record.run_record import RunRecord
+from epi_bench.results.record.workspace import Workspace
+from epi_bench.runs.many_runs import run_in_subprocesses
+from epi_bench.runs.request import RunRequest
+from epi_bench.spec.defaults import complete_spec
+from epi_bench.spec.run_spec import RunSpec, StrategySpec
 
 VALIDATION_SEEDS = (100, 101)
 

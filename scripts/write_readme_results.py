@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from epi_bench.leaderboard import Ranking, load_published, rank_track
-from epi_bench.statistics import Interval
-from epi_bench.strategy import STRATEGIES, create_strategy
+from epi_bench.results.leaderboard import Ranking, load_published, rank_track
+from epi_bench.results.metrics.statistics import Interval
+from epi_bench.strategy.strategy import STRATEGIES, create_strategy
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- results -->", "<!-- /results -->"

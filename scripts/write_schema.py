@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from epi_bench.atomic import write_atomically
-from epi_bench.record_file import record_schema
+from epi_bench.files import write_atomically
+from epi_bench.results.record.record_file import record_schema
 
 SCHEMA_FILE = (
     Path(__file__).resolve().parent.parent / "epi_bench/data/schema/run_record.schema.json"

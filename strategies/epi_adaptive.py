@@ -7,7 +7,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from epi_bench import IsolationStrategy, Step, UserError, register_strategy
+from epi_bench import (
+    IsolationStrategy,
+    Step,
+    UserError,
+    register_strategy,
+)
 
 FIRST_INTERVAL = 20
 """Optimizer steps before the first refresh and between the first two."""

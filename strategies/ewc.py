@@ -8,7 +8,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from epi_bench import Experience, Strategy, UserError, diagonal_fisher, register_strategy
+from epi_bench import (
+    Experience,
+    Strategy,
+    UserError,
+    diagonal_fisher,
+    register_strategy,
+)
 
 
 @register_strategy("ewc")

@@ -8,7 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from epi_bench import Experience, Strategy, UserError, register_strategy
+from epi_bench import (
+    Experience,
+    Strategy,
+    UserError,
+    register_strategy,
+)
 
 
 @register_strategy("l2_sp")

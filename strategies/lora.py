@@ -10,7 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from epi_bench import Strategy, TrainingFailedError, UserError, register_strategy
+from epi_bench import (
+    Strategy,
+    TrainingFailedError,
+    UserError,
+    register_strategy,
+)
 
 ALL_LINEAR = "all-linear"
 """What peft calls every linear layer but the output head."""

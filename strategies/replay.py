@@ -7,7 +7,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from epi_bench import EncodedExample, Experience, Strategy, UserError, register_strategy
+from epi_bench import (
+    EncodedExample,
+    Experience,
+    Strategy,
+    UserError,
+    register_strategy,
+)
 
 
 @register_strategy("replay")

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from epi_bench import Experience, IsolationStrategy, Step, TrainingSpec, register_strategy
+from epi_bench import (
+    Experience,
+    IsolationStrategy,
+    Step,
+    TrainingSpec,
+    register_strategy,
+)
 
 
 @register_strategy("static_mask")

@@ -11,7 +11,12 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
-from epi_bench import Example, Message, Split, Task
+from epi_bench import (
+    Example,
+    Message,
+    Split,
+    Task,
+)
 
 NAMES = (
     *("Ann", "Ben", "Cal", "Dan", "Eve", "Fay", "Gus", "Ida"),

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from epi_bench import DataSource, InstructionTask, TaskCard, register_task
+from epi_bench import (
+    DataSource,
+    InstructionTask,
+    TaskCard,
+    register_task,
+)
 
 _FILES = ("alpaca/alpaca_data.json", "alpaca/train.jsonl", "alpaca/train_5k.jsonl")
 

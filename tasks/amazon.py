@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from epi_bench import ClassificationTask, DataSource, TaskCard, register_task
+from epi_bench import (
+    ClassificationTask,
+    DataSource,
+    TaskCard,
+    register_task,
+)
 
 
 @register_task("amazon")

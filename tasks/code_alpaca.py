@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from epi_bench import DataSource, InstructionTask, TaskCard, register_task
+from epi_bench import (
+    DataSource,
+    InstructionTask,
+    TaskCard,
+    register_task,
+)
 
 _FILES = (
     "codealpaca/code_alpaca_20k.json",

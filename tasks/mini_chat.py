@@ -5,7 +5,14 @@ from __future__ import annotations
 import random
 
 from epi_bench import Example, TaskCard, register_task
-from epi_bench.tasks._generated import COLOURS, LICENCE, NAMES, THINGS, GeneratedTask, conversation
+from epi_bench.tasks._generated import (
+    COLOURS,
+    LICENCE,
+    NAMES,
+    THINGS,
+    GeneratedTask,
+    conversation,
+)
 
 
 @register_task("mini_chat")

@@ -5,7 +5,12 @@ from __future__ import annotations
 import random
 
 from epi_bench import Example, TaskCard, register_task
-from epi_bench.tasks._generated import LICENCE, THINGS, GeneratedTask, conversation
+from epi_bench.tasks._generated import (
+    LICENCE,
+    THINGS,
+    GeneratedTask,
+    conversation,
+)
 
 SELECTIONS = (
     ("the first {n} of {}", "{}[:{n}]"),

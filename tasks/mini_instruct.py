@@ -6,7 +6,12 @@ import random
 from collections.abc import Callable
 
 from epi_bench import Example, TaskCard, register_task
-from epi_bench.tasks._generated import LICENCE, OPPOSITES, GeneratedTask, conversation
+from epi_bench.tasks._generated import (
+    LICENCE,
+    OPPOSITES,
+    GeneratedTask,
+    conversation,
+)
 
 WORDS = tuple(word for pair in OPPOSITES[:6] for word in pair)
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 import random
 
 from epi_bench import Example, TaskCard, register_task
-from epi_bench.tasks._generated import LICENCE, NAMES, THINGS, GeneratedTask, conversation
+from epi_bench.tasks._generated import (
+    LICENCE,
+    NAMES,
+    THINGS,
+    GeneratedTask,
+    conversation,
+)
 
 EVENTS = ("gets", "buys", "finds")
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from epi_bench import ClassificationTask, DataSource, Row, TaskCard, register_task
+from epi_bench import (
+    ClassificationTask,
+    DataSource,
+    Row,
+    TaskCard,
+    register_task,
+)
 
 
 @register_task("yahoo")

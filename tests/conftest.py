@@ -129,7 +129,7 @@ class ToyChoice(_Toy):
 @pytest.fixture(scope="session")
 def toy_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A plugin file with three tasks, one for each scoring mode, registered already."""
-    from epi_bench.registry import load_plugin_file
+    from epi_bench.plugins.loading import load_plugin_file
 
     path = tmp_path_factory.mktemp("toy_tasks") / "toy_tasks.py"
     path.write_text(TOY_TASKS, encoding="utf-8")
@@ -140,7 +140,7 @@ def toy_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def forgotten_tasks():
     """Tasks that a test registers are forgotten after it, so that others may use their names."""
-    from epi_bench.task import TASKS
+    from epi_bench.task.task import TASKS
 
     before = set(TASKS._registered)
     yield
@@ -154,7 +154,7 @@ def forgotten_plugins():
     """What plugin files register is forgotten after a test; called, it is forgotten at once."""
     import sys
 
-    from epi_bench.plugin_loading import REGISTRIES
+    from epi_bench.plugins.loading import REGISTRIES
 
     before = [(registry, registry.content()) for registry in REGISTRIES]
     modules = set(sys.modules)
@@ -173,7 +173,7 @@ def forgotten_plugins():
 @pytest.fixture
 def toy_spec(toy_model: Path, toy_tasks: Path):
     """Makes small specifications: ``toy_spec("epi", {"ratio": 0.3}, steps=5)``."""
-    from epi_bench.config import complete_spec
+    from epi_bench.spec.defaults import complete_spec
 
     def make(
         strategy="full_sft",
@@ -203,9 +203,10 @@ def toy_spec(toy_model: Path, toy_tasks: Path):
 @pytest.fixture
 def train_toy(toy_spec):
     """Trains a toy run without files; returns the loop after the stream."""
-    from epi_bench.backbone import load_backbone
-    from epi_bench.preparation import prepare_run
-    from epi_bench.training import TrainingLoop, create_accelerator
+    from epi_bench.model.load import load_backbone
+    from epi_bench.runs.preparation import prepare_run
+    from epi_bench.training.accelerator import create_accelerator
+    from epi_bench.training.loop import TrainingLoop
 
     def train(*arguments, on_step=None, strategy=None, **keywords):
         import torch
@@ -236,9 +237,10 @@ def train_toy(toy_spec):
 @pytest.fixture
 def run_toy(toy_spec, tmp_path: Path):
     """Makes a whole toy run in a temporary folder and returns its outcome."""
-    from epi_bench.launch import RunRequest, run_one
-    from epi_bench.observer import RunObserver
-    from epi_bench.workspace import Workspace
+    from epi_bench.results.record.workspace import Workspace
+    from epi_bench.runs.launch import run_one
+    from epi_bench.runs.observer import RunObserver
+    from epi_bench.runs.request import RunRequest
 
     def run(*arguments, out=tmp_path, observer=None, request=None, **keywords):
         made = RunRequest(Workspace(out), **(request or {}))

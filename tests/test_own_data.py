@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from epi_bench.record_file import load_record
+from epi_bench.results.record.record_file import load_record
 
 PAGE = (Path(__file__).parents[1] / "docs" / "own_data.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"<!-- test: file ([\w.]+) -->\n```\w+\n(.*?)```", PAGE, re.DOTALL))
@@ -76,7 +76,7 @@ def test_a_suite_brings_its_settings_and_its_order(folder, epi_bench):
 
 @pytest.mark.parametrize("name", ["tickets", "helpdesk", "moods"])
 def test_each_file_task_is_fine(name, folder):
-    from epi_bench.task_validation import validate_task_file
+    from epi_bench.task.files.validation import validate_task_file
 
     result = validate_task_file(Path(f"{name}.toml"))
     assert (result.problems, result.warnings) == ([], [])
@@ -84,7 +84,7 @@ def test_each_file_task_is_fine(name, folder):
 
 
 def test_integers_become_labels(folder):
-    from epi_bench.task_file import load_task_file
+    from epi_bench.task.files.file_task import load_task_file
 
     task = load_task_file(Path("moods.toml"))()
     made = {e.messages[0]["content"]: e for s in ("train", "test") for e in task.examples(s)}
@@ -94,7 +94,7 @@ def test_integers_become_labels(folder):
 
 @pytest.mark.real_data
 def test_the_hub_task_reads_a_local_copy(folder, real_data):
-    from epi_bench.task_file import load_task_file
+    from epi_bench.task.files.file_task import load_task_file
 
     task = load_task_file(Path("word_problems.toml"))(real_data)
     assert len(task.examples("test")) == 1319
@@ -119,7 +119,7 @@ def test_an_entry_point_needs_no_plugin_flag(folder, epi_bench, monkeypatch):
 
 
 def test_the_table_of_keys_is_complete():
-    from epi_bench.task_definition import METRICS, TaskDefinition
+    from epi_bench.task.files.definition import METRICS, TaskDefinition
 
     table = PAGE.split("## Every key")[1].split("\n\n")[1]
     shown = set(re.findall(r"`(\w+)`", table))

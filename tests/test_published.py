@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from epi_bench.leaderboard import load_published
-from epi_bench.report import rendered_files
-from epi_bench.strategy import STRATEGIES, create_strategy
+from epi_bench.results.leaderboard import load_published
+from epi_bench.results.leaderboard.pages import rendered_files
+from epi_bench.strategy.strategy import STRATEGIES, create_strategy
 
 ROOT = Path(__file__).parents[1]
 LEADERBOARDS = ROOT / "leaderboards"

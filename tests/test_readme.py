@@ -45,7 +45,7 @@ def test_the_plugin_file_runs_as_the_readme_says(tmp_path, toy_model, toy_tasks)
 def test_half_of_a_step_is_half_of_a_step(tmp_path, train_toy):
     import torch
 
-    from epi_bench.registry import load_plugin_file
+    from epi_bench.plugins.loading import load_plugin_file
 
     path = tmp_path / "half_step.py"
     path.write_text(_block("plugin"))

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from epi_bench.config import complete_spec
-from epi_bench.launch import RunRequest, expand, run_in_process
-from epi_bench.observer import RunObserver
-from epi_bench.workspace import Workspace
+from epi_bench.results.record.workspace import Workspace
+from epi_bench.runs.many_runs import expand, run_in_process
+from epi_bench.runs.observer import RunObserver
+from epi_bench.runs.request import RunRequest
+from epi_bench.spec.defaults import complete_spec
 
 REAL_TASKS = ("gsm8k", "code_alpaca", "ultrachat")
 

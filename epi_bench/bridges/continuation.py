@@ -10,7 +10,7 @@ from torch import Tensor
 from epi_bench.errors import UserError
 from epi_bench.isolation import Isolation
 from epi_bench.isolation.bit_mask import WORDS
-from epi_bench.isolation.protection import flat_view
+from epi_bench.isolation.protected_weights import flat_view
 from epi_bench.isolation.sharding import local
 
 

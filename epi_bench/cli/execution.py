@@ -11,9 +11,10 @@ from rich.console import Console
 
 from epi_bench.cli.progress import LiveProgress
 from epi_bench.cli.summary import print_outcomes, print_record
-from epi_bench.config import RunSpec
-from epi_bench.launch import RunOutcome, RunRequest, run_in_process, run_in_subprocesses
-from epi_bench.observer import RunObserver, logged_warnings
+from epi_bench.runs.many_runs import run_in_process, run_in_subprocesses
+from epi_bench.runs.observer import RunObserver, logged_warnings
+from epi_bench.runs.request import RunOutcome, RunRequest
+from epi_bench.spec.run_spec import RunSpec
 
 
 def execute(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from epi_bench.inspection import TaskOverlap
+    from epi_bench.results.masks.trace import TaskOverlap
 
 
 def inspect(
@@ -27,8 +27,8 @@ def inspect(
     kind of module, and the overlap between the experiences' masks. --output
     draws the same over all steps, with the protected share by layer.
     """
-    from epi_bench.inspection import find_record, trace_mask
-    from epi_bench.mask_figure import draw_mask
+    from epi_bench.results.masks.figure import draw_mask
+    from epi_bench.results.masks.trace import find_record, trace_mask
 
     record = find_record(run)
     trace = trace_mask(record)

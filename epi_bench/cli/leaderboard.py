@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from epi_bench.leaderboard import PublishedRecords, Ranking
+    from epi_bench.results.leaderboard import PublishedRecords, Ranking
 
 TEXT_WIDTH = 240
 """Width of tables that go to a file or a pipe."""
@@ -66,7 +66,7 @@ def leaderboard(
     Files that are no valid record are left out, with one warning line each.
     """
     from epi_bench.errors import UserError, unknown_name
-    from epi_bench.leaderboard import find_measure, load_published, rank_track
+    from epi_bench.results.leaderboard import find_measure, load_published, rank_track
 
     find_measure(sort)
     published = load_published(path)
@@ -84,7 +84,7 @@ def leaderboard(
 
 
 def _update(published: PublishedRecords) -> None:
-    from epi_bench.report import write_rendered_files
+    from epi_bench.results.leaderboard.pages import write_rendered_files
 
     changed = write_rendered_files(published)
     for path in changed:
@@ -98,7 +98,7 @@ def _show(rankings: list[Ranking], output_format: OutputFormat, output: Path | N
     if output is None and output_format is OutputFormat.TABLE:
         from rich.console import Console
 
-        from epi_bench.report import print_rankings
+        from epi_bench.cli.ranking_table import print_rankings
 
         console = Console()
         print_rankings(rankings, console if console.is_terminal else Console(width=TEXT_WIDTH))
@@ -107,26 +107,27 @@ def _show(rankings: list[Ranking], output_format: OutputFormat, output: Path | N
     if output is None:
         typer.echo(text, nl=False)
         return
-    from epi_bench.atomic import write_atomically
+    from epi_bench.files import write_atomically
 
     write_atomically(output, text)
     typer.echo(f"wrote {output}", err=True)
 
 
 def _as_text(rankings: list[Ranking], output_format: OutputFormat) -> str:
-    from epi_bench import report
-    from epi_bench.leaderboard import to_csv, to_json
+    from io import StringIO
+
+    from rich.console import Console
+
+    from epi_bench.cli.ranking_table import print_rankings
+    from epi_bench.results.leaderboard import to_csv, to_json
+    from epi_bench.results.leaderboard.markdown import to_markdown
 
     if output_format is OutputFormat.CSV:
         return to_csv(rankings)
     if output_format is OutputFormat.JSON:
         return to_json(rankings)
     if output_format is OutputFormat.MARKDOWN:
-        return "\n".join(report.to_markdown(ranking) for ranking in rankings)
-    from io import StringIO
-
-    from rich.console import Console
-
+        return "\n".join(to_markdown(ranking) for ranking in rankings)
     text = StringIO()
-    report.print_rankings(rankings, Console(file=text, width=TEXT_WIDTH))
+    print_rankings(rankings, Console(file=text, width=TEXT_WIDTH))
     return text.getvalue()

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from epi_bench.cli.plugins import load_plugins
 from epi_bench.errors import one_line
-from epi_bench.options import Option, options_of
-from epi_bench.registry import Registry
+from epi_bench.plugins.loading import load_plugin_files
+from epi_bench.plugins.options import Option, options_of
+from epi_bench.plugins.registry import Registry
 
 PluginFiles = Annotated[
     list[Path] | None,
@@ -42,18 +42,18 @@ streams_app = typer.Typer(help="List streams.", no_args_is_help=True)
 @strategies_app.command("list")
 def list_strategies(plugin: PluginFiles = None) -> None:
     """List every strategy with one line about it."""
-    from epi_bench.strategy import STRATEGIES
+    from epi_bench.strategy.strategy import STRATEGIES
 
-    load_plugins(plugin or [])
+    load_plugin_files(plugin or [])
     _print_registry(STRATEGIES, "Strategies")
 
 
 @strategies_app.command("show")
 def show_strategy(name: str, plugin: PluginFiles = None) -> None:
     """Show a strategy's update rule, source and hyperparameters."""
-    from epi_bench.strategy import STRATEGIES
+    from epi_bench.strategy.strategy import STRATEGIES
 
-    load_plugins(plugin or [])
+    load_plugin_files(plugin or [])
     cls = STRATEGIES.get(name)
     console = Console()
     console.print(f"[bold]{name}[/bold]")
@@ -67,9 +67,9 @@ def show_strategy(name: str, plugin: PluginFiles = None) -> None:
 @tasks_app.command("list")
 def list_tasks(plugin: PluginFiles = None) -> None:
     """List every task (ability, how it is scored, licence, origin) and every suite."""
-    from epi_bench.task import TASKS
+    from epi_bench.task.task import TASKS
 
-    load_plugins(plugin or [])
+    load_plugin_files(plugin or [])
     console = Console()
     table = Table(title="Tasks", title_justify="left")
     for column in ("task", "ability", "scoring", "metric", "licence", "origin", ""):
@@ -100,10 +100,10 @@ def show_task(
     NAME is a task, or a .toml file that describes one.
     """
     from epi_bench.cli.show import render_example
-    from epi_bench.config import ModelSpec
-    from epi_bench.task_file import task_type
+    from epi_bench.spec.run_spec import ModelSpec
+    from epi_bench.task.files.file_task import task_type
 
-    load_plugins(plugin or [])
+    load_plugin_files(plugin or [])
     task = task_type(name)(data_dir)
     console = Console()
     examples = [render_example(task, ModelSpec(name=model), index + i) for i in range(count)]
@@ -115,9 +115,9 @@ def show_task(
 @streams_app.command("list")
 def list_streams(plugin: PluginFiles = None) -> None:
     """List every stream with its options."""
-    from epi_bench.stream import STREAMS
+    from epi_bench.spec.streams import STREAMS
 
-    load_plugins(plugin or [])
+    load_plugin_files(plugin or [])
     console = Console()
     for name in STREAMS.names():
         builder = STREAMS.get(name)
@@ -145,7 +145,7 @@ def _warn_of_broken(broken: list[Any]) -> None:
 
 
 def _suites_table() -> Table:
-    from epi_bench.suites import builtin_suites
+    from epi_bench.task.files.suites import builtin_suites
 
     table = Table(title="Suites", title_justify="left")
     for column in ("suite", "tasks", ""):
@@ -156,8 +156,8 @@ def _suites_table() -> Table:
 
 
 def _card_table(task: Any) -> Table:
-    from epi_bench.preparation import SPLITS
-    from epi_bench.task_file import FileTask
+    from epi_bench.runs.warnings import SPLITS
+    from epi_bench.task.files.file_task import FileTask
 
     card = task.card
     title = plain(f"{task.name}: {card.summary}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from epi_bench.profiling import Workload
+    from epi_bench.training.profiling import Workload
 
 
 class ProfileFormat(StrEnum):
@@ -59,8 +59,8 @@ def profile(
     ] = ProfileFormat.TABLE,
 ) -> None:
     """Time training steps of strategies on made-up batches, side by side with full fine-tuning."""
-    from epi_bench.cli.selection import Selection
-    from epi_bench.profiling import Workload
+    from epi_bench.api.selection import Selection
+    from epi_bench.training.profiling import Workload
 
     given: dict[str, Any] = {
         "model": {"name": model, "revision": revision, "dtype": dtype},
@@ -96,8 +96,8 @@ def profile(
 def _measure(specs: list[Any], workload: Workload, cpu: bool) -> dict[str, Any]:
     import torch
 
-    from epi_bench.backbone import load_backbone
-    from epi_bench.profiling import profile_strategies
+    from epi_bench.model.load import load_backbone
+    from epi_bench.training.profiling import profile_strategies
 
     spec = specs[0]
     if spec.threads:

@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from epi_bench.observer import RunObserver, StepReport
+from epi_bench.runs.observer import RunObserver, StepReport
 
 
 class LiveProgress(RunObserver):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from epi_bench.config import RunSpec
-    from epi_bench.launch import RunRequest
+    from epi_bench.runs.request import RunRequest
+    from epi_bench.spec.run_spec import RunSpec
 
 
 class TaskOrder(StrEnum):
@@ -246,9 +246,9 @@ def run(
     ] = None,
 ) -> None:
     """Train one or more strategies on a stream of tasks and record what they keep and cost."""
+    from epi_bench.api.selection import Selection
     from epi_bench.cli.execution import execute
-    from epi_bench.cli.selection import Selection
-    from epi_bench.judge.settings import judge_settings
+    from epi_bench.evaluation.judge.settings import judge_settings
 
     given = {
         "model": {"name": model, "revision": revision, "dtype": dtype},
@@ -309,8 +309,8 @@ def run(
 
 def _resolve(selection: Any, out: Path, **how: Any) -> tuple[list[RunSpec], RunRequest]:
     from epi_bench.errors import UserError
-    from epi_bench.launch import RunRequest
-    from epi_bench.workspace import Workspace
+    from epi_bench.results.record.workspace import Workspace
+    from epi_bench.runs.request import RunRequest
 
     specs = selection.specs()
     if how["save_model"] and len(specs) > 1:

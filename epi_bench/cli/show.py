@@ -10,8 +10,8 @@ from rich.text import Text
 from epi_bench.errors import UserError
 
 if TYPE_CHECKING:
-    from epi_bench.config import ModelSpec
-    from epi_bench.task import Task
+    from epi_bench.spec.run_spec import ModelSpec
+    from epi_bench.task.task import Task
 
 LONGEST_SHOWN = 4096
 """Tokens of an example that are shown."""
@@ -23,9 +23,9 @@ def render_example(task: Task, model: ModelSpec, index: int) -> Group:
     Raises:
         UserError: If the task has fewer examples.
     """
-    from epi_bench.backbone import load_tokenizer
-    from epi_bench.chat import ChatEncoder
-    from epi_bench.model_files import locate_model
+    from epi_bench.model.chat.chat_encoder import ChatEncoder
+    from epi_bench.model.load import load_tokenizer
+    from epi_bench.model.location import locate_model
 
     examples = task.examples("train")
     if index >= len(examples):

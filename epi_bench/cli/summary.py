@@ -8,10 +8,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from epi_bench.launch import RunOutcome
-from epi_bench.leaderboard import MEASURES
-from epi_bench.record import JudgeRecord, RunRecord, ScoreMatrixRecord
-from epi_bench.workspace import Workspace
+from epi_bench.results.leaderboard import MEASURES
+from epi_bench.results.record.run_record import RunRecord
+from epi_bench.results.record.scores import JudgeRecord, ScoreMatrixRecord
+from epi_bench.results.record.workspace import Workspace
+from epi_bench.runs.request import RunOutcome
 
 UNDEFINED = "–"
 

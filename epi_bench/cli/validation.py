@@ -12,7 +12,7 @@ from rich.table import Table
 from epi_bench.cli.listing import DataFolder
 
 if TYPE_CHECKING:
-    from epi_bench.task_validation import SplitValidation, TaskValidation
+    from epi_bench.task.files.validation import SplitValidation, TaskValidation
 
 
 def validate_tasks(
@@ -20,7 +20,7 @@ def validate_tasks(
     data_dir: DataFolder = None,
 ) -> None:
     """Check task files and every row they read; exit with code 2 if a run would be stopped."""
-    from epi_bench.task_validation import validate_task_file
+    from epi_bench.task.files.validation import validate_task_file
 
     results = [validate_task_file(path, data_dir) for path in _task_files(files)]
     for result in results:
@@ -31,7 +31,9 @@ def validate_tasks(
 
 def _task_files(files: list[Path]) -> list[Path]:
     """The files, with the task files that a suite names in place of the suite."""
-    from epi_bench.suites import file_kind, is_file_name, read_suite
+    from epi_bench.spec.toml import is_file_name
+    from epi_bench.task.files.selection import file_kind
+    from epi_bench.task.files.suites import read_suite
 
     found: list[Path] = []
     for path in files:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from epi_bench.isolation.importance import Importance
-from epi_bench.isolation.protection import flat_view
+from epi_bench.isolation.protected_weights import flat_view
 from epi_bench.isolation.sharding import local
 
 GROUP_SIZE = 1 << 24

@@ -14,7 +14,7 @@ from epi_bench.isolation.importance_modes import ImportanceMode, create_importan
 from epi_bench.isolation.mask_statistics import MaskHistory, pack_bits, unpack_bits
 from epi_bench.isolation.normalisation import Normalisation
 from epi_bench.isolation.optimizer_moment import OptimizerMoment
-from epi_bench.isolation.protection import ProtectedWeights, flat_view, memory_order
+from epi_bench.isolation.protected_weights import ProtectedWeights, flat_view, memory_order
 from epi_bench.isolation.schedule_free import further_weights, is_schedule_free
 from epi_bench.isolation.selection import select
 from epi_bench.isolation.sharding import local, processes_of

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from epi_bench.errors import UserError
 from epi_bench.isolation.importance import Importance
 from epi_bench.isolation.sharding import local
-from epi_bench.stochastic_rounding import HALF_PRECISION
+from epi_bench.model.stochastic_rounding import HALF_PRECISION
 
 SMALLEST_DECAY = 2**-8
 """Share of itself by which a bfloat16 number must shrink to become another for certain."""

@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
-from epi_bench.sandbox.runner import (
+from epi_bench.sandbox.program import (
     PROTECTIONS,
-    CodeRunner,
     Limits,
     Program,
     Protection,
     SandboxError,
     Verdict,
 )
+from epi_bench.sandbox.runner import CodeRunner
 
 __all__ = [
     "PROTECTIONS",

@@ -18,7 +18,7 @@ be had.
 """
 
 # pathlib would add to the start-up time of each sandbox.
-# ruff: noqa: PTH100, PTH120
+# ruff: noqa: E402, PTH100, PTH120  (modules of the package are found only after a line of code)
 from __future__ import annotations
 
 import json
@@ -31,10 +31,15 @@ for _name, _folder in (("epi_bench", os.path.dirname(_sandbox)), ("epi_bench.san
     sys.modules[_name] = type(sys)(_name)
     sys.modules[_name].__path__ = [_folder]
 
-from epi_bench.sandbox import confinement, kernel, landlock, system_calls  # noqa: E402  (found only now)
-from epi_bench.sandbox.candidate import serve  # noqa: E402
-from epi_bench.sandbox.channel import Channel  # noqa: E402
-from epi_bench.sandbox.judge import judge  # noqa: E402
+from epi_bench.sandbox import (
+    confinement,
+    kernel,
+    landlock,
+    system_calls,
+)
+from epi_bench.sandbox.candidate import serve
+from epi_bench.sandbox.channel import Channel
+from epi_bench.sandbox.examiner import judge
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

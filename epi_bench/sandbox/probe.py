@@ -8,13 +8,13 @@ import tempfile
 from pathlib import Path
 
 from epi_bench.errors import UserError, unknown_name
-from epi_bench.sandbox.runner import (
+from epi_bench.sandbox.execution import run_program
+from epi_bench.sandbox.program import (
     PROTECTIONS,
     Limits,
     Program,
     Protection,
     SandboxError,
-    run_program,
 )
 
 _ENVIRONMENT_VARIABLE = "EPI_BENCH_SANDBOX"

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from epi_bench.config import complete_spec, short_hash
-from epi_bench.metrics import derive_metrics
-from epi_bench.record import RunRecord
-from epi_bench.track import make_track, track_facts
+from epi_bench.results.metrics.derived import derive_metrics
+from epi_bench.results.record.run_record import RunRecord
+from epi_bench.results.record.track import make_track, track_facts
+from epi_bench.spec.defaults import complete_spec
+from epi_bench.spec.run_spec import short_hash
 
 DEFAULTS = {"ratio": 0.5, "interval": 20}
 """Hyperparameters of the made-up strategies."""

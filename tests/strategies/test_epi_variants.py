@@ -12,7 +12,8 @@ from torch import nn
 
 from epi_bench import Experience, reassign
 from epi_bench.errors import UserError
-from epi_bench.strategy import Step, create_strategy
+from epi_bench.strategy.hooks import Step
+from epi_bench.strategy.strategy import create_strategy
 
 SETTINGS = {
     "consolidated": (

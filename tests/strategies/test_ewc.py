@@ -10,7 +10,7 @@ from torch import nn
 
 from epi_bench import Experience
 from epi_bench.errors import UserError
-from epi_bench.strategy import create_strategy
+from epi_bench.strategy.strategy import create_strategy
 
 
 class _Context:

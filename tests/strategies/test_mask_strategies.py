@@ -43,7 +43,7 @@ class _Watch:
     ids=["adamw", "sgd", "adafactor", "accumulation", "autocast"],
 )
 def test_protected_weights_are_bit_identical_in_the_loop(name, training, train_toy):
-    from epi_bench.strategy import create_strategy
+    from epi_bench.strategy.strategy import create_strategy
 
     schedule = {"warmup": 2, "interval": 3} if name in MASKS else {"measure": "warmup", "warmup": 2}
     watch = _Watch()
@@ -75,7 +75,7 @@ def test_a_static_mask_is_taken_once_and_stays(train_toy):
         if loop_strategy._refreshes:
             seen.append({n: m.clone() for n, m in loop_strategy.isolation.masks.items()})
 
-    from epi_bench.strategy import create_strategy
+    from epi_bench.strategy.strategy import create_strategy
 
     loop_strategy = create_strategy("static_mask", {"ratio": 0.3})
     train_toy(strategy=loop_strategy, on_step=on_step)
@@ -103,7 +103,7 @@ def test_a_mask_lives_on_adapter_weights_when_only_they_are_trained(train_toy):
     class EpiOnAdapters(Strategy):
         pass
 
-    from epi_bench.strategy import create_strategy
+    from epi_bench.strategy.strategy import create_strategy
 
     lora, epi = create_strategy("lora", {"rank": 2}), create_strategy("epi", {"warmup": 1})
     EpiOnAdapters.prepare_model = staticmethod(lora.prepare_model)
@@ -121,7 +121,7 @@ def test_a_mask_lives_on_adapter_weights_when_only_they_are_trained(train_toy):
 
 @pytest.mark.parametrize("name", ["epi", "random_mask", "inverted_mask", "static_mask"])
 def test_a_warmup_longer_than_the_run_warns_that_nothing_is_protected(name, toy_spec):
-    from epi_bench.preparation import prepare_run
+    from epi_bench.runs.preparation import prepare_run
 
     options = {"warmup": 13} | ({"measure": "warmup"} if name == "static_mask" else {})
     long = prepare_run(toy_spec(name, options)).warnings
@@ -131,7 +131,7 @@ def test_a_warmup_longer_than_the_run_warns_that_nothing_is_protected(name, toy_
 
 
 def test_a_static_mask_of_the_only_experience_warns(toy_spec):
-    from epi_bench.preparation import prepare_run
+    from epi_bench.runs.preparation import prepare_run
 
     mixed = prepare_run(toy_spec("static_mask", stream={"kind": "mixed"})).warnings
     assert any("static_mask acts from experience 2 on" in message for message in mixed)
@@ -145,7 +145,7 @@ def test_a_static_mask_of_the_only_experience_warns(toy_spec):
 @pytest.mark.parametrize("name", ["epi", "inverted_mask", "static_mask"])
 def test_reading_a_second_moment_that_the_optimizer_lacks_is_refused_in_time(name, toy_spec):
     from epi_bench import UserError
-    from epi_bench.preparation import prepare_run
+    from epi_bench.runs.preparation import prepare_run
 
     with pytest.raises(UserError, match=r"sgd.*ema, ema_bf16 or factored"):
         prepare_run(toy_spec(name, {"importance": "optimizer"}, optimizer="sgd"))

@@ -11,8 +11,8 @@ from torch import nn
 
 from epi_bench import EncodedExample, Experience
 from epi_bench.errors import UserError
-from epi_bench.options import options_of
-from epi_bench.strategy import STRATEGIES, create_strategy
+from epi_bench.plugins.options import options_of
+from epi_bench.strategy.strategy import STRATEGIES, create_strategy
 
 
 def _experience(index: int, tokens: range) -> Experience:

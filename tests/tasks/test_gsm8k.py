@@ -5,9 +5,14 @@ import random
 
 import pytest
 
-from epi_bench import Example, Prediction, UserError, marked_number
+from epi_bench import (
+    Example,
+    Prediction,
+    UserError,
+    marked_number,
+)
+from epi_bench.task.text_scores import number_match
 from epi_bench.tasks.gsm8k import GSM8K
-from epi_bench.text_scores import number_match
 
 QUESTION = "Ann has 1,000 beads and sells 48/2 of them. How many are left?"
 ANSWER = "She sells 48/2 = <<48/2=24>>24.\n1,000 - 24 = <<1000-24=976>>976 are left.\n#### 976"

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from epi_bench import UserError
-from epi_bench.task import TASKS
+from epi_bench.task.task import TASKS
 
 INSTRUCTIONS = [
     {"instruction": f"Say {n}", "input": "" if n % 2 else f"{n} or so", "output": f"It is {n}."}

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from epi_bench import Example, Prediction
-from epi_bench.instruction_task import alpaca_prompt
+from epi_bench.task.instruction_task import alpaca_prompt
+from epi_bench.task.text_scores import python_valid
 from epi_bench.tasks.alpaca import Alpaca
 from epi_bench.tasks.code_alpaca import CodeAlpaca
-from epi_bench.text_scores import python_valid
 
 
 @pytest.mark.parametrize(

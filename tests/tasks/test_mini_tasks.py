@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from transformers import AutoTokenizer
 
-from epi_bench.chat import ChatEncoder
-from epi_bench.config import TINY_DEFAULTS
-from epi_bench.model_files import tiny_folder
-from epi_bench.suites import suite_tasks
-from epi_bench.task import TASKS
+from epi_bench.model.chat.chat_encoder import ChatEncoder
+from epi_bench.model.location import tiny_folder
+from epi_bench.spec.defaults import TINY_DEFAULTS
+from epi_bench.task.files.suites import suite_tasks
+from epi_bench.task.task import TASKS
 
 pytestmark = pytest.mark.parametrize("name", suite_tasks("mini"))
 

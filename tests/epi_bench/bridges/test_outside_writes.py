@@ -11,7 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from epi_bench import Isolation, Protection, UserError, protect
+from epi_bench import (
+    Isolation,
+    Protection,
+    UserError,
+    protect,
+)
 
 PROTECTING = {"ratio": 0.4, "interval": 100, "warmup": 2}
 

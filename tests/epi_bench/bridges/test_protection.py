@@ -11,8 +11,13 @@ from safetensors.torch import load, save
 from torch import nn
 
 import epi_bench
-from epi_bench import Isolation, Protection, UserError, protect
-from epi_bench.strategy import STRATEGIES
+from epi_bench import (
+    Isolation,
+    Protection,
+    UserError,
+    protect,
+)
+from epi_bench.strategy.strategy import STRATEGIES
 
 
 class SignedStep(torch.optim.Optimizer):

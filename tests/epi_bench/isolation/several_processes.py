@@ -25,11 +25,13 @@ from transformers import TrainerState
 
 from epi_bench import Isolation, UserError, protect
 from epi_bench.bridges import EPICallback
-from epi_bench.chat import EncodedExample
-from epi_bench.config import TrainingSpec
 from epi_bench.isolation.sharding import local
-from epi_bench.strategy import Experience, create_strategy
-from epi_bench.training import TrainingLoop, create_accelerator
+from epi_bench.model.chat.encoded_example import EncodedExample
+from epi_bench.spec.run_spec import TrainingSpec
+from epi_bench.strategy.hooks import Experience
+from epi_bench.strategy.strategy import create_strategy
+from epi_bench.training.accelerator import create_accelerator
+from epi_bench.training.loop import TrainingLoop
 
 PROCESSES = int(os.environ.get("WORLD_SIZE", "1"))
 RANK = int(os.environ.get("RANK", "0"))

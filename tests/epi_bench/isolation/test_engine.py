@@ -17,7 +17,7 @@ from epi_bench.isolation.mask_statistics import (
     pack_bits,
     unpack_bits,
 )
-from epi_bench.isolation.protection import ProtectedWeights, flat_view
+from epi_bench.isolation.protected_weights import ProtectedWeights, flat_view
 
 OPTIMIZERS = {
     "adamw": lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.5),

@@ -8,7 +8,8 @@ import pytest
 import torch
 import transformers
 
-from epi_bench.strategy import Step, create_strategy
+from epi_bench.strategy.hooks import Step
+from epi_bench.strategy.strategy import create_strategy
 
 VOCABULARY = 48
 COMMON = {"vocab_size": VOCABULARY, "max_position_embeddings": 32}

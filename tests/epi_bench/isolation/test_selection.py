@@ -8,7 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epi_bench.isolation import selection
-from epi_bench.isolation.keys import BEYOND_INFINITY, LEAST_KEY, count_and_extract, sort_keys
+from epi_bench.isolation.keys import (
+    BEYOND_INFINITY,
+    LEAST_KEY,
+    count_and_extract,
+    sort_keys,
+)
 from epi_bench.isolation.normalisation import Scaling, measure_scaling
 from epi_bench.isolation.selection import select, share_by_rank
 from epi_bench.isolation.sharding import Processes

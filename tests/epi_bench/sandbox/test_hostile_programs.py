@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from epi_bench.sandbox import Limits, Program
-from epi_bench.sandbox.runner import run_program
+from epi_bench.sandbox.execution import run_program
 
 pytestmark = pytest.mark.multi_process
 

@@ -5,7 +5,8 @@ import pytest
 from epi_bench import UserError
 from epi_bench.sandbox import CodeRunner, Limits, Program
 from epi_bench.sandbox import probe as probe_module
-from epi_bench.sandbox.runner import SandboxError, run_program
+from epi_bench.sandbox.execution import run_program
+from epi_bench.sandbox.program import SandboxError
 from epi_bench.sandbox.system_calls import build_filter
 
 pytestmark = pytest.mark.multi_process

@@ -12,7 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epi_bench.sandbox.values import MalformedError, NotPlainError, decode, encode, no_handle
+from epi_bench.sandbox.values import (
+    MalformedError,
+    NotPlainError,
+    decode,
+    encode,
+    no_handle,
+)
 
 HASHABLE = st.recursive(
     st.none()

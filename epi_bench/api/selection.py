@@ -1,0 +1,233 @@
+"""From flags and a TOML file to the specifications of the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from epi_bench.errors import UserError, unknown_name
+from epi_bench.plugins.loading import load_plugin_files
+from epi_bench.runs.many_runs import expand
+from epi_bench.spec.defaults import complete_spec
+from epi_bench.spec.run_spec import RunSpec
+from epi_bench.spec.toml import read_toml
+from epi_bench.strategy.strategy import STRATEGIES, create_strategy
+from epi_bench.task.files.selection import TaskSelection, select_tasks
+from epi_bench.task.files.suites import builtin_suites
+
+LOCATIONS = ("data_dir", "plugins", "task_files")
+"""Keys of the table ``[locations]``."""
+
+
+@dataclass
+class Selection:
+    """What the user asked for; flags override the file.
+
+    Attributes:
+        given: Settings from flags, nested as in the specification; ``None`` where not given.
+        strategies: Value of ``--strategy``.
+        strategy_options: Values of ``--set``.
+        tasks: Value of ``--tasks``.
+        stream_options: Values of ``--stream-option``.
+        seeds: How many.
+        config: TOML file, or ``None``.
+        plugins: Values of ``--plugin``.
+        data_dir: Value of ``--data-dir``.
+        left_out: Strategies that ``--strategy all`` leaves out, because on so short a stream they
+            are full fine-tuning; known once :meth:`specs` has been called.
+    """
+
+    given: Mapping[str, Any]
+    strategies: str | None
+    strategy_options: Sequence[str]
+    tasks: str | None
+    stream_options: Sequence[str]
+    seeds: int
+    config: Path | None
+    plugins: Sequence[Path]
+    data_dir: Path | None
+    left_out: list[str] = field(init=False, default_factory=list)
+    _file: dict[str, Any] = field(init=False, default_factory=dict)
+    _selected: TaskSelection = field(init=False, default_factory=TaskSelection)
+
+    def __post_init__(self) -> None:
+        self._file = read_toml(self.config) if self.config else {}
+        self._locations = self._file.pop("locations", {})
+        unknown = set(self._locations) - set(LOCATIONS)
+        if unknown:
+            name = f"locations.{sorted(unknown)[0]}"
+            raise unknown_name("setting", name, [f"locations.{key}" for key in LOCATIONS])
+
+    @property
+    def plugin_files(self) -> list[Path]:
+        """From the file and from flags."""
+        return [*map(Path, self._locations.get("plugins", [])), *self.plugins]
+
+    @property
+    def data_folder(self) -> Path | None:
+        """From the flag, else from the file.
+
+        Raises:
+            UserError: If the folder does not exist.
+        """
+        in_file = self._locations.get("data_dir")
+        folder = self.data_dir or (Path(in_file) if in_file else None)
+        if folder is not None and not folder.is_dir():
+            raise UserError(f"data folder {folder} does not exist: check --data-dir")
+        return folder
+
+    @property
+    def task_files(self) -> list[Path]:
+        """Files that describe the tasks of :meth:`specs`, which must have been called."""
+        return [path for name, path in self._selected.files.items() if name in self._selected.names]
+
+    def specs(self) -> list[RunSpec]:
+        """One specification a run.
+
+        Raises:
+            UserError: For unknown names, malformed options and values out of range.
+        """
+        load_plugin_files(self.plugin_files)
+        settings = _without_none(self.given)
+        merged = _overlay(self._file, settings)
+        self._selected = self._select_tasks()
+        if self._selected.names:
+            merged.setdefault("data", {})["tasks"] = self._selected.names
+        merged = _overlay(self._selected.defaults, merged)
+        if self.stream_options:
+            options = dict(map(_split_assignment, self.stream_options))
+            merged.setdefault("stream", {}).setdefault("options", {}).update(options)
+        in_file = merged.pop("strategy", {})
+        strategies = self._strategies(in_file)
+        spec = complete_spec(merged)
+        experiences = _check_names(spec)
+        if self.strategies == "all":
+            self.left_out = _idle(strategies, experiences)
+        chosen = {k: v for k, v in strategies.items() if k not in self.left_out}
+        return expand(spec, chosen, range(spec.seed, spec.seed + self.seeds))
+
+    def _select_tasks(self) -> TaskSelection:
+        """Tasks from the flag, else from the file, whose paths are relative to it."""
+        folder = self.config.parent if self.config else Path()
+        named = select_tasks(self._locations.get("task_files", []), folder)
+        if self.tasks:
+            selection = select_tasks(split_names(self.tasks))
+        else:
+            data = self._file.get("data")
+            listed = data.get("tasks") if isinstance(data, Mapping) else None
+            well_formed = isinstance(listed, list) and all(isinstance(t, str) for t in listed)
+            # Anything else than a list of names is left to the checks of the specification.
+            selection = select_tasks(listed if listed and well_formed else [], folder)
+        selection.files = {**named.files, **selection.files}
+        return selection
+
+    def _strategies(self, in_file: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """Strategy name -> checked options."""
+        if self.strategies is None:
+            names = [in_file.get("name", "epi")]
+        elif self.strategies == "all":
+            names = STRATEGIES.names()
+        else:
+            names = [name.strip() for name in self.strategies.split(",") if name.strip()]
+        if not names:
+            raise UserError("--strategy names no strategy")
+        options: dict[str, dict[str, Any]] = {name: {} for name in names}
+        if in_file.get("name", "epi") in options:
+            options[in_file.get("name", "epi")].update(in_file.get("options", {}))
+        for assignment in self.strategy_options:
+            key, value = _split_assignment(assignment)
+            owner, _, option = key.rpartition(".")
+            if not owner and len(names) > 1:
+                raise UserError(
+                    f"--set {assignment}: several strategies run, so say which one: "
+                    f"--set {names[0]}.{assignment}"
+                )
+            owner = owner or names[0]
+            if owner not in options:
+                raise unknown_name("strategy", owner, names)
+            options[owner][option] = value
+        return {name: _checked_options(name, values) for name, values in options.items()}
+
+
+def split_names(text: str) -> list[str]:
+    """The parts of a comma-separated list.
+
+    Raises:
+        UserError: If there is none.
+    """
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    if not names:
+        raise UserError("--tasks names no task")
+    return names
+
+
+def _checked_options(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Options converted to their types; making the strategy once checks their ranges."""
+    from epi_bench.plugins.options import check_options
+
+    checked = check_options(f"strategy {name!r}", STRATEGIES.get(name), values)
+    create_strategy(name, checked)
+    return checked
+
+
+def _idle(strategies: Mapping[str, Mapping[str, Any]], experiences: int) -> list[str]:
+    """Those that act later than in a stream of so many experiences."""
+    return [
+        name
+        for name, options in strategies.items()
+        if create_strategy(name, options).acts_from >= experiences
+    ]
+
+
+def _check_names(spec: RunSpec) -> int:
+    """Refuse unknown tasks and streams before anything heavy is imported.
+
+    Returns:
+        How many experiences the stream has.
+    """
+    from epi_bench.spec.streams import build_stream
+    from epi_bench.task.task import TASKS
+
+    plans = build_stream(spec.stream.kind, spec.data.tasks, dict(spec.stream.options))
+    known = TASKS.names()
+    for name in spec.data.tasks:
+        if name not in known:
+            raise unknown_name("task", name, [*known, *builtin_suites()])
+    return len(plans)
+
+
+def _split_assignment(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise UserError(f"{text!r} is no assignment: write NAME=VALUE")
+    return name.strip(), value.strip()
+
+
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            inner = _without_none(value)
+            if inner:
+                kept[key] = inner
+        elif value is not None:
+            kept[key] = value
+    return kept
+
+
+def _overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` on ``base``, section by section; a budget given in one way replaces the other."""
+    merged = {k: dict(v) if isinstance(v, Mapping) else v for k, v in base.items()}
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), dict):
+            merged[key] = {**merged[key], **value}
+        else:
+            merged[key] = value
+    budget = over.get("training", {})
+    if "steps" in budget and "epochs" not in budget:
+        merged["training"].pop("epochs", None)
+    if "epochs" in budget and "steps" not in budget:
+        merged["training"].pop("steps", None)
+    return merged

@@ -1,0 +1,1 @@
+"""Scoring a model: answers, options, references, gradient conflict."""

@@ -1,0 +1,1 @@
+"""The model that is fine-tuned: its files, loading, batches and losses."""

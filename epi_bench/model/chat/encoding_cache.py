@@ -1,0 +1,227 @@
+"""Encoded training examples, kept between runs.
+
+Encoding a large data set takes seconds to minutes, and every strategy and seed of a comparison
+needs the same tokens. They are kept under the hash of everything that determines them: the
+tokenizer's content, the chat template and its variables, the options, the conversations, and the
+code that encodes. So an entry never has to be declared stale; what changes makes another entry.
+
+An entry is one safetensors file, written whole or not at all, with a checksum of its content. A
+damaged one is made anew, and a folder that cannot be written costs time but no run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epi_bench.model.chat import (
+    chat_encoder as chat,
+)
+from epi_bench.model.chat import (
+    chat_template,
+    control_tokens,
+    drafts,
+    rendering,
+    sequence_start,
+    turn_encoding,
+)
+from epi_bench.model.chat.chat_encoder import ChatEncoder
+from epi_bench.model.chat.encoded_example import EncodedExample, EncodingReport
+from epi_bench.task.example import Message
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SMALLEST_CACHED = 1000
+"""Data sets with fewer conversations are encoded each time: that takes about a second."""
+
+MAX_CACHE_BYTES = 2 * 1024**3
+"""Above this size the entries that were not used for longest are removed."""
+
+ENVIRONMENT_VARIABLE = "EPI_BENCH_CACHE"
+"""Names the cache's folder; ``off`` turns the cache off."""
+
+
+_ENCODING_MODULES = (
+    chat,
+    chat_template,
+    control_tokens,
+    drafts,
+    rendering,
+    sequence_start,
+    turn_encoding,
+)
+
+
+def cache_folder() -> Path | None:
+    """``EPI_BENCH_CACHE`` if it is set, else the user's cache folder; ``None`` if it is ``off``."""
+    given = os.environ.get(ENVIRONMENT_VARIABLE, "").strip()
+    if given.lower() == "off":
+        return None
+    if given:
+        return Path(given).expanduser() / "encoded"
+    from platformdirs import user_cache_path
+
+    return user_cache_path("epi-bench", appauthor=False) / "encoded"
+
+
+@dataclass
+class EncodingCache:
+    """Encodes training conversations, or takes them from where they were encoded before.
+
+    Attributes:
+        folder: Holds the entries; ``None`` encodes each time.
+        warnings: What went wrong with the cache; it never stops a run.
+    """
+
+    folder: Path | None = field(default_factory=cache_folder)
+    warnings: list[str] = field(default_factory=list)
+
+    def encode(
+        self,
+        encoder: ChatEncoder,
+        conversations: Sequence[Sequence[Message]],
+        on_progress: Callable[[int], None] | None = None,
+    ) -> tuple[list[EncodedExample], EncodingReport]:
+        """What :meth:`ChatEncoder.encode_for_training` returns, to the last token.
+
+        Args:
+            encoder: Of the model's tokenizer.
+            conversations: What to encode.
+            on_progress: Called with the number of conversations encoded so far.
+        """
+        if self.folder is None or len(conversations) < SMALLEST_CACHED:
+            return encoder.encode_for_training(conversations, on_progress)
+        path = self.folder / f"{encoding_key(encoder, conversations)}.safetensors"
+        found = self._read(path)
+        if found is None:
+            found = encoder.encode_for_training(conversations, on_progress)
+            self._write(path, *found)
+        return found
+
+    def _read(self, path: Path) -> tuple[list[EncodedExample], EncodingReport] | None:
+        from safetensors import SafetensorError
+
+        try:
+            content = path.read_bytes()
+            os.utime(path)  # used just now: not the next to be removed
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._warn(f"{path} cannot be read ({error.strerror or error})")
+            return None
+        try:
+            return _unpack(content)
+        except (SafetensorError, KeyError, ValueError) as error:
+            self._warn(f"{path} is damaged ({error}): made anew")
+            return None
+
+    def _write(self, path: Path, examples: list[EncodedExample], report: EncodingReport) -> None:
+        temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(_pack(examples, report))
+            os.replace(temporary, path)  # noqa: PTH105  (the atomic one of the two)
+            _remove_oldest(path.parent, MAX_CACHE_BYTES)
+        except OSError as error:
+            self._warn(f"{path.parent} cannot be written ({error.strerror or error})")
+        finally:
+            if temporary.is_file():
+                temporary.unlink(missing_ok=True)
+
+    def _warn(self, problem: str) -> None:
+        self.warnings.append(f"cache of encoded examples: {problem}")
+
+
+def encoding_key(encoder: ChatEncoder, conversations: Sequence[Sequence[Message]]) -> str:
+    """Hash of all that determines the encoded examples: 64 hexadecimal digits."""
+    tokenizer: Any = encoder.tokenizer
+    determining = {
+        "code": [_file_hash(module.__file__) for module in _ENCODING_MODULES],
+        "libraries": [version(name) for name in ("tokenizers", "transformers", "jinja2")],
+        "tokenizer_class": type(tokenizer).__name__,
+        "prefix": encoder.prefix,
+        "special_tokens": {k: str(v) for k, v in tokenizer.special_tokens_map.items()},
+        "template": encoder.template,
+        "template_arguments": encoder.template_arguments,
+        "max_length": encoder.max_length,
+        "mask_history": encoder.mask_history,
+    }
+    digest = hashlib.sha256(json.dumps(determining, sort_keys=True, default=str).encode())
+    digest.update(tokenizer.backend_tokenizer.to_str().encode())
+    for conversation in conversations:
+        turns = [[message["role"], message["content"]] for message in conversation]
+        digest.update(json.dumps(turns).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _pack(examples: Sequence[EncodedExample], report: EncodingReport) -> bytes:
+    import numpy as np
+    from safetensors.numpy import save
+
+    arrays: dict[str, np.ndarray] = {
+        "lengths": np.array([len(example) for example in examples], dtype=np.int32),
+        "input_ids": np.array([i for e in examples for i in e.input_ids], dtype=np.int32),
+        "supervised": np.array([s for e in examples for s in e.supervised], dtype=np.uint8),
+        "counts": np.array([report.encoded, report.truncated, report.unsupervised], np.int64),
+    }
+    return bytes(save({**arrays, "checksum": _checksum(arrays)}))
+
+
+def _unpack(content: bytes) -> tuple[list[EncodedExample], EncodingReport]:
+    """The examples of an entry.
+
+    Raises:
+        ValueError, KeyError, SafetensorError: If it is damaged.
+    """
+    from safetensors.numpy import load
+
+    arrays = load(content)
+    checksum = arrays.pop("checksum")
+    if checksum.tobytes() != _checksum(arrays).tobytes():
+        raise ValueError("its checksum does not fit")
+    ids, supervised = arrays["input_ids"].tolist(), arrays["supervised"].astype(bool).tolist()
+    examples = []
+    start = 0
+    for length in arrays["lengths"].tolist():
+        end = start + length
+        examples.append(EncodedExample(tuple(ids[start:end]), tuple(supervised[start:end])))
+        start = end
+    return examples, EncodingReport(*arrays["counts"].tolist())
+
+
+def _checksum(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    import numpy as np
+
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(name.encode() + arrays[name].tobytes())
+    return np.frombuffer(digest.digest(), dtype=np.uint8)
+
+
+def _remove_oldest(folder: Path, limit: int) -> None:
+    """Remove the entries that were not used for longest, until the rest fits ``limit`` bytes."""
+    entries = []
+    for path in folder.glob("*.safetensors"):
+        try:
+            status = path.stat()
+        except FileNotFoundError:  # another process was faster
+            continue
+        entries.append((status.st_mtime_ns, status.st_size, path))
+    total = sum(size for _, size, _ in entries)
+    for _, size, path in sorted(entries):
+        if total <= limit:
+            return
+        path.unlink(missing_ok=True)
+        total -= size
+
+
+def _file_hash(path: str | None) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""

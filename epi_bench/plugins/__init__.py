@@ -1,0 +1,1 @@
+"""Names to objects: registries, plugins and the options of what they bring."""

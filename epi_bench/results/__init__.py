@@ -1,0 +1,1 @@
+"""What came of runs, as numbers and tables; nothing here imports torch."""

@@ -1,0 +1,95 @@
+"""Rankings for other programs: CSV and JSON with every measure, interval and count."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from epi_bench.results.leaderboard.measures import MEASURES
+from epi_bench.results.leaderboard.ranking import Entry, Ranking
+from epi_bench.results.metrics.statistics import Interval
+
+
+def to_csv(rankings: Sequence[Ranking]) -> str:
+    """All measures of all entries, one line an entry; marks are joined by blanks."""
+    header = ["track", "ranked_by", "rank", "strategy", "runs", "pairs", "marks"]
+    for name in MEASURES:
+        header += [name, f"{name}_half_width", f"{name}_n"]
+    header += ["order_sensitivity_mean", "order_sensitivity_max"]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    for ranking in rankings:
+        for entry in ranking.entries:
+            row: list[Any] = [ranking.track, ranking.measure, entry.rank, entry.label]
+            row += [entry.runs, len(entry.pairs), " ".join(entry.marks)]
+            for name in MEASURES:
+                row += _interval_cells(entry.values[name])
+            row += [_rounded(value) for value in entry.order_sensitivity or (None, None)]
+            writer.writerow(row)
+    return text.getvalue()
+
+
+def to_json(rankings: Sequence[Ranking]) -> str:
+    """Everything that the rankings hold, the tests between all pairs included."""
+    content = {"tracks": [_ranking_content(ranking) for ranking in rankings]}
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _rounded(value: float | None) -> float | None:
+    """Six decimals: what remains is the same whatever library computed the last bits."""
+    return None if value is None else round(value, 6) + 0.0
+
+
+def _interval_cells(interval: Interval | None) -> list[float | int | None]:
+    if interval is None:
+        return [None, None, 0]
+    return [_rounded(interval.mean), _rounded(interval.half_width), interval.n]
+
+
+def _ranking_content(ranking: Ranking) -> dict[str, Any]:
+    order = [entry.label for entry in ranking.entries]
+    return {
+        "track": ranking.track,
+        "facts": ranking.facts.model_dump(mode="json"),
+        "ranked_by": ranking.measure,
+        "entries": [_entry_content(entry) for entry in ranking.entries],
+        "comparisons": [
+            {
+                "first": first,
+                "second": second,
+                "pairs": found.n,
+                "mean_difference": _rounded(found.mean_difference),
+                "p_value": _rounded(found.p_value),
+                "adjusted_p_value": _rounded(found.adjusted_p_value),
+            }
+            for (first, second), found in ranking.comparisons.items()
+            if order.index(first) < order.index(second)
+        ],
+    }
+
+
+def _entry_content(entry: Entry) -> dict[str, Any]:
+    return {
+        "rank": entry.rank,
+        "strategy": entry.label,
+        "runs": entry.runs,
+        "pairs": [{"seed": seed, "task_order": list(order)} for seed, order in entry.pairs],
+        "marks": list(entry.marks),
+        "values": _interval_contents(entry.values),
+        "secondary_scores": {
+            task: _interval_contents(metrics) for task, metrics in entry.secondary_scores.items()
+        },
+        "order_sensitivity": [_rounded(value) for value in entry.order_sensitivity or ()] or None,
+    }
+
+
+def _interval_contents(intervals: Mapping[str, Interval | None]) -> dict[str, dict[str, Any]]:
+    contents = {}
+    for name, interval in intervals.items():
+        mean, half_width, count = _interval_cells(interval)
+        contents[name] = {"mean": mean, "half_width": half_width, "n": count}
+    return contents

@@ -1,0 +1,78 @@
+"""The sentences around a table: what its columns mean, and what of the track matters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from epi_bench.results.leaderboard import MARKS, MEASURES, Ranking
+from epi_bench.results.leaderboard.table import (
+    BEST,
+    MARK_SIGNS,
+    UNDEFINED,
+    table_columns,
+    table_measures,
+)
+from epi_bench.results.metrics.statistics import SIGNIFICANCE
+
+
+def legend(rankings: Sequence[Ranking]) -> list[str]:
+    """What a reader needs to understand the tables of these rankings, one line a subject."""
+    columns = {c.title: c.formula for r in rankings for c in table_columns(r) if c.formula}
+    lines = [
+        "R[t,i]: score (0 to 100) on task i after experience t; t = 0 is the base model, T the "
+        "last row. S_i: score of full fine-tuning on task i alone with the same budget.",
+        *(f"{title}: {formula}." for title, formula in columns.items()),
+        *(line for ranking in rankings for line in _left_out_tasks(ranking)),
+        f"{BEST} best value of a column. {UNDEFINED} undefined.",
+        *dict.fromkeys(_about_ranks(ranking) for ranking in rankings),
+    ]
+    present = {mark for r in rankings for entry in r.entries for mark in entry.marks}
+    lines += [f"{MARK_SIGNS[mark]} {MARKS[mark]}." for mark in MARKS if mark in present]
+    return lines
+
+
+def describe_track(ranking: Ranking) -> str:
+    """What all runs of a track have in common, in one line."""
+    facts = ranking.facts
+    budget = f"{facts.steps} steps" if facts.steps is not None else f"{facts.epochs:g} epochs"
+    limits = [
+        f"{count} {kind} examples a task"
+        for kind, count in (("training", facts.train_examples), ("test", facts.test_examples))
+        if count is not None
+    ]
+    parts = [
+        f"Model {facts.model}",
+        f"{facts.stream} stream of {', '.join(facts.tasks)}",
+        f"{budget} a task with {facts.examples_per_step} examples a step",
+        f"up to {facts.max_length} tokens",
+        *limits,
+    ]
+    return "; ".join(parts) + "."
+
+
+def _about_ranks(ranking: Ranking) -> str:
+    title = MEASURES[ranking.measure].title
+    if all(len(entry.pairs) < 2 for entry in ranking.entries):
+        return (
+            f"Ordered by {title}. Strategies with a single run cannot be told apart and share a "
+            "rank: add seeds and task orders."
+        )
+    return (
+        f"±: 95 % Student-t interval over the (seed, task order) pairs. Ranked by {title}; a "
+        "strategy shares the rank of the best above it unless a paired t-test (Holm-corrected over "
+        f"all pairs of strategies, p < {SIGNIFICANCE}) finds it worse."
+    )
+
+
+def _left_out_tasks(ranking: Ranking) -> list[str]:
+    """A line for each shown mean that leaves tasks out, with their number in each entry."""
+    lines = []
+    for name in table_measures(ranking):
+        counts = MEASURES.get(f"{name}_left_out")
+        if counts is None:
+            continue
+        found = {entry.label: entry.values[counts.name] for entry in ranking.entries}
+        told = [f"{label} {i.mean:g}" for label, i in found.items() if i and i.mean > 0]
+        if told:
+            lines.append(f"{counts.title}, mean over the runs: {', '.join(told)}.")
+    return lines

@@ -1,0 +1,73 @@
+"""The pages that are rendered from published records, beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from epi_bench.files import write_atomically
+from epi_bench.results.leaderboard import (
+    PublishedRecords,
+    Ranking,
+    rank_track,
+    to_csv,
+)
+from epi_bench.results.leaderboard.markdown import markdown_row, to_markdown
+from epi_bench.results.leaderboard.table import UNDEFINED
+
+
+def rendered_files(published: PublishedRecords) -> dict[Path, str]:
+    """The tables that belong beside the records, by their path below the folder.
+
+    ``README.md`` lists the tracks; each track's folder gets a ``README.md`` and ``results.csv``.
+    """
+    rankings = [rank_track(records) for _, records in sorted(published.tracks.items())]
+    files = {Path("README.md"): _index(rankings)}
+    for ranking in rankings:
+        page = to_markdown(ranking, level=1) + f"\n{_GENERATED}\n"
+        files[Path(ranking.track) / "README.md"] = page
+        files[Path(ranking.track) / "results.csv"] = to_csv([ranking])
+    return files
+
+
+def write_rendered_files(published: PublishedRecords) -> list[Path]:
+    """Write :func:`rendered_files`; only files whose text changed are touched and returned."""
+    changed = []
+    for relative, text in rendered_files(published).items():
+        path = published.root / relative
+        if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != text:
+            write_atomically(path, text)
+            changed.append(path)
+    return changed
+
+
+_GENERATED = "Made from the records in this folder by `epi-bench leaderboard --update`."
+
+
+def _index(rankings: Sequence[Ranking]) -> str:
+    lines = [
+        "# Leaderboards",
+        "",
+        "A track holds runs that may be compared: same model, tasks, budget, stream and scoring.",
+        "",
+        markdown_row(["track", "model", "stream", "tasks", "strategies", "runs", "first"]),
+        markdown_row([":---", ":---", ":---", "---:", "---:", "---:", ":---"]),
+    ]
+    for ranking in rankings:
+        facts = ranking.facts
+        firsts = [entry.label for entry in ranking.entries if entry.rank == 1]
+        first = firsts[0] if len(firsts) == 1 else f"{len(firsts)} share the first rank"
+        lines.append(
+            markdown_row(
+                [
+                    f"[{ranking.track}]({ranking.track}/README.md)",
+                    facts.model,
+                    facts.stream,
+                    str(len(facts.tasks)),
+                    str(len(ranking.entries)),
+                    str(sum(entry.runs for entry in ranking.entries)),
+                    first if firsts else UNDEFINED,
+                ]
+            )
+        )
+    return "\n".join([*lines, "", _GENERATED]) + "\n"

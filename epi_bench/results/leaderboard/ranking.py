@@ -1,0 +1,203 @@
+"""From the records of a track to a ranking: repetitions averaged, compared and marked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from epi_bench.results.leaderboard.configuration import group_by_configuration
+from epi_bench.results.leaderboard.measures import MEASURES, find_measure
+from epi_bench.results.metrics.score_matrix import order_sensitivity
+from epi_bench.results.metrics.statistics import (
+    Comparison,
+    Interval,
+    compare_all,
+    mean_interval,
+    shared_ranks,
+)
+from epi_bench.results.record.run_record import RunRecord
+from epi_bench.results.record.track import TrackFacts
+
+Pair = tuple[int, tuple[str, ...]]
+"""A repetition: seed and task order."""
+
+Mark = Literal["dirty", "fewer"]
+
+MARKS: dict[Mark, str] = {
+    "dirty": "made from a checkout with changed files",
+    "fewer": "fewer (seed, task order) pairs than others",
+}
+"""What makes an entry less trustworthy than its numbers look."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One configuration of a strategy with all its repetitions.
+
+    Attributes:
+        label: Strategy with the settings that tell it from others.
+        strategy: The strategy's name.
+        rank: By the ranking's measure; ``None`` if that is undefined for it.
+        runs: Number of records.
+        pairs: The repetitions (seed, task order).
+        values: Mean and interval of each measure over the repetitions that define it; ``None``
+            where none does.
+        order_sensitivity: Mean and largest over the tasks of max - min of the final score over
+            task orders; ``None`` with fewer than two orders.
+        secondary_scores: Mean and interval over the repetitions of every metric that a task
+            reports after the last experience, in the task's own units, by task and metric.
+        marks: Warnings about the entry.
+    """
+
+    label: str
+    strategy: str
+    rank: int | None
+    runs: int
+    pairs: tuple[Pair, ...]
+    values: dict[str, Interval | None]
+    order_sensitivity: tuple[float, float] | None
+    secondary_scores: dict[str, dict[str, Interval | None]]
+    marks: tuple[Mark, ...]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A track's entries, best first.
+
+    Attributes:
+        track: The track's name.
+        facts: What all runs of the track have in common.
+        measure: Name of the measure that ranks.
+        entries: Best mean first; those without a value last.
+        comparisons: Of every two entries with a value, by labels.
+    """
+
+    track: str
+    facts: TrackFacts
+    measure: str
+    entries: tuple[Entry, ...]
+    comparisons: dict[tuple[str, str], Comparison]
+
+
+def rank_track(records: Sequence[RunRecord], measure: str = "average_accuracy") -> Ranking:
+    """The ranking of one track.
+
+    Args:
+        records: All runs of one track, at least one.
+        measure: What ranks.
+
+    Raises:
+        UserError: If the measure is unknown.
+        ValueError: If the records are of different tracks.
+    """
+    tracks = {record.track.name for record in records}
+    if len(tracks) != 1:
+        raise ValueError(f"one track is ranked at a time, these are {len(tracks)}")
+    chosen = find_measure(measure)
+    groups = group_by_configuration(records)
+    values = {label: _by_pair(group, measure) for label, group in groups.items()}
+    means = {label: math.fsum(v.values()) / len(v) for label, v in values.items() if v}
+    sign = -1 if chosen.higher_is_better else 1
+    order = sorted(means, key=lambda label: (sign * means[label], label))
+    comparisons = compare_all({label: values[label] for label in order})
+    ranks = shared_ranks(order, comparisons, chosen.higher_is_better)
+    most = max(len(_pairs(group)) for group in groups.values())
+    entries = [
+        _entry(label, groups[label], ranks.get(label), most)
+        for label in [*order, *(label for label in groups if label not in means)]
+    ]
+    return Ranking(tracks.pop(), records[0].track.facts, measure, tuple(entries), comparisons)
+
+
+def pair_of(record: RunRecord) -> Pair:
+    """The repetition that a run is: its seed and its task order."""
+    return record.spec.seed, record.task_order
+
+
+def _pairs(group: Sequence[RunRecord]) -> tuple[Pair, ...]:
+    return tuple(sorted({pair_of(record) for record in group}))
+
+
+def _by_pair(group: Sequence[RunRecord], measure: str) -> dict[Pair, float]:
+    """The measure of each repetition."""
+    return _mean_by_pair(group, MEASURES[measure].of)
+
+
+def _mean_by_pair(
+    group: Sequence[RunRecord], value_of: Callable[[RunRecord], float | None]
+) -> dict[Pair, float]:
+    """A value of each repetition; runs of the same repetition count once, as their mean."""
+    found: dict[Pair, list[float]] = {}
+    for record in group:
+        value = value_of(record)
+        if value is not None:
+            found.setdefault(pair_of(record), []).append(value)
+    return {pair: math.fsum(values) / len(values) for pair, values in found.items()}
+
+
+def _entry(label: str, group: Sequence[RunRecord], rank: int | None, most_pairs: int) -> Entry:
+    pairs = _pairs(group)
+    marks: list[Mark] = []
+    if any(record.environment.git_dirty for record in group):
+        marks.append("dirty")
+    if len(pairs) < most_pairs:
+        marks.append("fewer")
+    return Entry(
+        label=label,
+        strategy=group[0].strategy.name,
+        rank=rank,
+        runs=len(group),
+        pairs=pairs,
+        values={name: mean_interval(list(_by_pair(group, name).values())) for name in MEASURES},
+        order_sensitivity=_order_sensitivity(group),
+        secondary_scores=_secondary_scores(group),
+        marks=tuple(marks),
+    )
+
+
+def _secondary_scores(group: Sequence[RunRecord]) -> dict[str, dict[str, Interval | None]]:
+    names = {
+        (task, metric)
+        for record in group
+        for task, metrics in record.secondary_scores.items()
+        for metric in metrics
+    }
+    table: dict[str, dict[str, Interval | None]] = {}
+    for task, metric in sorted(names):
+
+        def value_of(record: RunRecord, task: str = task, metric: str = metric) -> float | None:
+            return record.secondary_scores.get(task, {}).get(metric)
+
+        values = _mean_by_pair(group, value_of).values()
+        table.setdefault(task, {})[metric] = mean_interval(list(values))
+    return table
+
+
+def _order_sensitivity(group: Sequence[RunRecord]) -> tuple[float, float] | None:
+    """Mean and maximum over the tasks, of final scores averaged over the seeds of each order."""
+    by_order: dict[tuple[str, ...], list[Mapping[str, float | None]]] = {}
+    for record in group:
+        by_order.setdefault(record.task_order, []).append(_final_scores(record))
+    averaged = [
+        {task: _mean([scores[task] for scores in finals]) for task in sorted(finals[0])}
+        for finals in by_order.values()
+    ]
+    spreads = [spread for spread in order_sensitivity(averaged).values() if spread is not None]
+    if not spreads or len(spreads) < len(averaged[0]):
+        return None
+    return math.fsum(spreads) / len(spreads), max(spreads)
+
+
+def _final_scores(record: RunRecord) -> dict[str, float | None]:
+    matrix = record.score_matrix
+    if matrix is None:
+        return {}
+    columns = [column.task for column in matrix.columns]
+    return dict(zip(columns, matrix.values[-1], strict=True))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known and len(known) == len(values) else None

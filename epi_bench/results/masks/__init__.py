@@ -1,0 +1,1 @@
+"""How a run's mask moved, as numbers and a figure."""

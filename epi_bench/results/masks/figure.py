@@ -1,0 +1,113 @@
+"""Drawing how a run's mask moved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from epi_bench.errors import UserError
+from epi_bench.results.masks.trace import (
+    DRIFT_LINES,
+    MaskTrace,
+    TaskOverlap,
+    trace_mask,
+)
+from epi_bench.results.record.run_record import RunRecord
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import QuadMesh
+
+FORMATS = (".png", ".svg", ".pdf")
+"""File types that figures are written as."""
+
+
+def draw_mask(record: RunRecord, path: Path) -> None:
+    """Draw drift, protected shares and the tasks' overlap of one run into a file.
+
+    Args:
+        record: Of a run whose strategy protects weights.
+        path: Where to; its ending (one of :data:`FORMATS`) says as what.
+
+    Raises:
+        UserError: If the ending is another, matplotlib is not installed, or there is no mask.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise UserError(f"cannot draw into {path}: the name must end in {', '.join(FORMATS)}")
+    trace = trace_mask(record)
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError(
+            'figures need matplotlib, which is not installed: pip install "epi-bench[plot]"'
+        ) from error
+    maps = [rows for rows in (trace.layers, trace.protected) if rows]
+    heights = [3.0, *(0.6 + 0.25 * len(rows) for rows in maps)]
+    matrix = len(trace.overlap.experiences) > 1
+    figure = Figure(figsize=(13 if matrix else 9, 1 + sum(heights)), layout="constrained")
+    parts = figure.subfigures(1, 2, squeeze=False, width_ratios=(9, 5))[0] if matrix else [figure]
+    name, seed = record.strategy.name, record.spec.seed
+    figure.suptitle(f"{name}, {record.spec.stream.kind} stream, seed {seed}")
+    drift, *shares = parts[0].subplots(len(heights), 1, sharex=True, height_ratios=heights)
+    _draw_drift(drift, trace)
+    for axes, rows in zip(shares, maps, strict=True):
+        mesh = _draw_shares(axes, trace.steps, rows)
+    shares[-1].set_xlabel("optimizer step")
+    parts[0].colorbar(mesh, ax=shares, label="protected share")
+    for part in parts[1:]:
+        _draw_overlap(part.subplots(), trace.overlap, trace.chance)
+    try:
+        figure.savefig(path, dpi=150)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _draw_drift(axes: Axes, trace: MaskTrace) -> None:
+    """Jaccard indices over the steps; dashed lines where experiences end."""
+    for name, label in DRIFT_LINES.items():
+        points = [
+            (s, v) for s, v in zip(trace.steps, trace.drift[name], strict=True) if v is not None
+        ]
+        if points:
+            style = ":" if name == "jaccard_chance" else "-"
+            axes.plot(*zip(*points, strict=True), style, marker=".", label=label)
+    begin = 0
+    for name, end in trace.boundaries:
+        axes.axvline(end, linestyle="--", color="grey", linewidth=0.8)
+        axes.text((begin + end) / 2, 1.12, name, ha="center", fontsize="small")
+        begin = end
+    axes.set_xlim(0, begin)
+    axes.set_ylim(0, 1.1)
+    axes.set_ylabel("overlap (Jaccard)")
+    axes.legend(loc="lower left", fontsize="small")
+
+
+def _draw_shares(axes: Axes, steps: Sequence[int], rows: Mapping[str, Sequence[float]]) -> QuadMesh:
+    """A heat map: a row for each part of the model, colour for its protected share."""
+    between = [(a + b) / 2 for a, b in pairwise(steps)]
+    edges = [max(steps[0] - 0.5, 0.0), *between, steps[-1] + 0.5]
+    mesh = axes.pcolormesh(
+        edges, range(len(rows) + 1), list(rows.values()), vmin=0, vmax=1, cmap="viridis"
+    )
+    axes.set_yticks([row + 0.5 for row in range(len(rows))], [n.replace("_", " ") for n in rows])
+    axes.tick_params(axis="y", labelsize="small")
+    axes.invert_yaxis()
+    return mesh
+
+
+def _draw_overlap(axes: Axes, overlap: TaskOverlap, chance: float) -> None:
+    """The matrix of the experiences' masks, each number in its cell."""
+    axes.imshow(overlap.jaccard, vmin=0, vmax=1, cmap="viridis")
+    ticks = range(len(overlap.experiences))
+    axes.set_xticks(ticks, overlap.experiences, rotation=45, ha="right")
+    axes.set_yticks(ticks, overlap.experiences)
+    for i, row in enumerate(overlap.jaccard):
+        for j, value in enumerate(row):
+            colour = "black" if value > 0.6 else "white"
+            axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour)
+    axes.set_title(
+        f"overlap of the masks at the experiences' ends\n(two random ones: {chance:.2f})",
+        fontsize="medium",
+    )

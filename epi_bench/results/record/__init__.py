@@ -1,0 +1,1 @@
+"""One run's record, and the folder that holds runs."""

@@ -1,0 +1,150 @@
+"""The parts of a record that were measured on the model."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import model_validator
+
+from epi_bench.results.record.part import Number, Part
+
+
+class ScoreColumn(Part):
+    """A column of the score matrix.
+
+    Attributes:
+        metric: The task's primary metric.
+        learned_at: The row right after the task was last trained on; ``None`` if there is no such
+            moment (mixed stream).
+        first_learned_at: The row right after the first experience that trained it. It is another
+            row than ``learned_at`` where a stream comes back to the task.
+        untrained_until: The last row before it was first trained on; ``None`` if it never was.
+        budget: What the stream spends on its training, in budgets of one task alone.
+
+    Records made before the last three were kept are of streams that train every task once.
+    """
+
+    task: str
+    metric: str
+    learned_at: int | None = None
+    first_learned_at: int | None = None
+    untrained_until: int | None = None
+    budget: float = 1.0
+
+
+class ScoreMatrixRecord(Part):
+    """Scores of every task at every point of evaluation.
+
+    Attributes:
+        rows: ``"base"``, then one name for each point of evaluation.
+        columns: The tasks in training order.
+        values: ``values[row][column]``, 0..100; ``None`` where not measured.
+        n: Test items of each column.
+        standard_errors: Of ``values``, over the test items.
+    """
+
+    rows: tuple[str, ...]
+    columns: tuple[ScoreColumn, ...]
+    values: tuple[tuple[Number, ...], ...]
+    n: tuple[int, ...]
+    standard_errors: tuple[tuple[Number, ...], ...]
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> Self:
+        for name, table in (("values", self.values), ("standard_errors", self.standard_errors)):
+            if len(table) != len(self.rows) or any(len(r) != len(self.columns) for r in table):
+                raise ValueError(
+                    f"{name} must have {len(self.rows)} rows of {len(self.columns)} numbers"
+                )
+        if len(self.n) != len(self.columns):
+            raise ValueError(f"n must have {len(self.columns)} numbers")
+        for column in self.columns:
+            moments = (column.untrained_until, column.first_learned_at, column.learned_at)
+            known = [moment for moment in moments if moment is not None]
+            if known != sorted(known):
+                raise ValueError(f"task {column.task!r} is learned before it is trained")
+            if known and not 0 <= known[0] <= known[-1] < len(self.rows):
+                raise ValueError(f"learned_at lies outside a matrix of {len(self.rows)} rows")
+        return self
+
+
+class ConflictPoint(Part):
+    """Cosines between the tasks' gradients at one point of evaluation."""
+
+    row: str
+    cosines: tuple[tuple[Number, ...], ...]
+
+
+class GradientConflictRecord(Part):
+    """The gradient-conflict probes of a run.
+
+    Attributes:
+        tasks: Names of rows and columns.
+        examples: Probe examples of each task.
+        coordinates: Gradient coordinates compared.
+        points: One matrix (tasks, tasks) for each point of evaluation.
+    """
+
+    tasks: tuple[str, ...]
+    examples: int
+    coordinates: int
+    points: tuple[ConflictPoint, ...]
+
+
+class Diagnostics(Part):
+    """What the strategy reported at a step (protected share, mask overlap, ...)."""
+
+    step: int
+    values: dict[str, Number]
+
+
+class Retention(Part):
+    """Negative log-likelihood of a general held-out text, in nats a token."""
+
+    nll_before: Number = None
+    nll_after: Number = None
+    tokens: int
+
+
+class JudgedTask(Part):
+    """A judge model's grades of the answers to one task.
+
+    Attributes:
+        mean: Of the grades that were given, 0..10; ``None`` if there is none.
+        n: Answers that got a grade.
+        missing: Answers that got none; they are in no mean.
+        standard_error: Of the mean, over the graded answers.
+    """
+
+    mean: Number = None
+    n: int
+    missing: int = 0
+    standard_error: Number = None
+
+
+class JudgedRow(Part):
+    """What a judge graded at one point of evaluation: ``row`` as in the score matrix."""
+
+    row: str
+    tasks: dict[str, JudgedTask]
+
+
+class JudgeRecord(Part):
+    """A judge model's view of a run, comparable only where model and prompts are the same.
+
+    Attributes:
+        model: As the endpoint calls it.
+        prompt_fingerprint: SHA-256 of the prompts and of how verdicts are read.
+        rows: The base model's and the last one.
+    """
+
+    model: str
+    prompt_fingerprint: str
+    rows: tuple[JudgedRow, ...] = ()
+
+
+class LossPoint(Part):
+    """Training loss at a step, in nats a token; ``None`` if it was not a number."""
+
+    step: int
+    loss: Number

@@ -1,0 +1,118 @@
+"""Many runs: strategies times seeds, with the single-task references that their metrics need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from epi_bench.errors import UserError
+from epi_bench.evaluation.judge import JudgeSettings
+from epi_bench.results.leaderboard import publish
+from epi_bench.results.record.run_record import RunRecord
+from epi_bench.results.record.workspace import require_writable
+from epi_bench.runs.observer import RunObserver
+from epi_bench.runs.references import known_references, with_references
+from epi_bench.runs.request import RunOutcome, RunRequest
+from epi_bench.spec.run_spec import RunSpec
+
+if TYPE_CHECKING:
+    from epi_bench.evaluation.judge.judge import Judge
+    from epi_bench.runs.prepared import PreparedRun
+
+
+def run_one(spec: RunSpec, request: RunRequest, observer: RunObserver) -> RunOutcome:
+    """Make one run, unless it is finished already.
+
+    Args:
+        spec: The run.
+        request: How it is made.
+        observer: Listens.
+
+    Raises:
+        UserError: For anything the user can mend; nothing has been written then.
+    """
+    from epi_bench.runs.preparation import prepare_run
+
+    workspace = request.workspace
+    workspace.check_writable()
+    if request.save_model is not None:
+        require_writable(request.save_model, "the model", "--save-model")
+    observer.stage("reading data")
+    prepared = prepare_run(spec, request.data_dir, request.allow_code_execution, observer)
+    if request.save_model and request.save_model.resolve() == prepared.location.folder.resolve():
+        raise UserError(
+            f"--save-model {request.save_model} is the folder of the model itself, which would be "
+            "lost: choose another"
+        )
+    path = workspace.record_path(prepared.run_id)
+    references = known_references(prepared, workspace)
+    finished = workspace.finished_record(prepared.run_id)
+    complete = finished is not None and (
+        not request.log_predictions or workspace.predictions_path(prepared.run_id).is_file()
+    )
+    skipped = complete and not request.force and request.save_model is None
+    if skipped and finished is not None and request.judge is not None:
+        # A record holds no answers, so a new judge needs the run made anew.
+        skipped = _judged_by(finished, request.judge)
+    try:
+        if finished is not None and skipped:
+            record = with_references(finished, references, path)
+        else:
+            record = _experiment(prepared, request, observer, references)
+        if request.published and record.status == "finished":
+            publish(record, workspace.leaderboards)
+    except OSError as error:
+        raise UserError(
+            f"cannot write results to {workspace.out}: {error.strerror or error}"
+        ) from error
+    return RunOutcome(spec, record, path, skipped=skipped)
+
+
+def _experiment(
+    prepared: PreparedRun,
+    request: RunRequest,
+    observer: RunObserver,
+    references: Mapping[str, float] | None,
+) -> RunRecord:
+    from epi_bench.runs.experiment import Experiment
+
+    judge = _judge(prepared, request.judge, observer)
+    try:
+        return Experiment(
+            prepared,
+            request.workspace,
+            observer,
+            reference_scores=references,
+            save_model=request.save_model,
+            log_predictions=request.log_predictions,
+            locations=request.locations,
+            judge=judge,
+        ).run()
+    finally:
+        if judge is not None:
+            judge.close()
+
+
+def _judge(
+    prepared: PreparedRun, settings: JudgeSettings | None, observer: RunObserver
+) -> Judge | None:
+    if settings is None:
+        return None
+    from epi_bench.evaluation.judge.judge import open_judge
+
+    observer.stage("asking the judge")
+    return open_judge(
+        settings, {name: (task.task, task.test) for name, task in prepared.tasks.items()}
+    )
+
+
+def _judged_by(record: RunRecord, settings: JudgeSettings) -> bool:
+    """Whether a record holds the grades of this very judge, asked with the same prompts."""
+    from epi_bench.evaluation.judge.prompts import load_prompts
+
+    found = record.judge
+    return (
+        found is not None
+        and found.model == settings.model
+        and found.prompt_fingerprint == load_prompts(settings.prompts).fingerprint
+    )

@@ -1,0 +1,75 @@
+"""A run that has been resolved and checked: everything that training needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from epi_bench.model.chat.chat_encoder import ChatEncoder
+from epi_bench.model.chat.encoded_example import EncodedExample, EncodingReport
+from epi_bench.model.location import ModelLocation
+from epi_bench.runs.reproducibility import Execution
+from epi_bench.spec.run_spec import RunSpec
+from epi_bench.spec.streams import ExperiencePlan
+from epi_bench.strategy.hooks import Experience
+from epi_bench.strategy.strategy import Strategy
+from epi_bench.task.example import Example
+from epi_bench.task.split_overlap import SplitOverlap, TrainedConversations
+from epi_bench.task.task import Task
+
+
+@dataclass(frozen=True)
+class PreparedTask:
+    """A task with the examples that this run uses."""
+
+    task: Task
+    train: Sequence[EncodedExample]
+    report: EncodingReport
+    test: Sequence[Example]
+    fingerprint: str
+    trained: TrainedConversations
+
+    @property
+    def overlap(self) -> SplitOverlap:
+        """How many of its test examples it trains on."""
+        return self.trained.overlap(self.test)
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run that only needs to be trained.
+
+    Attributes:
+        run_id: Its identity.
+        spec: What was asked for, the number of CPU threads written out.
+        execution: How this process makes the run.
+        strategy: Fresh, with its hyperparameters set.
+        location: The model's files.
+        encoder: Of the model's tokenizer.
+        tasks: By name, in the order of the stream.
+        plans: The stream.
+        experiences: The stream with its examples and steps, one for each plan.
+        fingerprints: Content hashes of what the specification only names: ``model``, each
+            ``task:NAME``, and where they come from plugins, ``strategy:NAME`` and ``stream:NAME``.
+            A task's own code is in the task's hash.
+        plugins: Hash of the source of each plugin that takes part, named as ``fingerprints``.
+        warnings: What the user should know.
+    """
+
+    run_id: str
+    spec: RunSpec
+    execution: Execution
+    strategy: Strategy
+    location: ModelLocation
+    encoder: ChatEncoder
+    tasks: Mapping[str, PreparedTask]
+    plans: Sequence[ExperiencePlan]
+    experiences: Sequence[Experience]
+    fingerprints: Mapping[str, str]
+    plugins: Mapping[str, str]
+    warnings: Sequence[str]
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole stream."""
+        return sum(experience.steps for experience in self.experiences)

@@ -1,0 +1,369 @@
+"""From what a run measured to its record."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from epi_bench.plugins.options import complete_options
+from epi_bench.results.metrics.derived import derive_metrics
+from epi_bench.results.record.circumstances import (
+    Cost,
+    Environment,
+    ExperienceRecord,
+    Fingerprints,
+    StrategyRecord,
+    TaskDataRecord,
+)
+from epi_bench.results.record.environment import (
+    git_state,
+    package_versions,
+    peak_memory_bytes,
+    processor_name,
+)
+from epi_bench.results.record.items import pack_items
+from epi_bench.results.record.run_record import RunRecord
+from epi_bench.results.record.scores import (
+    ConflictPoint,
+    Diagnostics,
+    GradientConflictRecord,
+    JudgedRow,
+    JudgedTask,
+    JudgeRecord,
+    LossPoint,
+    Retention,
+    ScoreColumn,
+    ScoreMatrixRecord,
+)
+from epi_bench.results.record.track import make_track, track_facts
+from epi_bench.strategy.strategy import STRATEGIES
+from epi_bench.task.dataset_task import DatasetTask
+from epi_bench.task.rows.source import Split
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from epi_bench.runs.experiment import Experiment
+    from epi_bench.runs.measurements import Measurements
+    from epi_bench.runs.prepared import PreparedRun, PreparedTask
+    from epi_bench.spec.streams import ExperiencePlan
+    from epi_bench.training.loop import TrainingCost
+
+
+def build_record(
+    experiment: Experiment,
+    training: TrainingCost,
+    evaluation_seconds: float,
+    parameters: tuple[int, int],
+    accelerator: Accelerator,
+) -> RunRecord:
+    """The record of a run that went through.
+
+    Args:
+        experiment: Holds what was prepared and measured.
+        training: Seconds and tokens.
+        evaluation_seconds: Of all evaluations.
+        parameters: Trained ones and all.
+        accelerator: Tells device and processes.
+    """
+    prepared, measured = experiment.prepared, experiment.measurements
+    matrix = _score_matrix(prepared, measured)
+    last = measured.rows[-1][1]
+    conflict, retention = _conflicts(prepared, measured), _retention(measured)
+    references = experiment.reference_scores
+    return RunRecord(
+        status="finished",
+        score_matrix=matrix,
+        metrics=_metrics(matrix, conflict, retention, references),
+        reference_scores=dict(references) if references else None,
+        secondary_scores=_secondary_scores(measured),
+        secondary_standard_errors={
+            name: dict(scores.metric_errors) for name, scores in last.items()
+        },
+        secondary_units={
+            name: dict(task.task.card.units)
+            for name, task in prepared.tasks.items()
+            if task.task.card.units
+        },
+        item_scores={
+            name: pack_items({str(item): score for item, score in enumerate(scores.items)})
+            for name, scores in last.items()
+        },
+        gradient_conflict=conflict,
+        mask_statistics=tuple(
+            Diagnostics(step=step, values=dict(values)) for step, values in measured.diagnostics
+        ),
+        retention=retention,
+        skipped_steps=training.skipped_steps,
+        moved_weights=measured.moved_weights,
+        judge=_judge_record(experiment),
+        losses=tuple(LossPoint(step=step, loss=loss) for step, loss in measured.losses),
+        cost=Cost(
+            training_seconds=training.seconds,
+            evaluation_seconds=evaluation_seconds,
+            total_seconds=perf_counter() - experiment.started,
+            tokens_trained=training.tokens,
+            tokens_per_second=training.tokens / training.seconds if training.seconds else None,
+            peak_memory_bytes=peak_memory_bytes(),
+            extra_state_bytes=prepared.strategy.state_bytes(),
+            trainable_parameters=parameters[0],
+            total_parameters=parameters[1],
+        ),
+        **_identity(experiment, accelerator.num_processes, str(accelerator.device)),
+    )
+
+
+def build_failed_record(experiment: Experiment, error: str) -> RunRecord:
+    """The record of a run that did not go through."""
+    return RunRecord(status="failed", error=error, **_identity(experiment, 1, "cpu"))
+
+
+def add_references(record: RunRecord, references: Mapping[str, float] | None) -> RunRecord:
+    """The record with its metrics derived from the score matrix and these references.
+
+    Args:
+        record: A finished run.
+        references: Single-task score of each task, or ``None`` where they were not measured.
+    """
+    matrix = record.score_matrix
+    if matrix is None:
+        return record
+    metrics = _metrics(matrix, record.gradient_conflict, record.retention, references)
+    return record.model_copy(
+        update={"metrics": metrics, "reference_scores": dict(references) if references else None}
+    )
+
+
+def _metrics(
+    matrix: ScoreMatrixRecord,
+    conflict: GradientConflictRecord | None,
+    retention: Retention | None,
+    references: Mapping[str, float] | None,
+) -> dict[str, float | int | None]:
+    columns = matrix.columns
+    known = any(column.untrained_until is not None for column in columns)
+    return derive_metrics(
+        matrix.values,
+        [column.learned_at for column in columns],
+        [_reference(column, references) for column in columns] if references else None,
+        first_learned_at=[column.first_learned_at for column in columns] if known else None,
+        untrained_until=[column.untrained_until for column in columns] if known else None,
+        cosines=[point.cosines for point in conflict.points] if conflict else (),
+        nll_before=retention.nll_before if retention else None,
+        nll_after=retention.nll_after if retention else None,
+    )
+
+
+def _reference(column: ScoreColumn, references: Mapping[str, float]) -> float | None:
+    """The task's single-task score, if that was trained as long as the stream trains the task."""
+    return references[column.task] if math.isclose(column.budget, 1) else None
+
+
+def _identity(experiment: Experiment, processes: int, device: str) -> dict[str, Any]:
+    """What is known of a run before it has been trained."""
+    prepared = experiment.prepared
+    spec = prepared.spec
+    fingerprints = Fingerprints(
+        model=prepared.fingerprints["model"],
+        tasks={name: task.fingerprint for name, task in prepared.tasks.items()},
+        chat_template=hashlib.sha256(prepared.encoder.template.encode()).hexdigest(),
+        plugins=dict(prepared.plugins),
+    )
+    protocols = {
+        name: (task.task.card.scoring, task.task.card.metric, task.task.card.version)
+        for name, task in prepared.tasks.items()
+    }
+    return {
+        "run_id": prepared.run_id,
+        "spec": spec,
+        "strategy": _strategy_record(prepared),
+        "track": make_track(
+            track_facts(spec, fingerprints.model, fingerprints.tasks, protocols, processes)
+        ),
+        "task_order": tuple(prepared.tasks),
+        "experiences": tuple(_experience_records(prepared)),
+        "task_data": {
+            name: _task_data(task, experiment.measurements) for name, task in prepared.tasks.items()
+        },
+        "fingerprints": fingerprints,
+        "default_chat_template": prepared.encoder.uses_default_template,
+        "environment": _environment(experiment, processes, device),
+    }
+
+
+def _strategy_record(prepared: PreparedRun) -> StrategyRecord:
+    name = prepared.spec.strategy.name
+    return StrategyRecord(
+        name=name,
+        hyperparameters=complete_options(
+            f"strategy {name!r}", STRATEGIES.get(name), prepared.spec.strategy.options
+        ),
+        source="built-in" if STRATEGIES.is_builtin(name) else "plugin",
+    )
+
+
+def _experience_records(prepared: PreparedRun) -> list[ExperienceRecord]:
+    records = []
+    for experience in prepared.experiences:
+        reports = [prepared.tasks[name].report for name in experience.tasks]
+        records.append(
+            ExperienceRecord(
+                name=experience.name,
+                tasks=experience.tasks,
+                steps=experience.steps,
+                examples=len(experience.examples),
+                truncated=sum(report.truncated for report in reports),
+                unsupervised=sum(report.unsupervised for report in reports),
+            )
+        )
+    return records
+
+
+def _task_data(prepared: PreparedTask, measured: Measurements) -> TaskDataRecord:
+    task, counts = prepared.task, prepared.report
+    splits: tuple[Split, ...] = ("train", "test")
+    reports = (
+        {split: task.report(split) for split in splits} if isinstance(task, DatasetTask) else {}
+    )
+    return TaskDataRecord(
+        train_examples=counts.encoded,
+        test_examples=len(prepared.test),
+        truncated=counts.truncated,
+        unsupervised=counts.unsupervised,
+        test_prompts_trained=prepared.overlap.prompts,
+        test_examples_trained=prepared.overlap.answers,
+        prompts_cut=measured.prompts_cut.get(task.name, 0),
+        answers_cut={
+            row: scores[task.name].answers_cut
+            for row, scores in measured.rows
+            if task.card.scoring == "generate"
+        },
+        rows_read={split: report.rows_read for split, report in reports.items()},
+        skipped_rows={
+            split: dict(report.skipped) for split, report in reports.items() if report.skipped
+        },
+    )
+
+
+def _score_matrix(prepared: PreparedRun, measured: Measurements) -> ScoreMatrixRecord:
+    rows = measured.rows
+    first = rows[0][1]
+    return ScoreMatrixRecord(
+        rows=tuple(name for name, _ in rows),
+        columns=tuple(
+            ScoreColumn(
+                task=name, metric=task.task.card.metric, **training_moments(prepared.plans, name)
+            )
+            for name, task in prepared.tasks.items()
+        ),
+        values=tuple(tuple(scores[name].mean for name in prepared.tasks) for _, scores in rows),
+        n=tuple(len(first[name].items) for name in prepared.tasks),
+        standard_errors=tuple(
+            tuple(scores[name].standard_error for name in prepared.tasks) for _, scores in rows
+        ),
+    )
+
+
+def training_moments(plans: Sequence[ExperiencePlan], task: str) -> dict[str, Any]:
+    """When a stream trains a task and how much, as :class:`ScoreColumn` keeps it.
+
+    Where one experience with several tasks is the whole stream, there is no moment at which a task
+    has been learned: nothing follows it.
+    """
+    row, spent = 0, 0.0
+    before: int | None = None
+    learned: list[int] = []
+    for plan in plans:
+        if task in plan.tasks:
+            before = row if before is None else before
+            learned.append(row + plan.evaluations)
+            spent += plan.budget / len(plan.tasks)
+        row += plan.evaluations
+    joint = len(plans) == 1 and len(plans[0].tasks) > 1
+    return {
+        "learned_at": learned[-1] if learned and not joint else None,
+        "first_learned_at": learned[0] if learned and not joint else None,
+        "untrained_until": before,
+        "budget": spent,
+    }
+
+
+def _conflicts(prepared: PreparedRun, measured: Measurements) -> GradientConflictRecord | None:
+    if not measured.conflicts:
+        return None
+    names = [name for name, _ in measured.rows[1:]]
+    return GradientConflictRecord(
+        tasks=tuple(prepared.tasks),
+        examples=prepared.spec.evaluation.probe_examples,
+        coordinates=measured.conflicts[0].coordinates,
+        points=tuple(
+            ConflictPoint(row=name, cosines=tuple(map(tuple, point.cosines)))
+            for name, point in zip(names, measured.conflicts, strict=True)
+        ),
+    )
+
+
+def _retention(measured: Measurements) -> Retention | None:
+    if measured.retention is None:
+        return None
+    before, after, tokens = measured.retention
+    return Retention(nll_before=before, nll_after=after, tokens=tokens)
+
+
+def _secondary_scores(measured: Measurements) -> dict[str, dict[str, float | None]]:
+    """The last row's metrics, with the judge's mean grade as ``judge`` where there is one."""
+    graded = measured.judged[-1][1] if measured.judged else {}
+    return {
+        name: {**scores.metrics, **({"judge": graded[name].mean} if name in graded else {})}
+        for name, scores in measured.rows[-1][1].items()
+    }
+
+
+def _judge_record(experiment: Experiment) -> JudgeRecord | None:
+    judge = experiment.judge
+    if judge is None:
+        return None
+    return JudgeRecord(
+        model=judge.model,
+        prompt_fingerprint=judge.prompts.fingerprint,
+        rows=tuple(
+            JudgedRow(
+                row=row,
+                tasks={
+                    name: JudgedTask(
+                        mean=graded.mean,
+                        n=len(graded.judged),
+                        missing=graded.missing,
+                        standard_error=graded.standard_error,
+                    )
+                    for name, graded in tasks.items()
+                },
+            )
+            for row, tasks in experiment.measurements.judged
+        ),
+    )
+
+
+def _environment(experiment: Experiment, processes: int, device: str) -> Environment:
+    import torch
+
+    sha, dirty = git_state()
+    return Environment(
+        packages=package_versions(),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        processor=processor_name(),
+        device=torch.cuda.get_device_name() if device.startswith("cuda") else device,
+        processes=processes,
+        threads=torch.get_num_threads(),
+        git_sha=sha,
+        git_dirty=dirty,
+        deterministic=torch.are_deterministic_algorithms_enabled(),
+        matmul_precision=torch.get_float32_matmul_precision(),
+        execution=experiment.prepared.execution.identity(),
+        started_at=experiment.started_at.isoformat(timespec="seconds"),
+    )

@@ -1,0 +1,75 @@
+"""Full fine-tuning on one task alone: what other runs are measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from epi_bench.results.record.record_file import save_record
+from epi_bench.results.record.run_record import RunRecord
+from epi_bench.results.record.workspace import Workspace
+from epi_bench.runs.identity import run_id
+from epi_bench.spec.run_spec import RunSpec, StrategySpec
+
+if TYPE_CHECKING:
+    from epi_bench.runs.prepared import PreparedRun
+
+
+def reference_spec(spec: RunSpec, task: str) -> RunSpec:
+    """The single-task reference: full fine-tuning on one task alone with the same budget.
+
+    It is trained once, with seed 0, and shared by all strategies, seeds and streams.
+    """
+    return spec.model_copy(
+        update={
+            "strategy": StrategySpec(name="full_sft"),
+            "stream": spec.stream.model_copy(
+                update={"kind": "sequential", "order": "given", "options": {}}
+            ),
+            "data": spec.data.model_copy(update={"tasks": (task,)}),
+            "evaluation": spec.evaluation.model_copy(update={"probe_examples": 0}),
+            "seed": 0,
+        }
+    )
+
+
+def known_references(prepared: PreparedRun, workspace: Workspace) -> dict[str, float] | None:
+    """Single-task scores that earlier runs left behind; ``None`` if one of them is missing."""
+    scores: dict[str, float] = {}
+    for task in prepared.tasks:
+        fingerprints = {name: prepared.fingerprints[name] for name in ("model", f"task:{task}")}
+        identity = run_id(
+            reference_spec(prepared.spec, task), fingerprints, prepared.execution.identity()
+        )
+        record = workspace.finished_record(identity)
+        if record is None or identity == prepared.run_id:
+            return None
+        scores[task] = final_scores(record)[task]
+    return scores
+
+
+def with_references(
+    record: RunRecord, references: Mapping[str, float] | None, path: Path
+) -> RunRecord:
+    """The record with the metrics that single-task references add, saved if they are new."""
+    if references is None or record.reference_scores is not None:
+        return record
+    from epi_bench.runs.recording import add_references
+
+    completed = add_references(record, references)
+    save_record(completed, path)
+    return completed
+
+
+def final_scores(record: RunRecord) -> dict[str, float]:
+    """The last row of a record's score matrix by task; unmeasured cells are left out."""
+    matrix = record.score_matrix
+    if matrix is None:
+        return {}
+    last = matrix.values[-1]
+    return {
+        column.task: value
+        for column, value in zip(matrix.columns, last, strict=True)
+        if value is not None
+    }

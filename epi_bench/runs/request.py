@@ -1,0 +1,86 @@
+"""What is asked of a run beside its specification, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from epi_bench.evaluation.judge import JudgeSettings
+from epi_bench.results.record.run_record import RunRecord
+from epi_bench.results.record.workspace import Workspace
+from epi_bench.spec.run_spec import RunSpec
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """How runs are made, beside what determines their numbers.
+
+    Attributes:
+        workspace: Where results go.
+        data_dir: Folder with local data sets; ``None`` loads from the hub.
+        plugins: Files that were given with ``--plugin``.
+        task_files: TOML files that describe tasks of the runs.
+        references: Whether missing single-task references are trained.
+        force: Whether finished runs are made anew.
+        allow_code_execution: Whether tasks may run code that the model wrote.
+        save_model: Folder for the trained model (single runs only).
+        published: Whether finished records are copied to the leaderboards.
+        judge: The judge model that grades open-ended answers, or ``None``. It is here and not in
+            the specification because it looks at a run and changes none of its numbers.
+        log_predictions: Whether the final predictions are written beside the record; a finished
+            run without them is made anew.
+    """
+
+    workspace: Workspace
+    data_dir: Path | None = None
+    plugins: tuple[Path, ...] = ()
+    task_files: tuple[Path, ...] = ()
+    references: bool = False
+    force: bool = False
+    allow_code_execution: bool = False
+    save_model: Path | None = None
+    published: bool = True
+    judge: JudgeSettings | None = None
+    log_predictions: bool = False
+
+    @property
+    def locations(self) -> dict[str, Any]:
+        """The ``[locations]`` table of ``run.toml``."""
+        table: dict[str, Any] = {}
+        if self.data_dir:
+            table["data_dir"] = str(self.data_dir.resolve())
+        if self.plugins:
+            table["plugins"] = [str(path.resolve()) for path in self.plugins]
+        if self.task_files:
+            table["task_files"] = [str(path.resolve()) for path in self.task_files]
+        return table
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """What became of one run.
+
+    Attributes:
+        spec: What was asked for.
+        record: Its record; ``None`` if it could not start.
+        path: The record's file, if there is one.
+        skipped: Whether it was finished before.
+        error: Why it could not start.
+    """
+
+    spec: RunSpec
+    record: RunRecord | None
+    path: Path | None = None
+    skipped: bool = False
+    error: str | None = None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether there is a finished record."""
+        return self.record is not None and self.record.status == "finished"
+
+
+def for_references(request: RunRequest) -> RunRequest:
+    """How references are made: once, for their scores alone."""
+    return replace(request, force=False, published=False, judge=None, log_predictions=False)

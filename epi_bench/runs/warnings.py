@@ -1,0 +1,91 @@
+"""What a user should know before a run is trained, though nothing is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from epi_bench.errors import foreign_code, one_line
+from epi_bench.model.chat.chat_encoder import ChatEncoder
+from epi_bench.model.precision import warn_of_slow_bfloat16
+from epi_bench.runs.prepared import PreparedTask
+from epi_bench.spec.run_spec import RunSpec
+from epi_bench.strategy.strategy import Strategy
+from epi_bench.task.dataset_task import DatasetTask, same_answers
+from epi_bench.task.rows.source import Split
+from epi_bench.task.task import Task
+
+SPLITS: tuple[Split, ...] = ("train", "test")
+
+
+SHOWN_FROM = 2000
+"""Training examples of a task from which on the progress of their encoding is told."""
+
+
+def data_warnings(tasks: Mapping[str, PreparedTask], encoder: ChatEncoder) -> list[str]:
+    warnings = []
+    if encoder.uses_default_template:
+        warnings.append(
+            "the tokenizer has no chat template: the default (ChatML) is used and recorded"
+        )
+    for name, prepared in tasks.items():
+        with foreign_code(f"task {name!r} fails to prepare its scoring"):
+            warnings += [one_line(str(told)) for told in prepared.task.prepare_scoring()]
+        warnings += _row_warnings(prepared.task)
+        warnings += _overlaps(name, tasks)
+        report = prepared.report
+        if report.unsupervised:
+            warnings.append(
+                f"task {name!r}: {report.unsupervised} of "
+                f"{report.encoded + report.unsupervised} training examples left out, because "
+                f"nothing supervised remains within {encoder.max_length} tokens"
+            )
+        if report.truncated:
+            warnings.append(
+                f"task {name!r}: {report.truncated} of {report.encoded} training examples cut "
+                f"to {encoder.max_length} tokens"
+            )
+    return warnings
+
+
+def warn_of_idle(strategy: Strategy, experiences: int) -> list[str]:
+    if strategy.acts_from < experiences:
+        return []
+    return [
+        f"{strategy.name} acts from experience {strategy.acts_from + 1} on: on this stream of "
+        f"{experiences} it trains as full_sft does"
+    ]
+
+
+def precision_warnings(spec: RunSpec, device: str) -> list[str]:
+    warnings = warn_of_slow_bfloat16(spec.training, spec.model.dtype) if device == "cpu" else []
+    if spec.training.master_weights == "none":
+        warnings.append(
+            "the weights are trained in bfloat16: stochastic rounding adds noise to every update; "
+            'training.master_weights = "float32" trains without it, in more memory'
+        )
+    return warnings
+
+
+def _overlaps(name: str, tasks: Mapping[str, PreparedTask]) -> list[str]:
+    """What of a task's test examples is trained on, by itself or by another task of the run."""
+    lines = []
+    for other, prepared in tasks.items():
+        split = "the training split" if other == name else f"the training split of {other!r}"
+        told = prepared.trained.overlap(tasks[name].test).warning(split)
+        if told:
+            lines.append(f"task {name!r}: {told}")
+    return lines
+
+
+def _row_warnings(task: Task) -> list[str]:
+    if not isinstance(task, DatasetTask):
+        return []
+    lines = []
+    for split in SPLITS:
+        report = task.report(split)
+        for reason, count in report.skipped.items():
+            lines.append(
+                f"task {task.name!r}: {count} of {report.rows} {split} rows left out: {reason}"
+            )
+    found = same_answers({split: task.examples(split) for split in SPLITS})
+    return [*lines, *(f"task {task.name!r}: {warning}" for warning in found)]

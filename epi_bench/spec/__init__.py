@@ -1,0 +1,1 @@
+"""What determines a run: its specification, the defaults, the stream, and their TOML form."""

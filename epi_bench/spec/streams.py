@@ -1,0 +1,198 @@
+"""Streams: the order in which a model meets the tasks.
+
+A stream turns task names into a list of experiences; the training loop goes through them one by
+one and never looks back. An experience says what is trained and when the model is scored.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, get_args
+
+from epi_bench.errors import UserError, foreign_code, one_line
+from epi_bench.plugins.registry import Registry
+
+Order = Literal["given", "reversed", "random"]
+Mixing = Literal["concat", "interleave_under", "interleave_over"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExperiencePlan:
+    """What one experience trains on, before any data is loaded.
+
+    Attributes:
+        name: Shown in progress and tables.
+        tasks: The tasks trained in this experience, in order.
+        budget: Its share of the training budget, in units of one task's budget.
+        evaluations: At how many equally spaced points the model is scored; the last one is the
+            experience's end.
+        mixing: How the examples of several tasks are combined.
+        weights: Sampling weight of each task in ``tasks`` (interleaving only).
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    budget: float = 1.0
+    evaluations: int = 1
+    mixing: Mixing = "concat"
+    weights: tuple[float, ...] = ()
+
+
+StreamBuilder = Callable[..., list[ExperiencePlan]]
+"""Called with the ordered task names and the stream's options as keyword arguments."""
+
+
+def _problem(item: object) -> str | None:
+    return None if callable(item) else "is no function that builds a stream"
+
+
+STREAMS: Registry[StreamBuilder] = Registry("stream", problem=_problem)
+
+BuilderType = TypeVar("BuilderType", bound=StreamBuilder)
+
+
+def register_stream(name: str) -> Callable[[BuilderType], BuilderType]:
+    """Decorator that makes a function known as the stream ``name``.
+
+    It is called with the tuple of the run's task names, in order, and the stream's options as
+    keyword arguments, and returns a list of :class:`ExperiencePlan`.
+    """
+    return STREAMS.register(name)  # type: ignore[return-value]
+
+
+def order_tasks(tasks: Sequence[str], order: Order, seed: int) -> list[str]:
+    """The tasks in the order of the stream.
+
+    Args:
+        tasks: As the user gave them.
+        order: ``given``, ``reversed``, or ``random``: a permutation drawn from ``seed`` alone.
+        seed: The run's seed.
+    """
+    if order == "reversed":
+        return list(reversed(tasks))
+    if order == "random":
+        shuffled = list(tasks)
+        random.Random(f"task order {seed}").shuffle(shuffled)
+        return shuffled
+    return list(tasks)
+
+
+@STREAMS.register("sequential")
+def sequential(tasks: Sequence[str]) -> list[ExperiencePlan]:
+    """One experience a task, one after the other."""
+    return [ExperiencePlan(name=task, tasks=(task,)) for task in tasks]
+
+
+@STREAMS.register("mixed")
+def mixed(
+    tasks: Sequence[str], mixing: Mixing = "concat", weights: tuple[float, ...] = ()
+) -> list[ExperiencePlan]:
+    """One experience with all tasks at once, with the summed budget of all.
+
+    It is scored at as many equally spaced points as there are tasks, so that its score matrix has
+    the shape of the sequential stream's.
+
+    Args:
+        mixing: ``concat`` shuffles all examples together; ``interleave_under`` draws a task for
+            each example by ``weights`` until one task runs out; ``interleave_over`` goes on, with
+            repetition, until every task has been seen whole.
+        weights: One positive number a task, in the stream's order; equal when left out.
+    """
+    if mixing not in ("concat", "interleave_under", "interleave_over"):
+        raise UserError(
+            f"mixing={mixing!r} is unknown: choose concat, interleave_under or interleave_over"
+        )
+    if weights and len(weights) != len(tasks):
+        raise UserError(f"{len(weights)} weights for {len(tasks)} tasks: give one for each task")
+    if any(weight <= 0 for weight in weights):
+        raise UserError("stream weights must be positive")
+    if weights and mixing == "concat":
+        raise UserError("weights need mixing=interleave_under or interleave_over")
+    return [
+        ExperiencePlan(
+            name="mixed",
+            tasks=tuple(tasks),
+            budget=float(len(tasks)),
+            evaluations=len(tasks),
+            mixing=mixing,
+            weights=tuple(weights),
+        )
+    ]
+
+
+def build_stream(kind: str, tasks: Sequence[str], options: dict[str, Any]) -> list[ExperiencePlan]:
+    """The experiences of a stream.
+
+    Raises:
+        UserError: If the stream or one of its options is unknown, or an option is out of range.
+    """
+    from epi_bench.plugins.options import check_options
+
+    builder = STREAMS.get(kind)
+    checked = check_options(f"stream {kind!r}", builder, options, skip=1)
+    with foreign_code(f"stream {kind!r} cannot be built"):
+        plans = list(builder(tuple(tasks), **checked))
+    problem = _first_problem(plans, tasks)
+    if problem:
+        raise UserError(f"stream {kind!r} cannot be trained: {problem}")
+    return plans
+
+
+def _first_problem(plans: Sequence[object], tasks: Sequence[str]) -> str | None:
+    """What is wrong with the experiences that a stream's builder returned."""
+    if not plans:
+        return "it has no experience"
+    for number, plan in enumerate(plans, start=1):
+        if not isinstance(plan, ExperiencePlan):
+            return f"experience {number} is no ExperiencePlan but {type(plan).__name__}"
+        unknown = [task for task in plan.tasks if task not in tasks]
+        named = f"experience {number}, {plan.name!r},"
+        if not isinstance(plan.name, str) or not plan.name or plan.name != one_line(plan.name):
+            return f"{named} must have a name of one line"
+        if unknown:
+            return f"{named} names the task {unknown[0]!r}, which is not among the run's"
+        if not plan.tasks or len(set(plan.tasks)) != len(plan.tasks):
+            return f"{named} must name at least one task, and none twice"
+        if not (math.isfinite(plan.budget) and plan.budget > 0):
+            return f"{named} has the budget {plan.budget}: it must be positive"
+        if plan.evaluations < 1:
+            return f"{named} has {plan.evaluations} evaluations: it must end with one"
+        if plan.weights and len(plan.weights) != len(plan.tasks):
+            return f"{named} has {len(plan.weights)} weights for {len(plan.tasks)} tasks"
+        if plan.mixing not in get_args(Mixing):
+            return f"{named} has mixing={plan.mixing!r}: choose from {', '.join(get_args(Mixing))}"
+    return None
+
+
+def mix_examples(
+    pools: Sequence[Sequence[Any]], plan: ExperiencePlan, generator: random.Random
+) -> list[Any]:
+    """The examples of an experience, combined as its plan says.
+
+    Args:
+        pools: The training examples of each task in ``plan.tasks``.
+        plan: Gives mixing and weights.
+        generator: Source of every draw.
+
+    Returns:
+        One list; the batches are drawn from it in shuffled order.
+    """
+    if plan.mixing == "concat" or len(pools) == 1:
+        return [example for pool in pools for example in pool]
+    weights = plan.weights or tuple(1.0 for _ in pools)
+    shuffled = [generator.sample(list(pool), len(pool)) for pool in pools]
+    taken = [0] * len(pools)
+    mixed_examples: list[Any] = []
+    while True:
+        choice = generator.choices(range(len(pools)), weights=weights)[0]
+        pool = shuffled[choice]
+        mixed_examples.append(pool[taken[choice] % len(pool)])
+        taken[choice] += 1
+        seen_whole = [count >= len(pool) for count, pool in zip(taken, shuffled, strict=True)]
+        if plan.mixing == "interleave_under" and any(seen_whole):
+            return mixed_examples
+        if plan.mixing == "interleave_over" and all(seen_whole):
+            return mixed_examples

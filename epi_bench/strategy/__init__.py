@@ -1,0 +1,1 @@
+"""The contract for strategies, and tools to build them from."""

@@ -1,0 +1,93 @@
+"""Graded protection: each weight is drawn back to where it was with a stiffness of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from epi_bench.model.stochastic_rounding import HALF_PRECISION, round_stochastically
+
+
+class ElasticAnchor:
+    """The proximal step of a quadratic penalty, applied after the optimizer's.
+
+    ``theta <- argmin_x 1/2 |x - theta|^2 + rate/2 sum_i k_i (x_i - theta*_i)^2``, that is
+    ``theta <- theta* + (theta - theta*) / (1 + rate k)`` with anchor ``theta*`` and stiffness
+    ``k``. It is stable for every stiffness (0 leaves a weight free, infinity freezes it), and an
+    adaptive optimizer does not rescale it, as it does with a penalty that is part of the loss
+    (the same reason for which AdamW decouples weight decay, arXiv 1711.05101; proximal steps:
+    Parikh and Boyd 2014). Until :meth:`fix` is called nothing is drawn anywhere.
+
+    Weights of bfloat16 are rounded stochastically, because a pull is often smaller than what they
+    can tell apart.
+
+    Costs 8 bytes a parameter.
+
+    Args:
+        parameters: By name.
+        seed: Of the stochastic rounding.
+
+    Attributes:
+        stiffness: Of each parameter, as :meth:`fix` was given it; empty before.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], seed: int = 0) -> None:
+        self._parameters = parameters
+        self._seed = seed
+        self._generator: torch.Generator | None = None
+        self._anchor: dict[str, Tensor] = {}
+        self.stiffness: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def fix(self, stiffness: Mapping[str, Tensor]) -> None:
+        """Anchor all weights where they are now.
+
+        Args:
+            stiffness: For each parameter a tensor of its shape, not negative; kept, not copied.
+        """
+        self.stiffness = dict(stiffness)
+        self._anchor = {name: p.detach().clone() for name, p in self._parameters.items()}
+
+    @torch.no_grad()
+    def draw(self, rate: float) -> None:
+        """Draw the weights back; call right after ``optimizer.step()``.
+
+        Args:
+            rate: Size of the step, as a rule the optimizer's learning rate.
+        """
+        for name, anchor in self._anchor.items():
+            scaled = rate * self.stiffness[name]
+            weight = torch.where(torch.isinf(scaled), 1.0, scaled / (1 + scaled))
+            parameter = self._parameters[name]
+            if parameter.dtype in HALF_PRECISION:
+                drawn = parameter.float().lerp_(anchor.float(), weight)
+                round_stochastically(parameter, drawn, self._generator_on(parameter.device))
+            else:
+                parameter.lerp_(anchor, weight.to(anchor.dtype))
+
+    def _generator_on(self, device: torch.device) -> torch.Generator:
+        if self._generator is None:
+            self._generator = torch.Generator(device).manual_seed(self._seed)
+        return self._generator
+
+    def bytes(self) -> int:
+        """Bytes held."""
+        held = [*self._anchor.values(), *self.stiffness.values()]
+        return sum(tensor.numel() * tensor.element_size() for tensor in held)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Anchors and stiffness."""
+        return {f"anchor.{name}": tensor for name, tensor in self._anchor.items()} | {
+            f"stiffness.{name}": tensor for name, tensor in self.stiffness.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take up anchors and stiffness."""
+        self._anchor = _part(state, "anchor.")
+        self.stiffness = _part(state, "stiffness.")
+
+
+def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v.clone() for k, v in state.items() if k.startswith(prefix)}

@@ -1,0 +1,96 @@
+"""What the hooks of a strategy are given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import random
+
+    import torch
+    from torch import Tensor, nn
+
+    from epi_bench.model.chat.encoded_example import EncodedExample
+
+
+@dataclass(frozen=True, slots=True)
+class Experience:
+    """What is trained between two looks at the whole stream.
+
+    Attributes:
+        index: Position in the stream, from 0.
+        name: As the stream calls it; a task's name in the sequential stream.
+        tasks: The tasks it trains.
+        examples: Its encoded training examples.
+        steps: Optimizer steps it lasts.
+    """
+
+    index: int
+    name: str
+    tasks: tuple[str, ...]
+    examples: Sequence[EncodedExample]
+    steps: int
+
+
+@dataclass(slots=True)
+class Step:
+    """One optimizer step, as the per-step hooks see it.
+
+    Attributes:
+        number: From 1, counted over the whole run.
+        number_in_experience: From 1, counted from the experience's beginning.
+        experience: The experience under way.
+        model: The model being trained, without any wrapper for several processes.
+        optimizer: The ``torch.optim`` optimizer.
+        loss: Mean loss of the step's supervised tokens, detached, a scalar tensor.
+        skipped: Whether its gradients were not finite, so that nothing was updated; the per-step
+            hooks never see such a step.
+    """
+
+    number: int
+    number_in_experience: int
+    experience: Experience
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    loss: Tensor
+    skipped: bool = False
+
+
+class StrategyContext(Protocol):
+    """What the training loop offers to a strategy, as ``self.context``, from the first hook on."""
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The model being trained, as ``prepare_model`` returned it, without any wrapper."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+
+    @property
+    def experience_count(self) -> int:
+        """Experiences of the whole run."""
+
+    def generator(self, purpose: str) -> random.Random:
+        """A generator of its own for a purpose; the same seed and purpose give the same draws."""
+
+    def torch_generator(self, purpose: str) -> torch.Generator:
+        """The same for torch, on the CPU."""
+
+    def batches(
+        self, examples: Sequence[EncodedExample], batch_size: int
+    ) -> Iterator[dict[str, Tensor]]:
+        """Model inputs (``input_ids``, ``attention_mask``, ``labels``) on the device, in order."""
+
+    def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """Mean cross-entropy of the batch's supervised tokens, in nats, with its graph."""

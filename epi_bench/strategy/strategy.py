@@ -1,0 +1,185 @@
+"""The contract for fine-tuning strategies.
+
+A strategy overrides the few hooks that it needs; the training loop owns everything else. The hooks
+are called in this order::
+
+    check_run                           once, before the model is loaded
+    check_model                         once, before anything is written
+    prepare_model                       once, before the optimizer exists
+    for every experience:
+        begin_experience
+        training_examples               what to draw batches from
+        for every optimizer step:
+            penalty                     once, added to the loss
+            gradients_ready             complete gradients, all finite, before clipping
+            parameters_updated          right after optimizer.step()
+        end_experience
+        as_finished                     around each scoring but the last
+    finalize_model                      once, after the last experience
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from epi_bench.errors import foreign_code
+from epi_bench.plugins.registry import Registry, abstract_methods
+from epi_bench.strategy.hooks import Experience, Step, StrategyContext
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from epi_bench.model.chat.encoded_example import EncodedExample
+    from epi_bench.spec.run_spec import TrainingSpec
+
+
+class Strategy:
+    """Plain fine-tuning; the base class of every strategy, each hook doing nothing.
+
+    The keyword arguments of a subclass's constructor are its hyperparameters: the command line
+    lists them, sets them and refuses unknown ones. Give each a type and a default.
+
+    Attributes:
+        name: As registered.
+        stores_examples: Whether training data of earlier experiences is kept.
+        learning_rate_factor: The run's learning rate is multiplied by it. For strategies whose
+            trained parameters need another scale than full fine-tuning's (adapters).
+        later_options: Options added after results of the strategy were published, with the value
+            that those runs had without saying so. With that value an option is left out of a
+            run's identity, so that published runs stay the same runs.
+        changes_gradients: Whether ``gradients_ready`` may write into gradients. ``False`` spares
+            the loop from measuring their norm once more before clipping.
+        acts_from: Index of the first experience in which it trains otherwise than full
+            fine-tuning does. On a stream that ends before, it is full fine-tuning.
+        context: Set by the training loop before the first hook.
+    """
+
+    name: ClassVar[str] = ""
+    later_options: ClassVar[Mapping[str, Any]] = {}
+    changes_gradients: ClassVar[bool] = True
+    stores_examples: ClassVar[bool] = False
+    learning_rate_factor: float = 1.0
+    acts_from: int = 0
+    context: StrategyContext
+
+    def check_run(self, training: TrainingSpec, steps: Sequence[int]) -> Sequence[str]:
+        """Called before anything is trained or written: can this run do what it is meant to?
+
+        Args:
+            training: Optimizer, budget and precision of the run.
+            steps: Optimizer steps of each experience.
+
+        Returns:
+            Warnings for the user, one line each.
+
+        Raises:
+            UserError: If the strategy cannot work with these settings.
+        """
+        return ()
+
+    def check_model(self, model: nn.Module) -> None:
+        """Called once, with the loaded model: can the strategy work with it?
+
+        Args:
+            model: A causal language model of transformers, as it was loaded; leave it as it is.
+
+        Raises:
+            UserError: If the strategy cannot work with it; nothing has been written then.
+        """
+
+    def prepare_model(self, model: nn.Module) -> nn.Module:
+        """Called once, before the optimizer exists; returns the model to train."""
+        return model
+
+    def begin_experience(self, experience: Experience) -> None:
+        """Called before each experience."""
+
+    def training_examples(self, experience: Experience) -> Sequence[EncodedExample]:
+        """The examples to draw this experience's batches from; its number of steps is fixed."""
+        return experience.examples
+
+    def penalty(self, model: nn.Module) -> Tensor | None:
+        """A scalar added to the step's loss, with its graph; ``None`` for none.
+
+        Called once a step, whatever micro-batches it is cut into: the weights are the same in all.
+        """
+        return None
+
+    def gradients_ready(self, step: Step) -> None:
+        """Gradients are complete (accumulated, unscaled) and not clipped yet."""
+
+    def parameters_updated(self, step: Step) -> None:
+        """The optimizer has just stepped; gradients are still there."""
+
+    def end_experience(self, experience: Experience) -> None:
+        """Called after an experience's last step, before the model is scored."""
+
+    def as_finished(self, model: nn.Module) -> AbstractContextManager[nn.Module]:
+        """The model to score in the middle of the stream: what :meth:`finalize_model` would make.
+
+        A context manager; afterwards training goes on with the model as it was, bit for bit. To be
+        overridden where the finished model may have other scores than the one that is trained.
+        """
+        return nullcontext(model)
+
+    def finalize_model(self, model: nn.Module) -> nn.Module:
+        """Called after the stream; returns the model to save, for example with adapters merged."""
+        return model
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything needed to go on from here, as named tensors."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take up the state that :meth:`state_dict` returned."""
+
+    def state_bytes(self) -> int:
+        """Bytes the strategy keeps beside model and optimizer, now."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.state_dict().values())
+
+    def diagnostics(self) -> dict[str, float]:
+        """Numbers worth logging at this point, by name.
+
+        ``achieved_ratio`` is the share of the trained weights that is held still at this point.
+        """
+        return {}
+
+
+def _problem(item: object) -> str | None:
+    if not isinstance(item, type) or not issubclass(item, Strategy):
+        return "is no strategy: derive its class from epi_bench.Strategy"
+    return abstract_methods(item)
+
+
+STRATEGIES: Registry[type[Strategy]] = Registry(
+    "strategy",
+    "epi_bench.strategies",
+    "epi_bench.strategies",
+    problem=_problem,
+    reserved=lambda: ("all",),
+)
+
+
+StrategyType = TypeVar("StrategyType", bound=type[Strategy])
+
+
+def register_strategy(name: str) -> Callable[[StrategyType], StrategyType]:
+    """Class decorator that makes a :class:`Strategy` known as ``name``."""
+    return STRATEGIES.register(name)  # type: ignore[return-value]
+
+
+def create_strategy(name: str, options: Mapping[str, Any]) -> Strategy:
+    """The strategy of that name with its hyperparameters set.
+
+    Raises:
+        UserError: If the name or an option is unknown, or a value is of a wrong type or out of
+            range.
+    """
+    from epi_bench.plugins.options import check_options
+
+    cls = STRATEGIES.get(name)
+    checked = check_options(f"strategy {name!r}", cls, options)
+    with foreign_code(f"strategy {name!r} cannot be made"):
+        return cls(**checked)

@@ -1,0 +1,1 @@
+"""The contract for data sets: rows to examples, answers to scores."""

@@ -1,0 +1,1 @@
+"""Tasks and suites that are described by TOML files."""

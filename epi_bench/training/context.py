@@ -1,0 +1,45 @@
+"""What the training loop lets a strategy see and use."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from epi_bench.model.batching import collate
+from epi_bench.model.chat.encoded_example import EncodedExample
+from epi_bench.model.losses import mean_loss
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass
+class TrainingContext:
+    """What strategies are offered; see :class:`epi_bench.strategy.hooks.StrategyContext`."""
+
+    model: nn.Module
+    seed: int
+    device: torch.device
+    pad_token_id: int
+    total_steps: int
+    experience_count: int
+
+    def generator(self, purpose: str) -> random.Random:
+        return random.Random(f"{purpose} {self.seed}")
+
+    def torch_generator(self, purpose: str) -> torch.Generator:
+        return torch.Generator().manual_seed(self.generator(purpose).getrandbits(63))
+
+    def batches(
+        self, examples: Sequence[EncodedExample], batch_size: int
+    ) -> Iterator[dict[str, Tensor]]:
+        for start in range(0, len(examples), batch_size):
+            yield collate(examples[start : start + batch_size], self.pad_token_id, self.device)
+
+    def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        return mean_loss(model, batch)

@@ -1,0 +1,313 @@
+"""The training loop: one experience at a time, on accelerate, with the strategy's hooks.
+
+The loop owns devices, precision, accumulation, clipping, schedules and batches. It knows no
+strategy by name: whatever a strategy does, it does in its hooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from epi_bench.errors import TrainingFailedError, UserError
+from epi_bench.model.batching import (
+    SPLIT_COST,
+    collate,
+    cut_by_padding,
+    cut_evenly,
+    drawn_steps,
+)
+from epi_bench.model.chat.encoded_example import EncodedExample
+from epi_bench.model.losses import training_loss
+from epi_bench.model.precision import WeightPrecision
+from epi_bench.model.weight_movement import WeightMovement
+from epi_bench.spec.run_spec import TrainingSpec
+from epi_bench.strategy.hooks import Experience, Step
+from epi_bench.strategy.strategy import Strategy
+from epi_bench.training.context import TrainingContext
+from epi_bench.training.optimizer import build_optimizer
+from epi_bench.training.schedule import learning_rate_share, set_learning_rate
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+OnStep = Callable[[Step, float], None]
+"""Called after each optimizer step with the step and its learning rate."""
+
+
+@dataclass
+class TrainingCost:
+    """What training has cost so far.
+
+    Attributes:
+        seconds: Wall time in the loop, hooks included.
+        tokens: Tokens that went through the model, padding left out.
+        supervised_tokens: Those among them that carried loss.
+        skipped_steps: Steps whose gradients were not finite.
+    """
+
+    seconds: float = 0.0
+    tokens: int = 0
+    supervised_tokens: int = 0
+    skipped_steps: int = 0
+
+
+@dataclass
+class TrainingLoop:
+    """Trains a model on experiences, calling the strategy's hooks.
+
+    Args:
+        spec: Budget, optimizer, schedule, precision.
+        strategy: Its ``context`` is set here, before the first hook.
+        model: A causal language model on the CPU.
+        pad_token_id: Fills short rows.
+        seed: Of the batches' order.
+        accelerator: As :func:`create_accelerator` gives it.
+        total_steps: Steps of the whole stream.
+        experience_count: Experiences of the whole stream.
+
+    Attributes:
+        cost: What training has cost so far.
+        precision: In which the weights are trained, scored and saved.
+        movement: How many weights training has moved.
+
+    Raises:
+        UserError: If the model has nothing to train.
+    """
+
+    spec: TrainingSpec
+    strategy: Strategy
+    model: nn.Module
+    pad_token_id: int
+    seed: int
+    accelerator: Accelerator
+    total_steps: int
+    experience_count: int
+    cost: TrainingCost = field(default_factory=TrainingCost)
+    steps_done: int = 0
+
+    def __post_init__(self) -> None:
+        self.context = TrainingContext(
+            model=self.model,
+            seed=self.seed,
+            device=self.accelerator.device,
+            pad_token_id=self.pad_token_id,
+            total_steps=self.total_steps,
+            experience_count=self.experience_count,
+        )
+        self.strategy.context = self.context
+        loaded = dict(self.model.named_parameters())
+        self.model = self.strategy.prepare_model(self.model.to(self.accelerator.device))
+        self.movement = WeightMovement(
+            loaded, self.model, self.context.torch_generator("weights that are watched")
+        )
+        rounding = self.context.torch_generator("stochastic rounding").initial_seed()
+        self.precision = WeightPrecision(self.spec.master_weights, rounding)
+        self.precision.take_masters(self.model)
+        if self.spec.gradient_checkpointing:
+            self.model.gradient_checkpointing_enable()  # type: ignore[operator]
+        self.context.model = self.model
+        if not any(parameter.requires_grad for parameter in self.model.parameters()):
+            raise UserError(
+                "the model has no trainable parameters: set requires_grad on what is to be trained"
+            )
+        self._wrapped = self.accelerator.prepare_model(self.model)
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._skipped_in_a_row = 0
+
+    def train(
+        self,
+        experience: Experience,
+        on_step: OnStep | None = None,
+        pauses: Sequence[int] = (),
+        on_pause: Callable[[int], None] | None = None,
+    ) -> None:
+        """Train one experience.
+
+        Args:
+            experience: Its examples and number of steps.
+            on_step: Called after each optimizer step.
+            pauses: Steps of the experience after which ``on_pause`` is called; the time spent
+                there is no training time.
+            on_pause: Called with the step's number in the experience.
+
+        Raises:
+            TrainingFailedError: If the loss is not finite, or the gradients of
+                ``spec.max_skipped_steps`` steps in a row; fewer such steps are skipped.
+        """
+        started = perf_counter()
+        self.strategy.begin_experience(experience)
+        examples = self._training_examples(experience)
+        optimizer = self._experience_optimizer()
+        steps = self._drawn_steps(examples, experience)
+        peak = self.spec.learning_rate * self.strategy.learning_rate_factor
+        self.model.train()
+        for number in range(1, experience.steps + 1):
+            rate = peak * learning_rate_share(number, experience.steps, self.spec)
+            set_learning_rate(optimizer, rate)
+            step = self._step(experience, number, optimizer, next(steps))
+            if on_step:
+                on_step(step, rate)
+            if number in pauses and on_pause:
+                self.cost.seconds += perf_counter() - started
+                on_pause(number)
+                self.model.train()
+                started = perf_counter()
+        self.strategy.end_experience(experience)
+        self.model.eval()
+        self.cost.seconds += perf_counter() - started
+
+    def _step(
+        self,
+        experience: Experience,
+        number: int,
+        optimizer: torch.optim.Optimizer,
+        examples: Sequence[EncodedExample],
+    ) -> Step:
+        loss = self._accumulate(examples)
+        norm = self._gradient_norm()
+        loss_is_finite, finite = torch.isfinite(torch.stack([loss, norm])).tolist()
+        if not loss_is_finite:
+            raise TrainingFailedError(
+                f"the loss is {loss.item()} at step {number} of {experience.name!r}: "
+                "lower the learning rate or turn clipping on"
+            )
+        self.steps_done += 1
+        step = Step(self.steps_done, number, experience, self.model, optimizer, loss)
+        if finite:
+            self._update(step, norm)
+            self._skipped_in_a_row = 0
+        else:
+            self._skip(step)
+        optimizer.zero_grad(set_to_none=True)
+        return step
+
+    def _update(self, step: Step, norm: Tensor) -> None:
+        self.strategy.gradients_ready(step)
+        if self.spec.max_gradient_norm > 0:
+            if self.strategy.changes_gradients:
+                norm = self._gradient_norm()
+            nn.utils.clip_grads_with_norm_(
+                self._wrapped.parameters(), self.spec.max_gradient_norm, norm
+            )
+        self.precision.step(step.optimizer)
+        self.strategy.parameters_updated(step)
+
+    def _skip(self, step: Step) -> None:
+        """Leave model, optimizer and strategy as they are; too many such steps end the run."""
+        step.skipped = True
+        self.cost.skipped_steps += 1
+        self._skipped_in_a_row += 1
+        if self._skipped_in_a_row >= self.spec.max_skipped_steps:
+            raise TrainingFailedError(
+                f"the gradients of {self._skipped_in_a_row} steps in a row were not finite, the "
+                f"last at step {step.number_in_experience} of {step.experience.name!r}: lower the "
+                "learning rate, or train in float32"
+            )
+
+    def _gradient_norm(self) -> Tensor:
+        """Norm of all gradients together; not finite if one of them is not."""
+        gradients = [p.grad for p in self._wrapped.parameters() if p.grad is not None]
+        return nn.utils.get_total_norm(gradients).to(self.accelerator.device)
+
+    def _accumulate(self, examples: Sequence[EncodedExample]) -> Tensor:
+        """Backward through a whole step; its mean loss a supervised token, detached.
+
+        Args:
+            examples: Of the step, over all processes.
+        """
+        processes = self.accelerator.num_processes
+        tokens = sum(_predicted_tokens(example) for example in examples)
+        micro_batches = self._cut(examples)
+        total = torch.zeros((), device=self.accelerator.device)
+        for position, part in enumerate(micro_batches):
+            batch = collate(part, self.pad_token_id, self.accelerator.device)
+            last = position == len(micro_batches) - 1
+            with self._synchronize(last):
+                objective, summed = training_loss(self._wrapped, batch)
+                # gradients are averaged over processes afterwards, hence the factor
+                loss = objective * (processes / tokens)
+                penalty = self.strategy.penalty(self.model) if last else None
+                if penalty is not None:
+                    loss = loss + penalty
+                self.accelerator.backward(loss)
+            total += summed.detach()
+        self.cost.tokens += sum(len(example) for example in examples)
+        self.cost.supervised_tokens += tokens
+        return self._sum_over_processes(total) / tokens
+
+    def _cut(self, examples: Sequence[EncodedExample]) -> list[list[EncodedExample]]:
+        """This process's micro-batches of a step; every process has as many."""
+        lengths = [len(example) for example in examples]
+        positions = range(len(examples))
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        if processes == 1 and self.accelerator.device.type == "cpu":
+            cuts = cut_by_padding(positions, lengths, self.spec.batch_size, SPLIT_COST)
+        else:
+            cuts = cut_evenly(positions, lengths, self.spec.batch_size, processes)[rank]
+        # a process without an example must still take part in exchanging gradients
+        idle = [_without_loss(min(examples, key=len))]
+        return [[examples[position] for position in cut] or idle for cut in cuts]
+
+    def _synchronize(self, last: bool) -> AbstractContextManager[None]:
+        """Gradients cross processes once a step, with the last micro-batch."""
+        if last or self.accelerator.num_processes == 1:
+            return nullcontext()
+        return self.accelerator.no_sync(self._wrapped)
+
+    def _sum_over_processes(self, value: Tensor) -> Tensor:
+        if self.accelerator.num_processes == 1:
+            return value
+        summed: Tensor = self.accelerator.reduce(value, reduction="sum")
+        return summed
+
+    def _experience_optimizer(self) -> torch.optim.Optimizer:
+        if self._optimizer is None or self.spec.fresh_optimizer:
+            self.precision.take_masters(self.model)  # the strategy may train others by now
+            self._optimizer = build_optimizer(
+                self._wrapped.parameters(), self.spec, self.spec.learning_rate
+            )
+        return self._optimizer
+
+    def _training_examples(self, experience: Experience) -> Sequence[EncodedExample]:
+        """What the strategy wants trained, checked: every example has something to learn."""
+        examples = self.strategy.training_examples(experience)
+        if not examples:
+            raise TrainingFailedError(
+                f"there is nothing to train in {experience.name!r}: the strategy's "
+                "training_examples returned no example"
+            )
+        empty = sum(not _predicted_tokens(example) for example in examples)
+        if empty:
+            raise TrainingFailedError(
+                f"{empty} of {len(examples)} training examples of {experience.name!r} have no "
+                "supervised token after their first: leave them out of what the task or the "
+                "strategy's training_examples returns"
+            )
+        return examples
+
+    def _drawn_steps(
+        self, examples: Sequence[EncodedExample], experience: Experience
+    ) -> Iterator[list[EncodedExample]]:
+        """The examples of one step after the other, over all processes, without end."""
+        generator = self.context.generator(f"batches of experience {experience.index}")
+        size = self.spec.examples_a_step(self.accelerator.num_processes)
+        for positions in drawn_steps(len(examples), size, generator):
+            yield [examples[position] for position in positions]
+
+
+def _predicted_tokens(example: EncodedExample) -> int:
+    """Supervised tokens that have a token before them to be predicted from."""
+    return sum(example.supervised[1:])
+
+
+def _without_loss(example: EncodedExample) -> EncodedExample:
+    return EncodedExample(example.input_ids, (False,) * len(example))

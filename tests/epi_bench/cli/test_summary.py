@@ -1,0 +1,73 @@
+"""What a run's results look like on screen: each number once, on one scale."""
+
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from epi_bench.cli.summary import print_outcomes, print_record
+from epi_bench.results.record.workspace import Workspace
+from epi_bench.runs.request import RunOutcome
+from epi_bench.spec.defaults import complete_spec
+
+
+@pytest.fixture
+def rows(make_run):
+    def print_rows(**changes):
+        record = make_run(scores=(40.5, 80.0), **changes)
+        console = Console(width=200, record=True, file=StringIO())
+        print_record(RunOutcome(record.spec, record, Path("record.json")), console)
+        table = console.export_text().split("All metrics of the tasks, at the end")[1]
+        cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in table.splitlines()]
+        return {(row[0], row[1]): row[2:] for row in cells if len(row) == 5}
+
+    return print_rows
+
+
+def test_every_share_is_shown_on_the_scale_of_the_score_matrix(rows):
+    shown = rows(
+        secondary_scores={
+            "a": {"exact_match": 0.405, "rouge_l": 0.25, "reference_negative_log_likelihood": 1.5},
+            "b": {"acc": 0.8, "acc_norm": 0.8125, "judge": 7.25},
+        },
+        secondary_standard_errors={"a": {"exact_match": 0.01, "rouge_l": 0.031}},
+    )
+    assert shown == {
+        ("a", "exact_match"): ["40.5", "1.0", "0 to 100"],
+        ("a", "rouge_l"): ["25.0", "3.1", "0 to 100"],
+        ("a", "reference_negative_log_likelihood"): ["1.500", "–", "nats a token"],
+        ("b", "acc"): ["80.0", "2.0", "0 to 100"],
+        ("b", "acc_norm"): ["81.2", "–", "0 to 100"],
+        ("b", "judge"): ["7.250", "–", "0 to 10"],
+    }
+
+
+def test_the_primary_metric_is_the_score_whatever_its_range(rows):
+    # A metric from -1 to 1, say: the record keeps it as the task gives it.
+    shown = rows(secondary_scores={"a": {"exact_match": -0.19}})
+    assert shown["a", "exact_match"] == ["40.5", "1.0", "0 to 100"]
+
+
+def test_a_metric_that_is_no_share_is_shown_in_its_unit(rows):
+    shown = rows(
+        secondary_scores={"a": {"answer_length": 0.5}},
+        secondary_standard_errors={"a": {"answer_length": 0.125}},
+        secondary_units={"a": {"answer_length": "words [of prose]"}},
+    )
+    assert shown["a", "answer_length"] == ["0.500", "0.125", "words [of prose]"]
+
+
+def test_the_ranking_is_shown_where_there_is_one(tmp_path):
+    """Not if no run could start, or none was published."""
+
+    def shown():
+        console = Console(width=100, record=True, file=StringIO())
+        outcomes = [RunOutcome(complete_spec({}), None, error="no such model")] * 2
+        print_outcomes(outcomes, Workspace(tmp_path), console)
+        return console.export_text()
+
+    assert shown().count("not started") == 2
+    assert "Ranking" not in shown()
+    (tmp_path / "leaderboards").mkdir()
+    assert f"epi-bench leaderboard {tmp_path / 'leaderboards'}" in shown()

@@ -1,0 +1,159 @@
+"""The cache of encoded examples: the same tokens, kept by content, and never a reason to fail."""
+
+import os
+
+import pytest
+from transformers import AutoTokenizer
+
+from epi_bench.model.chat import encoding_cache
+from epi_bench.model.chat.chat_encoder import ChatEncoder
+from epi_bench.model.chat.encoding_cache import EncodingCache, cache_folder, encoding_key
+
+LONG = "red green blue " * 40
+
+
+def conversations(count=1000):
+    """One in ten is cut, one in a hundred has nothing left to learn from."""
+    made = []
+    for n in range(count):
+        question, answer = (LONG, "one") if n % 100 == 0 else (f"copy {n}", f"word {n}")
+        answer = LONG if n % 10 == 1 else answer
+        made.append(
+            [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        )
+    return made
+
+
+@pytest.fixture
+def encoder(toy_model):
+    return ChatEncoder(AutoTokenizer.from_pretrained(toy_model), 64)
+
+
+@pytest.fixture
+def no_encoding(monkeypatch):
+    """Makes every encoding an error, so that only the cache can answer."""
+
+    def forbid():
+        def fail(*arguments, **keywords):
+            raise AssertionError("encoded again")
+
+        monkeypatch.setattr(ChatEncoder, "encode_for_training", fail)
+
+    return forbid
+
+
+def test_the_second_time_nothing_is_encoded_and_all_is_the_same(tmp_path, encoder, no_encoding):
+    data = conversations()
+    direct = encoder.encode_for_training(data)
+    assert (direct[1].encoded, direct[1].truncated, direct[1].unsupervised) == (990, 100, 10)
+    first = EncodingCache(tmp_path / "a" / "b").encode(encoder, data)
+    no_encoding()
+    cache = EncodingCache(tmp_path / "a" / "b")
+    assert cache.encode(encoder, data) == first == direct
+    assert cache.warnings == []
+
+
+def test_small_data_sets_are_not_kept(tmp_path, encoder):
+    EncodingCache(tmp_path).encode(encoder, conversations(999))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_whatever_determines_the_tokens_makes_another_key(toy_model, encoder):
+    def key(max_length=64, data=None, change=None, **options):
+        tokenizer = AutoTokenizer.from_pretrained(toy_model)
+        if change:
+            change(tokenizer)
+        return encoding_key(ChatEncoder(tokenizer, max_length, **options), data or conversations(3))
+
+    def other_template(tokenizer):
+        tokenizer.chat_template += " "
+
+    def other_end(tokenizer):
+        tokenizer.eos_token = "<|endoftext|>"
+
+    def more_tokens(tokenizer):
+        tokenizer.add_tokens(["purple"])
+
+    keys = [
+        key(),
+        key(max_length=65),
+        key(mask_history=True),
+        key(template_arguments={"enable_thinking": True}),
+        key(change=other_template),
+        key(change=other_end),
+        key(change=more_tokens),
+        key(data=conversations(4)),
+        key(data=conversations(3)[::-1]),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert key() == keys[0] == encoding_key(encoder, conversations(3))
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "other"])
+def test_a_damaged_entry_is_made_anew_with_a_warning(tmp_path, encoder, damage):
+    data = conversations()
+    expected = EncodingCache(tmp_path).encode(encoder, data)
+    (entry,) = tmp_path.iterdir()
+    content = bytearray(entry.read_bytes())
+    content[-100] ^= 1
+    damaged = {"cut": content[:-50], "flipped": content, "empty": b"", "other": b"hello" * 9}
+    entry.write_bytes(damaged[damage])
+    cache = EncodingCache(tmp_path)
+    assert cache.encode(encoder, data) == expected
+    assert len(cache.warnings) == 1
+    assert "is damaged" in cache.warnings[0] and str(entry) in cache.warnings[0]
+    healed = EncodingCache(tmp_path)
+    assert healed.encode(encoder, data) == expected
+    assert healed.warnings == []
+
+
+def test_a_folder_that_cannot_be_written_is_a_warning(tmp_path, encoder):
+    (tmp_path / "file").write_text("")
+    cache = EncodingCache(tmp_path / "file" / "folder")
+    data = conversations()
+    assert cache.encode(encoder, data) == encoder.encode_for_training(data)
+    assert any("cannot be written" in warning for warning in cache.warnings)
+
+
+def test_an_interrupted_writing_leaves_nothing(tmp_path, encoder, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(encoding_cache.os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        EncodingCache(tmp_path).encode(encoder, conversations())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_longest_unused_entries_make_room(tmp_path, encoder, monkeypatch):
+    for count in (1000, 1001, 1002):
+        EncodingCache(tmp_path).encode(encoder, conversations(count))
+    sizes = [path.stat().st_size for path in tmp_path.iterdir()]
+    monkeypatch.setattr(encoding_cache, "MAX_CACHE_BYTES", sum(sizes) + 1000)
+    paths = {
+        count: tmp_path / f"{encoding_key(encoder, conversations(count))}.safetensors"
+        for count in (1000, 1001, 1002, 1003)
+    }
+    for age, count in enumerate((1002, 1001, 1000)):
+        os.utime(paths[count], (age, age))
+    EncodingCache(tmp_path).encode(encoder, conversations(1002))  # used: now the newest
+    EncodingCache(tmp_path).encode(encoder, conversations(1003))
+    assert sorted(n for n, path in paths.items() if path.is_file()) == [1000, 1002, 1003]
+
+
+def test_the_folder_is_chosen_by_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("EPI_BENCH_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path / "encoded"
+    monkeypatch.setenv("EPI_BENCH_CACHE", "off")
+    assert cache_folder() is None
+    monkeypatch.delenv("EPI_BENCH_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = cache_folder()
+    assert found is not None and "epi-bench" in str(found) and found.is_relative_to(tmp_path)
+
+
+def test_progress_counts_up_to_the_end(tmp_path, encoder):
+    seen = []
+    EncodingCache(tmp_path).encode(encoder, conversations(2500), seen.append)
+    assert seen == [1000, 2000, 2500]
