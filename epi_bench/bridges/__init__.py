@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from epi_bench.bridges.avalanche import EPIPlugin
-    from epi_bench.bridges.protect import Protection, protect
+    from epi_bench.bridges.protection import Protection, protect
     from epi_bench.bridges.trainer import EPICallback
 
 _HOME = {
     "EPIPlugin": "avalanche",
-    "Protection": "protect",
-    "protect": "protect",
+    "Protection": "protection",
+    "protect": "protection",
     "EPICallback": "trainer",
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor
 
-from epi_bench.bridges.protect import Protection
+from epi_bench.bridges.protection import Protection
 from epi_bench.errors import UserError
 from epi_bench.isolation.normalisation import Normalisation
 

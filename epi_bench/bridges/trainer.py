@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from epi_bench.bridges.protect import Protection
+from epi_bench.bridges.protection import Protection
 from epi_bench.errors import UserError
 from epi_bench.isolation.normalisation import Normalisation
 from epi_bench.isolation.sharding import Processes

@@ -14,8 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from epi_bench.errors import TrainingFailedError, UserError
 from epi_bench.evaluation import references as likelihood
-from epi_bench.evaluation.evaluator import Evaluator, TaskEvaluator, text_negative_log_likelihood
+from epi_bench.evaluation.evaluator import Evaluator, TaskEvaluator
 from epi_bench.evaluation.gradient_conflict import ConflictProbe, _cosine
+from epi_bench.evaluation.references import text_negative_log_likelihood
 from epi_bench.evaluation.scores import TaskScores
 from epi_bench.model.chat.chat_encoder import ChatEncoder
 from epi_bench.model.chat.encoded_example import EncodedExample

@@ -16,8 +16,9 @@ from pydantic import ValidationError
 from epi_bench import files as atomic
 from epi_bench.errors import UserError
 from epi_bench.results.record import record_file as files
-from epi_bench.results.record import run_record as r
 from epi_bench.results.record import track
+from epi_bench.results.record.items import pack_items, unpack_items
+from epi_bench.results.record.run_record import RunRecord
 from epi_bench.spec.defaults import complete_spec
 
 REPOSITORY = Path(__file__).resolve().parents[4]
@@ -56,7 +57,7 @@ def make_record(**changes):
             "n": [30, 40],
             "standard_errors": [[0.0, 7.0], [7.4, None], [8.8, 7.3]],
         },
-        "item_scores": {"a": r.pack_items({"0": 100.0, "1": 0.0})},
+        "item_scores": {"a": pack_items({"0": 100.0, "1": 0.0})},
         "metrics": {"average_accuracy": 51.67, "forgetting": None, "forgetting_rate_left_out": 0},
         "cost": {
             "training_seconds": 1.5,
@@ -79,7 +80,7 @@ def make_record(**changes):
             "started_at": "2026-01-01T00:00:00+00:00",
         },
     }
-    return r.RunRecord.model_validate({**content, **changes})
+    return RunRecord.model_validate({**content, **changes})
 
 
 class TestFile:
@@ -152,7 +153,7 @@ class TestFile:
 
     def test_each_old_version_has_a_migration(self):
         assert set(files.MIGRATIONS) == set(range(1, files.SCHEMA_VERSION))
-        assert r.RunRecord.model_fields["schema_version"].default == files.SCHEMA_VERSION
+        assert RunRecord.model_fields["schema_version"].default == files.SCHEMA_VERSION
 
 
 class TestAtomicWriting:
@@ -244,21 +245,21 @@ class TestItemScores:
     @settings(deadline=None)
     @given(st.dictionaries(st.text(), st.none() | st.floats(0, 100)))
     def test_round_trip(self, scores):
-        assert r.unpack_items(r.pack_items(scores)) == scores
+        assert unpack_items(pack_items(scores)) == scores
 
     def test_packing_compresses(self):
         scores = {str(item): 100.0 * (item % 2) for item in range(2000)}
-        assert len(r.pack_items(scores)) < len(json.dumps(scores)) / 4
+        assert len(pack_items(scores)) < len(json.dumps(scores)) / 4
 
-    @pytest.mark.parametrize("text", ["%%%", "AAAA", r.pack_items({"a": 1.0})[:-8], ""])
+    @pytest.mark.parametrize("text", ["%%%", "AAAA", pack_items({"a": 1.0})[:-8], ""])
     def test_damaged(self, text):
         with pytest.raises(UserError, match="damaged"):
-            r.unpack_items(text)
+            unpack_items(text)
 
     def test_a_bomb_is_refused(self, monkeypatch):
-        monkeypatch.setattr(r, "MAX_ITEM_BYTES", 1000)
+        monkeypatch.setattr("epi_bench.results.record.items.MAX_ITEM_BYTES", 1000)
         with pytest.raises(UserError, match="damaged"):
-            r.unpack_items(r.pack_items({str(item): 0.0 for item in range(1000)}))
+            unpack_items(pack_items({str(item): 0.0 for item in range(1000)}))
 
 
 class TestTrack:
