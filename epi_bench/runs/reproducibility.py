@@ -172,6 +172,22 @@ def overruled_settings(training: TrainingSpec, dtype: str = "float32") -> list[s
 
 
 @contextmanager
+def numerics_of_run(spec: RunSpec) -> Iterator[None]:
+    """Torch's settings and random state, as a run has them; the caller's come back afterwards.
+
+    Args:
+        spec: Gives the seed, which dropout and the initialisation of adapters draw from, and the
+            number of CPU threads.
+    """
+    import torch
+
+    devices = range(torch.cuda.device_count())
+    with torch.random.fork_rng(devices=devices), fixed_numerics(spec.threads):
+        torch.manual_seed(spec.seed)
+        yield
+
+
+@contextmanager
 def fixed_numerics(threads: int | None = None) -> Iterator[None]:
     """Give torch's global settings the values of every run, and the caller's back afterwards.
 

@@ -32,6 +32,7 @@ from epi_bench.spec.run_spec import TrainingSpec
 from epi_bench.strategy.hooks import Experience, Step
 from epi_bench.strategy.strategy import Strategy
 from epi_bench.training.context import TrainingContext
+from epi_bench.training.cost import TrainingCost
 from epi_bench.training.optimizer import build_optimizer
 from epi_bench.training.schedule import learning_rate_share, set_learning_rate
 
@@ -41,23 +42,6 @@ if TYPE_CHECKING:
 
 OnStep = Callable[[Step, float], None]
 """Called after each optimizer step with the step and its learning rate."""
-
-
-@dataclass
-class TrainingCost:
-    """What training has cost so far.
-
-    Attributes:
-        seconds: Wall time in the loop, hooks included.
-        tokens: Tokens that went through the model, padding left out.
-        supervised_tokens: Those among them that carried loss.
-        skipped_steps: Steps whose gradients were not finite.
-    """
-
-    seconds: float = 0.0
-    tokens: int = 0
-    supervised_tokens: int = 0
-    skipped_steps: int = 0
 
 
 @dataclass

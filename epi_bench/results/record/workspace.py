@@ -48,6 +48,19 @@ class Workspace:
         """What the finished model of one run said to each test item, if that was asked for."""
         return self.run_folder(run_id) / "predictions.jsonl"
 
+    def begin(self, run_id: str, toml: str) -> None:
+        """Make the folder of a run that is about to be trained, without results of an earlier try.
+
+        Args:
+            run_id: The run.
+            toml: Text of its ``run.toml``.
+        """
+        folder = self.run_folder(run_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        for result in (self.record_path(run_id), self.predictions_path(run_id)):
+            result.unlink(missing_ok=True)
+        (folder / "run.toml").write_text(toml, encoding="utf-8")
+
     def finished_record(self, run_id: str) -> RunRecord | None:
         """The record of a run that is complete already, else ``None``."""
         path = self.record_path(run_id)

@@ -497,9 +497,9 @@ def test_later_runs_are_tried_after_a_refused_model(
 def test_a_task_that_breaks_while_its_test_examples_are_encoded_leaves_a_record(
     run_toy, monkeypatch: pytest.MonkeyPatch
 ):
-    def broken(self):
+    def broken(prepared):
         raise ValueError("a plugin's fault")
 
-    monkeypatch.setattr("epi_bench.runs.experiment.Experiment._evaluator", broken)
+    monkeypatch.setattr("epi_bench.runs.experiment.make_evaluator", broken)
     record = run_toy().record
     assert (record.status, record.error) == ("failed", "ValueError: a plugin's fault")

@@ -277,17 +277,17 @@ def test_a_run_with_a_judge(run_toy, toy_settings, server, reply, tmp_path, key,
 
 
 def test_the_grades_are_those_of_the_answers(run_toy, toy_settings, server, reply, monkeypatch):
-    from epi_bench.runs.experiment import Experiment
+    from epi_bench.runs.stream_training import StreamTraining
 
     seen = {}
-    original = Experiment._judge_last_row
+    original = StreamTraining._judge_last_row
 
     def spy(self):
         original(self)
-        row, scores = self.measurements.rows[-1]
-        seen[row] = [p.text for p in scores["toy_second"].predictions]
+        answers = self.measurements.answers["toy_second"]
+        seen[self.measurements.rows[-1].name] = [p.text for p in answers.predictions]
 
-    monkeypatch.setattr(Experiment, "_judge_last_row", spy)
+    monkeypatch.setattr(StreamTraining, "_judge_last_row", spy)
     server.reply_to = lambda body: reply(f"Score: {score_of(body['messages'][-1]['content'])}")
     record = run_toy(request={"judge": toy_settings}).record
     test = TASKS.get("toy_second")().examples("test")
