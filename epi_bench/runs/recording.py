@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from epi_bench.plugins.options import complete_options
 from epi_bench.results.metrics.derived import derive_metrics
 from epi_bench.results.record.circumstances import (
     Cost,
@@ -22,10 +21,10 @@ from epi_bench.results.record.circumstances import (
 from epi_bench.results.record.environment import (
     git_state,
     package_versions,
-    peak_memory_bytes,
     processor_name,
 )
 from epi_bench.results.record.items import pack_items
+from epi_bench.results.record.memory import peak_memory_bytes
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.scores import (
     ConflictPoint,
@@ -42,7 +41,7 @@ from epi_bench.results.record.scores import (
 from epi_bench.results.record.track import make_track, track_facts
 from epi_bench.strategy.strategy import STRATEGIES
 from epi_bench.task.dataset_task import DatasetTask
-from epi_bench.task.rows.source import Split
+from epi_bench.task.rows.source import SPLITS
 
 if TYPE_CHECKING:
     from epi_bench.runs.measurements import Measurements
@@ -163,7 +162,14 @@ def _known_before_training(prepared: PreparedRun, measured: Measurements) -> dic
         "spec": spec,
         "strategy": _strategy_record(prepared),
         "track": make_track(
-            track_facts(spec, fingerprints.model, fingerprints.tasks, protocols, measured.processes)
+            track_facts(
+                spec,
+                fingerprints.model,
+                fingerprints.tasks,
+                protocols,
+                prepared.stream_options,
+                measured.processes,
+            )
         ),
         "task_order": tuple(prepared.tasks),
         "experiences": tuple(_experience_records(prepared)),
@@ -178,9 +184,7 @@ def _strategy_record(prepared: PreparedRun) -> StrategyRecord:
     name = prepared.spec.strategy.name
     return StrategyRecord(
         name=name,
-        hyperparameters=complete_options(
-            f"strategy {name!r}", STRATEGIES.get(name), prepared.spec.strategy.options
-        ),
+        hyperparameters=dict(prepared.strategy_options),
         source="built-in" if STRATEGIES.is_builtin(name) else "plugin",
     )
 
@@ -204,9 +208,8 @@ def _experience_records(prepared: PreparedRun) -> list[ExperienceRecord]:
 
 def _task_data(prepared: PreparedTask, measured: Measurements) -> TaskDataRecord:
     task, counts = prepared.task, prepared.report
-    splits: tuple[Split, ...] = ("train", "test")
     reports = (
-        {split: task.report(split) for split in splits} if isinstance(task, DatasetTask) else {}
+        {split: task.report(split) for split in SPLITS} if isinstance(task, DatasetTask) else {}
     )
     return TaskDataRecord(
         train_examples=counts.encoded,
@@ -230,7 +233,7 @@ def _task_data(prepared: PreparedTask, measured: Measurements) -> TaskDataRecord
 
 def _score_matrix(prepared: PreparedRun, measured: Measurements) -> ScoreMatrixRecord:
     rows = measured.rows
-    first = rows[0][1]
+    first = rows[0].scores
     return ScoreMatrixRecord(
         rows=tuple(name for name, _ in rows),
         columns=tuple(
@@ -328,7 +331,7 @@ def _cost(prepared: PreparedRun, measured: Measurements) -> Cost:
         total_seconds=perf_counter() - measured.started,
         tokens_trained=training.tokens,
         tokens_per_second=training.tokens / training.seconds if training.seconds else None,
-        peak_memory_bytes=peak_memory_bytes(),
+        peak_memory_bytes=peak_memory_bytes(measured.device),
         extra_state_bytes=prepared.strategy.state_bytes(),
         trainable_parameters=measured.parameters.trained,
         total_parameters=measured.parameters.all,

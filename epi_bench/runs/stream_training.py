@@ -118,7 +118,7 @@ class StreamTraining:
             experience_count=len(self.prepared.experiences),
         )
         self.measurements.training = loop.cost
-        return loop
+        return loop.start()
 
     def _train_stream(self, loop: TrainingLoop) -> PreTrainedModel:
         """All experiences, with the scoring between them; returns the finished model."""

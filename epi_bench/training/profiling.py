@@ -1,22 +1,19 @@
 """What each strategy costs on a given model and machine, against full fine-tuning.
 
-Training steps on made-up batches of one length are timed in the benchmark's own loop. Strategies
+Training steps on synthetic batches of one length are timed in the benchmark's own loop. Strategies
 take turns, in another order in each round, so that a change in the machine's speed hits all alike;
-ratios are taken within a round; how far they spread from round to round is told too, and a
-difference within that spread is none. Each turn starts from a fresh copy of the model and first
-trains a short experience that is not timed, so that masks, anchors and memories are in force.
+ratios are taken within a round. How far they spread from round to round is reported too; a
+difference within that spread means nothing. Each turn starts from a fresh copy of the model and
+first trains a short experience that is not timed, so that masks, anchors and memories are in force.
 Isolation strategies get a warm-up of one step for the same reason.
 """
 
 from __future__ import annotations
 
 import copy
-import gc
 import random
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -24,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from epi_bench.errors import TrainingFailedError, UserError
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
 
     from epi_bench.model.chat.encoded_example import EncodedExample
@@ -37,9 +33,6 @@ BASELINE = "full_sft"
 
 LEAD_IN = 2
 """Steps of the experience that is not timed."""
-
-RESET_PEAK = "5"
-"""What makes Linux forget a process's largest resident set, written to ``clear_refs``."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +64,8 @@ class Profile:
     Attributes:
         strategy: Its label.
         seconds: Of a step, in each round.
-        peak_memory_bytes: Largest in any round; ``None`` where the system does not tell.
+        peak_memory_bytes: Largest in any round, without the copy of the model that turns start
+            from; ``None`` where the system cannot say it for one turn alone.
         extra_state_bytes: What the strategy keeps beside model and optimizer.
         trainable_parameters: Parameters that get a gradient.
         error: Why it could not be measured.
@@ -133,7 +127,7 @@ def profile_strategies(
     contestants = {BASELINE: (BASELINE, {}), **strategies}
     for name, options in contestants.values():
         create_strategy(name, options)
-    examples = _made_up_examples(model, workload)
+    examples = _synthetic_examples(model, workload)
     profiles = {label: Profile(label) for label in contestants}
 
     def take_turn(profile: Profile, label: str, workload: Workload) -> None:
@@ -164,24 +158,26 @@ def _take_turn(
     cpu: bool,
 ) -> None:
     """One turn of one strategy, added to its profile."""
+    from epi_bench.results.record.memory import forget_peak_memory, peak_memory_bytes
     from epi_bench.strategy.hooks import Experience
     from epi_bench.training.accelerator import create_accelerator
     from epi_bench.training.loop import TrainingLoop
 
     strategy = _in_force_early(name, options)
-    _forget_peak_memory()
+    dtype = str(model.dtype).removeprefix("torch.")
+    accelerator = create_accelerator(training, cpu=cpu, dtype=dtype)
+    device = str(accelerator.device)
+    is_peak_known = forget_peak_memory(device)
     loop = TrainingLoop(
         spec=training,
         strategy=strategy,
         model=copy.deepcopy(model),
         pad_token_id=0,
         seed=0,
-        accelerator=create_accelerator(
-            training, cpu=cpu, dtype=str(model.dtype).removeprefix("torch.")
-        ),
+        accelerator=accelerator,
         total_steps=LEAD_IN + 1 + workload.steps,
         experience_count=2,
-    )
+    ).start()
     profile.trainable_parameters = sum(
         p.numel() for p in loop.model.parameters() if p.requires_grad
     )
@@ -194,9 +190,14 @@ def _take_turn(
     loop.train(Experience(1, "timed", ("timed",), examples, 1 + workload.steps), on_step)
     profile.seconds.append((times[-1] - times[0]) / workload.steps)
     profile.extra_state_bytes = max(profile.extra_state_bytes, strategy.state_bytes())
-    peak = _peak_memory(loop.accelerator.device, model)
-    if peak is not None:
+    if is_peak_known:
+        kept = _bytes_of(model) if accelerator.device.type == "cpu" else 0
+        peak = peak_memory_bytes(device) - kept
         profile.peak_memory_bytes = max(profile.peak_memory_bytes or 0, peak)
+
+
+def _bytes_of(model: PreTrainedModel) -> int:
+    return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
 def _in_force_early(name: str, options: Mapping[str, Any]) -> Strategy:
@@ -208,7 +209,7 @@ def _in_force_early(name: str, options: Mapping[str, Any]) -> Strategy:
     return create_strategy(name, {**early, **options})
 
 
-def _made_up_examples(model: PreTrainedModel, workload: Workload) -> list[EncodedExample]:
+def _synthetic_examples(model: PreTrainedModel, workload: Workload) -> list[EncodedExample]:
     """Random tokens, all supervised; enough for two different batches."""
     from epi_bench.model.chat.encoded_example import EncodedExample
     from epi_bench.model.checks import embedding_rows, position_limit
@@ -218,7 +219,7 @@ def _made_up_examples(model: PreTrainedModel, workload: Workload) -> list[Encode
         raise UserError(
             f"--length {workload.length} is more than the {longest} tokens that the model reads"
         )
-    generator = random.Random("made-up batches")
+    generator = random.Random("synthetic batches")
     vocabulary = embedding_rows(model)
     return [
         EncodedExample(
@@ -227,32 +228,3 @@ def _made_up_examples(model: PreTrainedModel, workload: Workload) -> list[Encode
         )
         for _ in range(2 * workload.batch_size)
     ]
-
-
-def _forget_peak_memory() -> None:
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    if sys.platform == "linux":
-        try:
-            Path("/proc/self/clear_refs").write_text(RESET_PEAK, encoding="ascii")
-        except OSError:
-            return  # a sandbox may forbid it; the peak then is that of the whole process
-
-
-def _peak_memory(device: torch.device, kept: PreTrainedModel) -> int | None:
-    """Largest memory since it was forgotten, without the copy of the model that is kept."""
-    import torch
-
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated())
-    status = Path("/proc/self/status")
-    if not status.is_file():
-        return None
-    for line in status.read_text(encoding="ascii", errors="replace").splitlines():
-        if line.startswith("VmHWM:"):
-            parameters = sum(p.numel() * p.element_size() for p in kept.parameters())
-            return int(line.split()[1]) * 1024 - parameters
-    return None

@@ -11,6 +11,7 @@ from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.track import make_track, track_facts
 from epi_bench.spec.defaults import complete_spec
 from epi_bench.spec.run_spec import short_hash
+from epi_bench.spec.streams import complete_stream_options
 
 DEFAULTS = {"ratio": 0.5, "interval": 20}
 """Hyperparameters of the made-up strategies."""
@@ -58,7 +59,13 @@ def _make_run(
             "source": source,
         },
         "track": make_track(
-            track_facts(spec, fingerprints["model"], fingerprints["tasks"], protocols)
+            track_facts(
+                spec,
+                fingerprints["model"],
+                fingerprints["tasks"],
+                protocols,
+                complete_stream_options(stream, {}),
+            )
         ),
         "task_order": order,
         "score_matrix": {

@@ -106,6 +106,7 @@ def track_facts(
     model_fingerprint: str,
     task_fingerprints: Mapping[str, str],
     protocols: Mapping[str, tuple[Scoring, str, int]],
+    stream_options: Mapping[str, JsonValue],
     processes: int = 1,
 ) -> TrackFacts:
     """What makes the track of a run.
@@ -115,9 +116,9 @@ def track_facts(
         model_fingerprint: Hash of the model's content.
         task_fingerprints: For each task the hash of its examples.
         protocols: For each task its scoring mode, primary metric and version.
+        stream_options: All options of the stream, the defaults filled in.
         processes: Training processes; each sees ``batch_size`` examples a micro-batch.
     """
-    from epi_bench.plugins.options import complete_options
     from epi_bench.spec.streams import STREAMS
 
     training = spec.training
@@ -144,12 +145,7 @@ def track_facts(
         epochs=training.epochs,
         examples_per_step=training.examples_a_step(processes),
         stream=spec.stream.kind,
-        stream_options=complete_options(
-            f"stream {spec.stream.kind!r}",
-            STREAMS.get(spec.stream.kind),
-            spec.stream.options,
-            skip=1,
-        ),
+        stream_options=dict(stream_options),
         stream_code=STREAMS.code_fingerprint(spec.stream.kind),
     )
 

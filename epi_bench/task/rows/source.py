@@ -8,6 +8,9 @@ from typing import Literal
 
 Split = Literal["train", "test"]
 
+SPLITS: tuple[Split, ...] = ("train", "test")
+"""The two splits of every task: what a run trains on, and what it is scored on."""
+
 
 @dataclass(frozen=True, slots=True)
 class DataSource:
