@@ -74,7 +74,7 @@ class Execution:
     Attributes:
         device: Type of the device: ``cpu``, ``cuda``, ``mps`` and so on.
         processes: Processes that train together.
-        deterministic: Whether the caller told torch to use deterministic algorithms.
+        deterministic: Whether the caller had torch use deterministic algorithms.
         variables: Environment variables that choose algorithms, with their values.
     """
 
@@ -302,7 +302,7 @@ def _device_type() -> str:
         try:
             return torch.device(asked).type
         except RuntimeError as error:
-            raise UserError(f"ACCELERATE_TORCH_DEVICE={asked} is no device of torch") from error
+            raise UserError(f"ACCELERATE_TORCH_DEVICE={asked} is not a device of torch") from error
     if torch.backends.mps.is_available():
         return "mps"
     found = torch.accelerator.current_accelerator(check_available=True)
@@ -326,7 +326,7 @@ def _number(name: str, default: int) -> int:
     try:
         return int(text)
     except ValueError as error:
-        raise UserError(f"{name}={text} in the environment is no whole number") from error
+        raise UserError(f"{name}={text} in the environment is not a whole number") from error
 
 
 def _switched_on(name: str) -> bool:

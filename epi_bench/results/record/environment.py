@@ -37,7 +37,7 @@ def package_versions() -> dict[str, str]:
 def git_state() -> tuple[str | None, bool | None]:
     """Commit of the checkout that epi-bench runs from, and whether files of it are changed.
 
-    Both are ``None`` for an installation that is no checkout. Published results and run folders
+    Both are ``None`` for an installation that is not a checkout. Published results and run folders
     do not count as changes.
     """
     folder = shipped_file().resolve().parents[1]

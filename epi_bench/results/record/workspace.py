@@ -41,7 +41,7 @@ class Workspace:
         return self.run_folder(run_id) / "record.json"
 
     def events_path(self, run_id: str) -> Path:
-        """What happened in one run, as it was told while it went on."""
+        """What happened in one run, as it was reported while it went on."""
         return self.run_folder(run_id) / "events.jsonl"
 
     def predictions_path(self, run_id: str) -> Path:
