@@ -65,7 +65,8 @@ def test_small_updates_move_every_master_weight(train_toy, toy_spec):
     after = _weights(loop.model)
     moved = sum(int((after[name] != before[name].float()).sum()) for name in before)
     assert moved > 0.99 * sum(weight.numel() for weight in before.values())
-    for state in loop._experience_optimizer().state.values():
+    assert loop._optimizer.state
+    for state in loop._optimizer.state.values():
         assert {moment.dtype for moment in state.values()} == {torch.float32}
 
 
