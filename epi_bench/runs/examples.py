@@ -19,7 +19,7 @@ from epi_bench.task.example import Example
 from epi_bench.task.example_checks import check_examples
 from epi_bench.task.rows.source import Split
 from epi_bench.task.split_overlap import trained_conversations
-from epi_bench.task.task import Task
+from epi_bench.task.task import Task, changed_task_options
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,7 @@ def prepare_task(task: Task, spec: RunSpec, encoding: Encoding, code: str | None
     for split, examples in (("train", train), ("test", test)):
         if not examples:
             raise UserError(f"task {task.name!r} has no {split} examples")
+    options = changed_task_options(spec.data.options)
     encoded, report = encoding.encode(task.name, train)
     if not encoded:
         raise UserError(
@@ -96,6 +97,6 @@ def prepare_task(task: Task, spec: RunSpec, encoding: Encoding, code: str | None
         encoded,
         report,
         test,
-        task_fingerprint(task, [*train, *test], code),
+        task_fingerprint(task, [*train, *test], code, options.get(task.name)),
         trained_conversations(train),
     )
