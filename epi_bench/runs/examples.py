@@ -18,7 +18,7 @@ from epi_bench.task.example import Example
 from epi_bench.task.example_checks import check_examples
 from epi_bench.task.rows.source import SPLITS, Split
 from epi_bench.task.split_overlap import trained_conversations
-from epi_bench.task.task import Task
+from epi_bench.task.task import Task, changed_task_options
 
 SHOWN_FROM = 2000
 """Training examples of a task above which the progress of their encoding is reported."""
@@ -86,6 +86,7 @@ def prepare_task(
     for split, examples in (("train", train), ("test", test)):
         if not examples:
             raise UserError(f"task {task.name!r} has no {split} examples")
+    options = changed_task_options(data.options)
     encoded, report = encoding.encode(task.name, train)
     if not encoded:
         raise UserError(
@@ -97,7 +98,7 @@ def prepare_task(
         train=encoded,
         report=report,
         test=test,
-        fingerprint=task_fingerprint(task, [*train, *test], code),
+        fingerprint=task_fingerprint(task, [*train, *test], code, options.get(task.name)),
         trained=trained_conversations(train),
     )
 
