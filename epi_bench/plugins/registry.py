@@ -110,6 +110,14 @@ class Registry(Generic[T]):
             return _is_own(self._registered[name])
         return name in self._builtin_modules()
 
+    def is_found_by_name(self, name: str) -> bool:
+        """Whether any process finds ``name``: a built-in, a task file, or an installed plugin."""
+        if name in self._registered:
+            module = getattr(self._registered[name], "__module__", None) or ""
+            own = module == "epi_bench" or module.startswith("epi_bench.")
+            return own or name in self._entry_points()
+        return name in self.names()
+
     def code_fingerprint(self, name: str) -> str | None:
         """SHA-256 of a plugin's source, see ``plugin_code``; ``None`` for a built-in.
 
