@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Literal, overload
 from epi_bench.api.frames import item_rows, run_rows, score_rows
 from epi_bench.api.ranking_view import ranking_html, ranking_parts
 from epi_bench.errors import UserError, unknown_name
-from epi_bench.results.leaderboard import Ranking, group_by_configuration, load_published, rank_track
+from epi_bench.results.leaderboard import (
+    Ranking,
+    group_by_configuration,
+    load_published,
+    rank_track,
+)
 from epi_bench.results.leaderboard.comparison import compare, find_label
 from epi_bench.results.leaderboard.store import load_placed
 from epi_bench.results.metrics.statistics import Comparison
@@ -247,7 +252,7 @@ class Results(Sequence[RunRecord]):
 
     def _labels(self) -> dict[str, str]:
         """Run id -> label."""
-        found = {}
+        found: dict[str, str] = {}
         for track in self.tracks:
             of_track = replace(
                 self, records=tuple(r for r in self.records if r.track.name == track)
@@ -301,7 +306,9 @@ def load_results(path: str | Path = "leaderboards") -> Results:
             return _load_runs(folder / "runs")
     published = load_published(folder)
     return Results(
-        records=tuple(record for name in sorted(published.tracks) for record in published.tracks[name]),
+        records=tuple(
+            record for name in sorted(published.tracks) for record in published.tracks[name]
+        ),
         problems=published.problems,
     )
 
