@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from epi_bench.results.leaderboard import publish, rank_track
 from epi_bench.results.metrics.derived import derive_metrics
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.track import make_track, track_facts
@@ -13,7 +14,7 @@ from epi_bench.spec.defaults import complete_spec
 from epi_bench.spec.run_spec import short_hash
 
 DEFAULTS = {"ratio": 0.5, "interval": 20}
-"""Hyperparameters of the made-up strategies."""
+"""Hyperparameters of the synthetic strategies."""
 
 
 def _make_run(
@@ -102,6 +103,28 @@ def _make_run(
 def make_run() -> Callable[..., RunRecord]:
     """Makes finished runs; see ``_make_run``."""
     return _make_run
+
+
+@pytest.fixture
+def board_runs(make_run):
+    """Runs of one track: three of epi, two of ewc, one of a strategy with an option."""
+    good = [make_run("epi", (60 + i, 80), seed=i, references=(75, 85)) for i in range(3)]
+    bad = [make_run("ewc", (20 + 2 * i, 80), seed=i, seconds=5.0) for i in range(2)]
+    return [*good, *bad, make_run("wise", (5, 5), options={"share": "a|b"}, dirty=True)]
+
+
+@pytest.fixture
+def ranking(board_runs):
+    """Their ranking by average accuracy."""
+    return rank_track(board_runs)
+
+
+@pytest.fixture
+def board(board_runs, make_run, tmp_path):
+    """A folder of published records: that track, and another one with a single run."""
+    for run in [*board_runs, make_run(stream="mixed")]:
+        publish(run, tmp_path)
+    return tmp_path
 
 
 class _Witness:
