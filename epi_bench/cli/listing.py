@@ -36,7 +36,9 @@ strategies_app = typer.Typer(help="List strategies, or show one.", no_args_is_he
 tasks_app = typer.Typer(
     help="List tasks, show one, or check a file that describes one.", no_args_is_help=True
 )
-streams_app = typer.Typer(help="List streams.", no_args_is_help=True)
+streams_app = typer.Typer(help="List streams, or show one.", no_args_is_help=True)
+
+_ORDERS = "Task order of every stream: --order given | reversed | random (by seed)"
 
 
 @strategies_app.command("list")
@@ -56,12 +58,8 @@ def show_strategy(name: str, plugin: PluginFiles = None) -> None:
     load_plugin_files(plugin or [])
     cls = STRATEGIES.get(name)
     console = Console()
-    console.print(f"[bold]{name}[/bold]")
-    for line in _body(cls).split("\n"):
-        console.print(plain(line))
-    options = options_of(cls)
-    if options:
-        console.print(_options_table(options, f"Set with --set {name}.NAME=VALUE"))
+    _print_description(name, cls, console)
+    _print_options(cls, 0, f"Set with --set {name}.NAME=VALUE", console)
 
 
 @tasks_app.command("list")
@@ -119,13 +117,25 @@ def list_streams(plugin: PluginFiles = None) -> None:
 
     load_plugin_files(plugin or [])
     console = Console()
-    for name in STREAMS.names():
-        builder = STREAMS.get(name)
+    streams, broken = STREAMS.load_all()
+    for name, builder in streams.items():
         console.print(Text.assemble((name, "bold"), "  ", _first_line(builder)))
-        options = options_of(builder, skip=1)
-        if options:
-            console.print(_options_table(options, "Set with --stream-option NAME=VALUE"))
-    console.print("Task order of every stream: --order given | reversed | random (by seed)")
+        _print_options(builder, 1, "Set with --stream-option NAME=VALUE", console)
+    console.print(_ORDERS)
+    _warn_of_broken(broken)
+
+
+@streams_app.command("show")
+def show_stream(name: str, plugin: PluginFiles = None) -> None:
+    """Show what a stream trains in which order, and its options."""
+    from epi_bench.spec.streams import STREAMS
+
+    load_plugin_files(plugin or [])
+    builder = STREAMS.get(name)
+    console = Console()
+    _print_description(name, builder, console)
+    _print_options(builder, 1, "Set with --stream-option NAME=VALUE", console)
+    console.print(_ORDERS)
 
 
 def _print_registry(registry: Registry[Any], title: str) -> None:
@@ -190,6 +200,18 @@ def _card_table(task: Any) -> Table:
     return table
 
 
+def _print_description(name: str, item: Any, console: Console) -> None:
+    console.print(Text(name, style="bold"))
+    for line in _body(item).split("\n"):
+        console.print(plain(line))
+
+
+def _print_options(item: Any, skip: int, title: str, console: Console) -> None:
+    options = options_of(item, skip)
+    if options:
+        console.print(_options_table(options, title))
+
+
 def _options_table(options: dict[str, Option], title: str) -> Table:
     table = Table(title=title, title_justify="left")
     for column in ("option", "type", "default", "meaning"):
@@ -210,6 +232,6 @@ def _first_line(item: Any) -> str:
     return one_line((inspect.getdoc(item) or "").split("\n", 1)[0])
 
 
-def _body(cls: type) -> str:
+def _body(item: Any) -> str:
     """The docstring without its ``Args`` section, which is shown as a table."""
-    return (inspect.getdoc(cls) or "").split("\nArgs:", 1)[0].rstrip() + "\n"
+    return (inspect.getdoc(item) or "").split("\nArgs:", 1)[0].rstrip() + "\n"
