@@ -2,7 +2,7 @@
 
 rich shortens what does not fit with an ellipsis, or lets a table run over the right edge. Here a
 table that is too wide is split into several below one another, each with the columns that name the
-rows; where not even that fits, every row becomes a list of its cells.
+rows; columns that are too wide even so become a list.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Column:
     """How a column is shown.
 
     Attributes:
-        title: Its head.
+        title: Its head; a table whose titles are all empty has none.
         numeric: Whether it is aligned to the right and never wrapped.
         text: Whether it holds sentences, which are wrapped at spaces.
     """
@@ -85,13 +85,14 @@ class FittedTable:
             _Measured(column, [_text(row[position]) for row in self.rows])
             for position, column in enumerate(self.columns)
         ]
-        blocks = _blocks(columns, self.keys, options.max_width)
-        if not blocks:
-            yield from _lists(columns)
+        blocks, rest = _split(columns, self.keys, options.max_width)
         for number, block in enumerate(blocks):
             if number:
                 yield Text()
             yield _block(block, options.max_width)
+        if blocks and rest:
+            yield Text()
+        yield from _lists(rest)
 
     def to_csv(self) -> str:
         """The table as CSV, with the titles as its first line."""
@@ -182,15 +183,21 @@ def _longest_word(text: Text) -> int:
     return max(map(cell_len, text.plain.split()), default=0)
 
 
-def _blocks(columns: Sequence[_Measured], keys: int, width: int) -> list[list[_Measured]]:
-    """The columns of each table below one another; none if one column does not fit."""
+def _split(
+    columns: Sequence[_Measured], keys: int, width: int
+) -> tuple[list[list[_Measured]], list[_Measured]]:
+    """The columns of each table below one another, and those that only a list can show."""
     named = list(columns[:keys])
-    blocks = [list(named)]
-    for column in columns[keys:]:
+    narrow = [c for c in columns[keys:] if _least_width([*named, c]) <= width]
+    wide = [c for c in columns[keys:] if c not in narrow]
+    if not narrow and (wide or _least_width(named) > width):
+        return [], list(columns)
+    blocks = [named]
+    for column in narrow:
         if len(blocks[-1]) > keys and _least_width([*blocks[-1], column]) > width:
-            blocks.append(list(named))
-        blocks[-1].append(column)
-    return blocks if all(_least_width(block) <= width for block in blocks) else []
+            blocks.append(named)
+        blocks[-1] = [*blocks[-1], column]
+    return blocks, [*named, *wide] if wide else []
 
 
 def _least_width(columns: Sequence[_Measured]) -> int:
@@ -205,6 +212,7 @@ def _block(columns: Sequence[_Measured], width: int) -> RenderableType:
 
     table = Table(
         box=box.SIMPLE_HEAD,  # one space between columns
+        show_header=any(column.title for column in columns),
         padding=(0, GAP - 1, 0, 0),
         pad_edge=False,
         show_edge=False,

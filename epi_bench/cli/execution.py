@@ -15,6 +15,7 @@ from epi_bench.runs.many_runs import run_in_process, run_in_subprocesses
 from epi_bench.runs.observer import RunObserver, logged_warnings
 from epi_bench.runs.request import RunOutcome, RunRequest
 from epi_bench.spec.run_spec import RunSpec
+from epi_bench.tables import make_console
 
 
 def execute(
@@ -33,7 +34,7 @@ def execute(
         typer.Exit: 2 if no run could start, 1 if a run failed.
     """
     _quieten_transformers()
-    console = Console(quiet=quiet)
+    console = make_console(quiet)
     outcomes: list[RunOutcome] = []
     warnings: list[str] = []
     progress = LiveProgress(console) if not quiet and jobs == 1 else None

@@ -64,8 +64,23 @@ def test_a_table_that_is_too_wide_goes_on_below_with_the_columns_that_name_the_r
         ["first", "3", "4"],
         ["second", "7", "8"],
     ]
-    assert "─" not in printed(table, 12)  # a list of the cells
-    assert "number_3: 8" in printed(table, 13)
+
+
+def test_columns_that_are_too_wide_for_any_table_become_a_list():
+    columns = [Column("task"), Column("origin"), Column("n", numeric=True)]
+    table = FittedTable(columns, [("first", "someone/with-a-long-name", "1"), ("second", "x", "2")])
+    assert [line.split() for line in printed(table, 30).splitlines() if "─" not in line] == [
+        ["task", "n"],
+        ["first", "1"],
+        ["second", "2"],
+        [],
+        ["task:", "first"],
+        ["origin:"],
+        ["someone/with-a-long-name"],
+        ["task:", "second"],
+        ["origin:", "x"],
+    ]
+    assert "─" not in printed(table, 8)
 
 
 @settings(deadline=None, max_examples=60)
