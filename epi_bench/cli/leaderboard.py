@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from epi_bench.cli.output import OutputFormat
+
 if TYPE_CHECKING:
     from epi_bench.results.leaderboard import PublishedRecords, Ranking
-
-
-class OutputFormat(StrEnum):
-    """How rankings are printed."""
-
-    TABLE = "table"
-    MARKDOWN = "markdown"
-    CSV = "csv"
-    JSON = "json"
 
 
 def leaderboard(

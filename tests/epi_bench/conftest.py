@@ -8,7 +8,9 @@ import pytest
 
 from epi_bench.results.leaderboard import publish, rank_track
 from epi_bench.results.metrics.derived import derive_metrics
+from epi_bench.results.record.circumstances import ExperienceRecord
 from epi_bench.results.record.run_record import RunRecord
+from epi_bench.results.record.scores import Diagnostics
 from epi_bench.results.record.track import make_track, track_facts
 from epi_bench.spec.defaults import complete_spec
 from epi_bench.spec.run_spec import short_hash
@@ -125,6 +127,56 @@ def board(board_runs, make_run, tmp_path):
     for run in [*board_runs, make_run(stream="mixed")]:
         publish(run, tmp_path)
     return tmp_path
+
+
+MASK_STATISTICS = (
+    Diagnostics(step=10, values={}),
+    Diagnostics(
+        step=20,
+        values={
+            "achieved_ratio": 0.5,
+            "jaccard_chance": 1 / 3,
+            "protected_mlp": 0.25,
+            "refreshes": 1,
+        },
+    ),
+    Diagnostics(
+        step=30,
+        values={
+            "achieved_ratio": 0.5,
+            "jaccard_chance": 1 / 3,
+            "refreshes": 2,
+            "jaccard_previous": 0.8,
+            "jaccard_first": 0.8,
+            "protected_mlp": 0.75,
+            "protected_layer_10": 0.5,
+            "protected_layer_2": 0.25,
+        },
+    ),
+    Diagnostics(
+        step=35,
+        values={
+            "achieved_ratio": 0.5,
+            "jaccard_chance": 1 / 3,
+            "refreshes": 3,
+            "jaccard_previous": 0.6,
+            "jaccard_first": 0.5,
+            "jaccard_experience_1": 0.4,
+            "protected_mlp": 0.75,
+        },
+    ),
+)
+
+
+@pytest.fixture
+def masked_run(make_run):
+    """A run of two experiences, 20 and 15 steps, whose mask moved."""
+    experiences = tuple(
+        ExperienceRecord(name=name, tasks=(name,), steps=steps, examples=9)
+        for name, steps in (("a", 20), ("b", 15))
+    )
+    changes = {"mask_statistics": MASK_STATISTICS, "experiences": experiences}
+    return make_run().model_copy(update=changes)
 
 
 class _Witness:
