@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from epi_bench import __version__
+from epi_bench.cli.compare import compare
 from epi_bench.cli.inspect import inspect
 from epi_bench.cli.leaderboard import leaderboard
 from epi_bench.cli.listing import strategies_app, streams_app, tasks_app
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(leaderboard)
+app.command()(compare)
 tasks_app.command("validate")(validate_tasks)
 app.command()(inspect)
 app.command()(profile)
