@@ -38,7 +38,7 @@ class Encoding:
         def show(done: int) -> None:
             self.observer.preparing(f"encoding {task}", done, total)
 
-        return self.cache.encode(
+        return self.cache.training(
             self.encoder,
             [example.messages for example in examples],
             show if total > SHOWN_FROM else None,
