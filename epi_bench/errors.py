@@ -103,3 +103,14 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     else:
         remedy = "none is available"
     return UserError(f"unknown {kind} {name!r}: {remedy}")
+
+
+def some_of(names: Iterable[str], shown: int = 3) -> str:
+    """The first of many names, and how many more there are.
+
+    >>> some_of(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    listed = list(names)
+    more = f" and {len(listed) - shown} more" if len(listed) > shown else ""
+    return ", ".join(listed[:shown]) + more

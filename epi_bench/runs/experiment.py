@@ -316,8 +316,8 @@ class Experiment:
 
     def _check_fit(self, backbone: Backbone, evaluator: Evaluator) -> list[str]:
         """Find out before anything is written whether the model reads all that it will get."""
-        from epi_bench.evaluation.references import text_token_ids
-        from epi_bench.model.checks import check_fit
+        from epi_bench.evaluation.running_text import text_token_ids
+        from epi_bench.model.limits import check_fit
         from epi_bench.model.location import GENERAL_TEXT, general_text
 
         text = text_token_ids(backbone.tokenizer, general_text(backbone.location))
@@ -364,7 +364,7 @@ class Experiment:
             self.measurements.conflicts.append(probe.measure(model))
 
     def _general_loss(self, backbone: Backbone, model: Any) -> tuple[float, int]:
-        from epi_bench.evaluation.references import text_negative_log_likelihood
+        from epi_bench.evaluation.running_text import text_negative_log_likelihood
         from epi_bench.model.location import general_text
 
         return text_negative_log_likelihood(

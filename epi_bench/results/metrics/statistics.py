@@ -68,6 +68,20 @@ class BootstrapDifference:
     high: float
 
 
+def standard_error(values: Sequence[float]) -> float | None:
+    """Standard error of the mean, from the sample variance (n - 1); ``None`` below two values.
+
+    >>> standard_error([1.0, 2.0, 3.0, 4.0, 5.0])
+    0.7071067811865476
+    """
+    count = len(values)
+    if count < 2:
+        return None
+    mean = sum(values) / count
+    variance = sum((value - mean) ** 2 for value in values) / (count - 1)
+    return math.sqrt(variance / count)
+
+
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval | None:
     """Mean and Student-t interval: mean ± t_{n-1} s / sqrt(n).
 
@@ -82,11 +96,11 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
     if count == 0:
         return None
     mean = math.fsum(values) / count
-    if count == 1:
+    error = standard_error(values)
+    if error is None:
         return Interval(mean, None, 1)
     from scipy.special import stdtrit
 
-    error = _standard_deviation(values, mean) / math.sqrt(count)
     quantile = float(stdtrit(count - 1, 0.5 + confidence / 2))
     return Interval(mean, quantile * error, count)
 
@@ -110,7 +124,8 @@ def compare(
         return Comparison(0, None, None)
     mean = math.fsum(differences) / count
     tolerance = 1e-9 * max(1.0, *(abs(value) for value in differences))
-    if count < 2 or max(differences) - min(differences) <= tolerance:
+    error = standard_error(differences)
+    if error is None or max(differences) - min(differences) <= tolerance:
         return Comparison(count, mean, None)
     if test == "wilcoxon":
         from scipy.stats import wilcoxon
@@ -118,8 +133,7 @@ def compare(
         return Comparison(count, mean, float(wilcoxon(differences).pvalue))
     from scipy.special import stdtr  # a third of the import time of scipy.stats
 
-    t = mean / (_standard_deviation(differences, mean) / math.sqrt(count))
-    return Comparison(count, mean, float(2 * stdtr(count - 1, -abs(t))))
+    return Comparison(count, mean, float(2 * stdtr(count - 1, -abs(mean / error))))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -234,11 +248,6 @@ def compare_items(
     ).confidence_interval
     mean = math.fsum(differences) / len(differences)
     return BootstrapDifference(len(differences), mean, float(interval.low), float(interval.high))
-
-
-def _standard_deviation(values: Sequence[float], mean: float) -> float:
-    """Of a sample: with n - 1."""
-    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
 
 def _worse(comparison: Comparison, higher_is_better: bool) -> bool:
