@@ -362,7 +362,7 @@ def main() -> None:
     conversations = draw_conversations("pre-training", CONVERSATIONS)
     tokenizer = train_tokenizer(conversations)
     encoder = ChatEncoder(tokenizer, MAX_LENGTH)
-    examples = encoder.encode_all(conversations)
+    examples = [encoder.encode(messages) for messages in conversations]
     print(f"{sum(map(len, examples)) / len(examples):.1f} tokens a conversation")
     model = new_model(tokenizer)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters")

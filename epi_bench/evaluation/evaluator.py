@@ -19,9 +19,10 @@ from epi_bench.evaluation.answers import AnswerReader, ending_texts, ending_toke
 from epi_bench.evaluation.generation import generate_greedily
 from epi_bench.evaluation.options import option_log_likelihoods
 from epi_bench.evaluation.references import TokenScores, reference_token_scores
-from epi_bench.evaluation.scores import TaskScores, standard_error
+from epi_bench.evaluation.scores import TaskScores
 from epi_bench.model.chat.chat_encoder import ChatEncoder
 from epi_bench.model.chat.encoded_example import EncodedExample
+from epi_bench.results.metrics.statistics import standard_error
 from epi_bench.task.example import Example, Prediction
 from epi_bench.task.task import Task
 
@@ -71,14 +72,14 @@ class TaskEvaluator:
         self._pad = int(encoder.tokenizer.pad_token_id)
         asked: Sequence[EncodedExample]
         if task.card.scoring == "choice":
-            self._options = [encoder.encode_options(e.prompt, e.options) for e in examples]
+            self._options = [encoder.options(e.prompt, e.options) for e in examples]
             asked = [options[0] for options in self._options]
         else:
-            asked = self._references = [encoder.encode_for_scoring(e.messages) for e in examples]
+            asked = self._references = [encoder.scoring(e.messages) for e in examples]
         if task.card.scoring == "generate":
             asked = self._prompts = [
                 # An answer is generated from the whole prompt, however long its reference is.
-                encoder.encode_prompt(example.messages) if reference.cut else _prompt_of(reference)
+                encoder.prompt(example.messages) if reference.cut else _prompt_of(reference)
                 for example, reference in zip(examples, self._references, strict=True)
             ]
         self.prompts_cut = sum(encoded.cut > 0 for encoded in asked)

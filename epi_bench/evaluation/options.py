@@ -44,7 +44,7 @@ def option_log_likelihoods(
     Args:
         model: A causal language model in evaluation mode.
         questions: For each question its options, as
-            :meth:`epi_bench.ChatEncoder.encode_options` gives them: the supervised tokens are the
+            :meth:`epi_bench.ChatEncoder.options` gives them: the supervised tokens are the
             last ones.
         pad_token_id: Fills up shorter rows.
         batch_size: Rows of a forward pass.

@@ -126,7 +126,9 @@ def locate_model(spec: ModelSpec) -> ModelLocation:
 
 
 def general_text(location: ModelLocation) -> str:
-    """Held-out general text on which retention is measured: the model's own, else the default.
+    """Held-out text on which retention is measured.
+
+    It is read from ``general_text.txt`` beside the model, or else is the shipped text.
 
     Raises:
         UserError: If the model's own is empty or no UTF-8.

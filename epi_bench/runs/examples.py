@@ -55,7 +55,7 @@ class ExampleEncoding:
         def show(done: int) -> None:
             self.observer.preparing(f"encoding {task}", done, total)
 
-        return self.cache.encode(
+        return self.cache.training(
             self.encoder,
             [example.messages for example in examples],
             show if total > SHOWN_FROM else None,

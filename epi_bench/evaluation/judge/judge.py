@@ -15,6 +15,7 @@ from epi_bench.evaluation.judge.endpoint import ChatEndpoint, JudgeUnavailableEr
 from epi_bench.evaluation.judge.prompts import JudgePrompts, load_prompts
 from epi_bench.evaluation.judge.settings import JudgeSettings
 from epi_bench.evaluation.judge.verdict_cache import VerdictCache, cache_folder, content_key
+from epi_bench.results.metrics.statistics import standard_error
 from epi_bench.task.example import Example, Message
 from epi_bench.task.task import Task
 
@@ -58,11 +59,7 @@ class JudgedScores:
     @property
     def standard_error(self) -> float | None:
         """Of the mean, over the judged items; ``None`` for fewer than two."""
-        judged, mean = self.judged, self.mean
-        if mean is None or len(judged) < 2:
-            return None
-        variance = math.fsum((item - mean) ** 2 for item in judged) / (len(judged) - 1)
-        return math.sqrt(variance / len(judged))
+        return standard_error(self.judged)
 
 
 class Judge:

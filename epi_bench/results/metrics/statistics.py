@@ -88,6 +88,20 @@ class Comparison:
         return self.mean_difference - self.half_width, self.mean_difference + self.half_width
 
 
+def standard_error(values: Sequence[float]) -> float | None:
+    """Standard error of the mean, from the sample variance (n - 1); ``None`` below two values.
+
+    >>> standard_error([1.0, 2.0, 3.0, 4.0, 5.0])
+    0.7071067811865476
+    """
+    count = len(values)
+    if count < 2:
+        return None
+    mean = sum(values) / count
+    variance = sum((value - mean) ** 2 for value in values) / (count - 1)
+    return math.sqrt(variance / count)
+
+
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval | None:
     """Mean and Student-t interval: mean ± t_{n-1} s / sqrt(n).
 
@@ -102,11 +116,11 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
     if count == 0:
         return None
     mean = math.fsum(values) / count
-    if count == 1:
+    error = standard_error(values)
+    if error is None:
         return Interval(mean, None, 1)
     from scipy.special import stdtrit
 
-    error = _standard_deviation(values, mean) / math.sqrt(count)
     quantile = float(stdtrit(count - 1, 0.5 + confidence / 2))
     return Interval(mean, quantile * error, count)
 
@@ -130,7 +144,8 @@ def compare(
         return Comparison(0, None, None)
     mean = math.fsum(differences) / count
     tolerance = 1e-9 * max(1.0, *(abs(value) for value in differences))
-    if count < 2 or max(differences) - min(differences) <= tolerance:
+    error = standard_error(differences)
+    if error is None or max(differences) - min(differences) <= tolerance:
         return Comparison(count, mean, None)
     if test == "wilcoxon":
         from scipy.stats import wilcoxon
@@ -138,7 +153,6 @@ def compare(
         return Comparison(count, mean, float(wilcoxon(differences).pvalue))
     from scipy.special import stdtr, stdtrit  # a third of the import time of scipy.stats
 
-    error = _standard_deviation(differences, mean) / math.sqrt(count)
     return Comparison(
         count,
         mean,
@@ -279,11 +293,6 @@ def _item_differences(
         for item, one in ours.items()
         if one is not None and (other := theirs.get(item)) is not None
     ]
-
-
-def _standard_deviation(values: Sequence[float], mean: float) -> float:
-    """Of a sample: with n - 1."""
-    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
 
 def _worse(comparison: Comparison, higher_is_better: bool) -> bool:

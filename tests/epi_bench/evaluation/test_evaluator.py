@@ -16,7 +16,7 @@ from epi_bench.errors import TrainingFailedError, UserError
 from epi_bench.evaluation import references as likelihood
 from epi_bench.evaluation.evaluator import Evaluator, TaskEvaluator
 from epi_bench.evaluation.gradient_conflict import ConflictProbe, _cosine
-from epi_bench.evaluation.references import text_negative_log_likelihood
+from epi_bench.evaluation.running_text import text_negative_log_likelihood
 from epi_bench.evaluation.scores import TaskScores
 from epi_bench.model.chat.chat_encoder import ChatEncoder
 from epi_bench.model.chat.encoded_example import EncodedExample
@@ -265,11 +265,11 @@ def test_answers_that_had_not_ended_are_counted(encoder, learned):
 def test_prompts_that_are_too_long_are_counted(name, encoder):
     task = TASKS.get(name)()
     examples = task.examples("test")
-    lengths = [len(encoder.encode_for_scoring(e.messages)) for e in examples]
+    lengths = [len(encoder.scoring(e.messages)) for e in examples]
     if name == "toy_second":  # an answer is generated from a prompt that fits, whatever follows it
-        lengths = [len(encoder.prompt_ids(e.prompt)) for e in examples]
+        lengths = [len(encoder.prompt(e.messages)) for e in examples]
     if name == "toy_choice":
-        lengths = [max(map(len, encoder.encode_options(e.prompt, e.options))) for e in examples]
+        lengths = [max(map(len, encoder.options(e.prompt, e.options))) for e in examples]
     limit = sorted(lengths)[len(lengths) // 2]
     short = ChatEncoder(encoder.tokenizer, limit)
     evaluator = Evaluator({name: TaskEvaluator(task, examples, short, 4)})
@@ -292,7 +292,7 @@ def test_an_answers_prompt_does_not_depend_on_the_reference(encoder):
         )
         (prompt,) = TaskEvaluator(task, [Example(messages, answer)], short, 1)._prompts
         prompts.append(prompt.input_ids)
-    assert prompts[0] == prompts[1] == tuple(encoder.prompt_ids(messages[:1]))[-24:]
+    assert prompts[0] == prompts[1] == encoder.prompt(messages).input_ids[-24:]
 
 
 def test_running_text_begins_with_the_tokenizers_own_token_in_every_window(model, toy_model):

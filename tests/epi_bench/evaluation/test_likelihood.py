@@ -27,9 +27,7 @@ def questions(request, toy_model):
     if request.param == "cut":
         encoder = ChatEncoder(encoder.tokenizer, 30)
     return [
-        encoder.encode_options(
-            [{"role": "user", "content": "copy the word " * (1 + i)}], OPTIONS[i % 3 :]
-        )
+        encoder.options([{"role": "user", "content": "copy the word " * (1 + i)}], OPTIONS[i % 3 :])
         for i in range(7)
     ]
 

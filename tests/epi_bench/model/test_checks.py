@@ -14,7 +14,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from epi_bench.errors import UserError
-from epi_bench.model.checks import check_fit, check_vocabulary, position_limit
+from epi_bench.model.limits import check_fit, check_vocabulary, position_limit
 from epi_bench.model.load import load_backbone, load_tokenizer
 from epi_bench.model.location import locate_model
 from epi_bench.model.stored_weights import check_files
