@@ -5,6 +5,12 @@ Records of different tracks are never ranked together. Nothing here imports torc
 
 from __future__ import annotations
 
+from epi_bench.results.leaderboard.comparison import (
+    COMPARED,
+    ComparedStrategy,
+    compare,
+    compare_with_others,
+)
 from epi_bench.results.leaderboard.configuration import group_by_configuration, settings_of
 from epi_bench.results.leaderboard.export import to_csv, to_json
 from epi_bench.results.leaderboard.measures import (
@@ -17,19 +23,23 @@ from epi_bench.results.leaderboard.ranking import (
     MARKS,
     Entry,
     Ranking,
-    pair_of,
     rank_track,
 )
+from epi_bench.results.leaderboard.repetitions import pair_of
 from epi_bench.results.leaderboard.store import PublishedRecords, load_published, publish
 
 __all__ = [
     "COLUMNS",
+    "COMPARED",
     "MARKS",
     "MEASURES",
+    "ComparedStrategy",
     "Entry",
     "Measure",
     "PublishedRecords",
     "Ranking",
+    "compare",
+    "compare_with_others",
     "find_measure",
     "group_by_configuration",
     "load_published",

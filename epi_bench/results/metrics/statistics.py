@@ -12,7 +12,7 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 Repetition = TypeVar("Repetition", bound=Hashable)
 PairedTest = Literal["t", "wilcoxon"]
@@ -37,6 +37,23 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
+class BootstrapDifference:
+    """Difference of two runs' mean item scores with its bootstrap interval, first minus second.
+
+    Attributes:
+        n: Number of common items.
+        mean_difference: Mean over the tasks of the mean difference of their items.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+    """
+
+    n: int
+    mean_difference: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """Two strategies on the repetitions that both have.
 
@@ -45,27 +62,30 @@ class Comparison:
         mean_difference: First minus second; ``None`` without common repetitions.
         p_value: Two-sided; ``None`` where the test is undefined.
         adjusted_p_value: After correction for all comparisons made together.
+        half_width: Half the 95 % Student-t interval of the mean difference; ``None`` where the test
+            is undefined.
+        items: The same two strategies compared on their test items, where they have a single
+            common repetition; see :func:`compare_items`.
     """
 
     n: int
     mean_difference: float | None
     p_value: float | None
     adjusted_p_value: float | None = None
+    half_width: float | None = None
+    items: BootstrapDifference | None = None
 
     @property
     def significant(self) -> bool:
         """Whether the corrected test finds a difference; an undefined test finds none."""
         return self.adjusted_p_value is not None and self.adjusted_p_value < SIGNIFICANCE
 
-
-@dataclass(frozen=True, slots=True)
-class BootstrapDifference:
-    """Difference of two runs' mean item scores with its bootstrap interval, first minus second."""
-
-    n: int
-    mean_difference: float
-    low: float
-    high: float
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Lower and upper end of the 95 % interval over the repetitions, if there is one."""
+        if self.mean_difference is None or self.half_width is None:
+            return None
+        return self.mean_difference - self.half_width, self.mean_difference + self.half_width
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval | None:
@@ -116,10 +136,15 @@ def compare(
         from scipy.stats import wilcoxon
 
         return Comparison(count, mean, float(wilcoxon(differences).pvalue))
-    from scipy.special import stdtr  # a third of the import time of scipy.stats
+    from scipy.special import stdtr, stdtrit  # a third of the import time of scipy.stats
 
-    t = mean / (_standard_deviation(differences, mean) / math.sqrt(count))
-    return Comparison(count, mean, float(2 * stdtr(count - 1, -abs(t))))
+    error = _standard_deviation(differences, mean) / math.sqrt(count)
+    return Comparison(
+        count,
+        mean,
+        p_value=float(2 * stdtr(count - 1, -abs(mean / error))),
+        half_width=float(stdtrit(count - 1, 0.975)) * error,
+    )
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -193,8 +218,8 @@ def shared_ranks(
 
 
 def compare_items(
-    first: Mapping[str, float | None],
-    second: Mapping[str, float | None],
+    first: Mapping[str, Mapping[str, float | None]],
+    second: Mapping[str, Mapping[str, float | None]],
     confidence: float = 0.95,
     resamples: int = 5000,
     seed: int = 0,
@@ -202,38 +227,58 @@ def compare_items(
     """Two single runs compared on the same test items: paired percentile bootstrap.
 
     It says how far the difference depends on the choice of test items, and nothing about other
-    seeds or orders.
+    seeds or orders. Items are drawn within each task, and every task counts alike however many
+    items it has, as in average accuracy.
 
     Args:
-        first: Item scores by item id, 0..100.
+        first: Item scores by task and item id, 0..100.
         second: The same of the other run; items that only one of them has do not count.
         confidence: Coverage of the interval, between 0 and 1.
         resamples: Draws of the bootstrap.
         seed: Of the draws.
 
     Returns:
-        ``None`` with fewer than two common items.
+        ``None`` if a task that one of the runs has holds fewer than two common items.
     """
-    differences = [
-        one - other
-        for item, one in first.items()
-        if one is not None and (other := second.get(item)) is not None
-    ]
-    if len(differences) < 2:
+    tasks = {task: _item_differences(first, second, task) for task in {**first, **second}}
+    if not tasks or min(map(len, tasks.values())) < 2:
         return None
     import numpy as np
     from scipy.stats import bootstrap
 
+    def mean_of_tasks(*differences: Any, axis: int = -1) -> Any:
+        return np.mean([task.mean(axis=axis) for task in differences], axis=0)
+
     interval = bootstrap(
-        (np.array(differences),),
-        np.mean,
+        tuple(map(np.array, tasks.values())),
+        mean_of_tasks,
         n_resamples=resamples,
         confidence_level=confidence,
         method="percentile",
+        vectorized=True,
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    mean = math.fsum(differences) / len(differences)
-    return BootstrapDifference(len(differences), mean, float(interval.low), float(interval.high))
+    means = [math.fsum(found) / len(found) for found in tasks.values()]
+    return BootstrapDifference(
+        n=sum(map(len, tasks.values())),
+        mean_difference=math.fsum(means) / len(means),
+        low=float(interval.low),
+        high=float(interval.high),
+    )
+
+
+def _item_differences(
+    first: Mapping[str, Mapping[str, float | None]],
+    second: Mapping[str, Mapping[str, float | None]],
+    task: str,
+) -> list[float]:
+    """First minus second of each item of a task that both have."""
+    ours, theirs = first.get(task, {}), second.get(task, {})
+    return [
+        one - other
+        for item, one in ours.items()
+        if one is not None and (other := theirs.get(item)) is not None
+    ]
 
 
 def _standard_deviation(values: Sequence[float], mean: float) -> float:

@@ -75,8 +75,9 @@ class TestCompare:
         if found.p_value is None:
             assert len({one - other for one, other in pairs}) == 1
             return
-        expected = stats.ttest_rel(list(first.values()), list(second.values())).pvalue
-        assert found.p_value == pytest.approx(expected, abs=1e-9)
+        expected = stats.ttest_rel(list(first.values()), list(second.values()))
+        assert found.p_value == pytest.approx(expected.pvalue, abs=1e-9)
+        assert found.interval == pytest.approx(tuple(expected.confidence_interval()), abs=1e-9)
         ranked = s.compare(first, second, "wilcoxon").p_value
         assert ranked == stats.wilcoxon([one - other for one, other in pairs]).pvalue
 
@@ -176,8 +177,8 @@ class TestCompareAll:
 
 class TestCompareItems:
     def test_clear_difference(self):
-        first = {str(item): 100.0 for item in range(50)}
-        second = {str(item): 100.0 * (item % 2) for item in range(50)}
+        first = {"a": {str(item): 100.0 for item in range(50)}}
+        second = {"a": {str(item): 100.0 * (item % 2) for item in range(50)}}
         found = s.compare_items(first, second)
         assert (found.n, found.mean_difference) == (50, 50)
         assert 30 < found.low < 50 < found.high < 70
@@ -185,13 +186,28 @@ class TestCompareItems:
     def test_no_difference_includes_zero_and_is_repeatable(self):
         generator = random.Random("items")
         first, second = (
-            {str(i): generator.choice([0.0, 100.0]) for i in range(100)} for _ in range(2)
+            {"a": {str(i): generator.choice([0.0, 100.0]) for i in range(100)}} for _ in range(2)
         )
         found = s.compare_items(first, second)
         assert found.low < 0 < found.high
         assert found == s.compare_items(first, second)
 
+    def test_every_task_counts_alike_whatever_its_number_of_items(self):
+        # 100 items that are all 10 better, 4 that are all 30 worse: (10 - 30) / 2.
+        first = {"many": dict.fromkeys(map(str, range(100)), 60.0), "few": dict.fromkeys("wxyz", 0)}
+        second = {
+            "many": dict.fromkeys(map(str, range(100)), 50.0),
+            "few": dict.fromkeys("wxyz", 30.0),
+        }
+        found = s.compare_items(first, second)
+        assert found == s.BootstrapDifference(104, -10, -10, -10)
+
     def test_items_of_one_run_only_do_not_count(self):
-        found = s.compare_items({"a": 1.0, "b": 2.0, "c": None}, {"a": 0.0, "b": 0.0, "c": 0.0})
-        assert found.n == 2
-        assert s.compare_items({"a": 1.0}, {"a": 0.0, "b": 1.0}) is None
+        first = {"t": {"a": 1.0, "b": 2.0, "c": None}}
+        assert s.compare_items(first, {"t": {"a": 0.0, "b": 0.0, "c": 0.0}}).n == 2
+        assert s.compare_items({"t": {"a": 1.0}}, {"t": {"a": 0.0, "b": 1.0}}) is None
+
+    def test_a_task_of_one_run_only_leaves_nothing_to_compare(self):
+        items = {"a": 1.0, "b": 2.0}
+        assert s.compare_items({"t": items, "u": items}, {"t": items}) is None
+        assert s.compare_items({}, {}) is None
