@@ -10,7 +10,7 @@ from typing import Any
 from epi_bench.errors import UserError, unknown_name
 from epi_bench.plugins.loading import load_plugin_files
 from epi_bench.runs.many_runs import expand
-from epi_bench.spec.defaults import complete_spec
+from epi_bench.spec.defaults import complete_spec, overlay_settings
 from epi_bench.spec.run_spec import RunSpec
 from epi_bench.spec.toml import read_toml
 from epi_bench.strategy.strategy import STRATEGIES, create_strategy
@@ -89,7 +89,7 @@ class Selection:
         """
         load_plugin_files(self.plugin_files)
         settings = _without_none(self.given)
-        merged = _overlay(self._file, settings)
+        merged = overlay_settings(self._file, settings)
         self._selected = self._select_tasks()
         if self.stream_options:
             options = dict(map(_split_assignment, self.stream_options))
@@ -140,7 +140,7 @@ class Selection:
                 )
             owner = owner or names[0]
             if owner not in options:
-                raise unknown_name("strategy", owner, names)
+                raise _not_selected(owner, option, names)
             options[owner][option] = value
         return {name: checked_options(name, values) for name, values in options.items()}
 
@@ -155,7 +155,7 @@ def spec_on_tasks(settings: Mapping[str, Any], selected: TaskSelection) -> RunSp
     Raises:
         UserError: For an unknown setting, task or stream, or a value out of range.
     """
-    merged = _overlay(selected.defaults, settings)
+    merged = overlay_settings(selected.defaults, settings)
     if selected.names:
         data = merged.get("data")
         merged["data"] = {**(data if isinstance(data, Mapping) else {}), "tasks": selected.names}
@@ -175,6 +175,17 @@ def split_names(text: str) -> list[str]:
     if not names:
         raise UserError("--tasks names no task")
     return names
+
+
+def _not_selected(owner: str, option: str, names: Sequence[str]) -> UserError:
+    """The error for an option of a strategy that does not run."""
+    if owner not in STRATEGIES.names():
+        return unknown_name("strategy", owner, STRATEGIES.names())
+    return UserError(
+        f"{owner} is not among the strategies of this run ({', '.join(names)}): add {owner} to "
+        f"strategy.name, or leave the option {owner}.{option} out",
+        setting="strategy.name",
+    )
 
 
 def checked_options(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -250,19 +261,3 @@ def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
         elif value is not None:
             kept[key] = value
     return kept
-
-
-def _overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``over`` on ``base``, section by section; a budget given in one way replaces the other."""
-    merged = {k: dict(v) if isinstance(v, Mapping) else v for k, v in base.items()}
-    for key, value in over.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(key), dict):
-            merged[key] = {**merged[key], **value}
-        else:
-            merged[key] = value
-    budget = over.get("training", {})
-    if "steps" in budget and "epochs" not in budget:
-        merged["training"].pop("epochs", None)
-    if "epochs" in budget and "steps" not in budget:
-        merged["training"].pop("steps", None)
-    return merged

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from epi_bench.errors import UserError, foreign_code, unknown_name
+from epi_bench.errors import UserError, foreign_code, unknown_name, validation_reason
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -139,7 +139,7 @@ def _convert(owner: str, option: Option, value: Any) -> Any:
             value = tuple(part.strip() for part in value.split(","))
         return adapter.validate_python(value)
     except ValidationError as error:
-        reason = error.errors()[0]["msg"]
+        reason = validation_reason(error.errors()[0])
         raise UserError(
             f"{owner}: {option.name}={value!r} is not a valid {option.type_name}: {reason}"
         ) from error
