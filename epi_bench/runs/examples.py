@@ -62,6 +62,20 @@ class ExampleEncoding:
         )
 
 
+def permitted(task: Task, allow_code_execution: bool) -> Task:
+    """The task, if it may do what its scoring needs.
+
+    Raises:
+        UserError: If it runs code that the model wrote, and that was not permitted.
+    """
+    if task.card.needs_code_execution and not allow_code_execution:
+        raise UserError(
+            f"task {task.name!r} is scored by running code that the model wrote: "
+            "permit that with --allow-code-execution"
+        )
+    return task
+
+
 def prepare_task(
     task: Task, data: DataSpec, encoding: ExampleEncoding, code: str | None
 ) -> PreparedTask:

@@ -15,7 +15,7 @@ from epi_bench.model.chat.encoding_cache import EncodingCache
 from epi_bench.model.load import load_tokenizer
 from epi_bench.model.location import ModelLocation, locate_model
 from epi_bench.model.stored_weights import check_files
-from epi_bench.runs.examples import ExampleEncoding, prepare_task
+from epi_bench.runs.examples import ExampleEncoding, permitted, prepare_task
 from epi_bench.runs.identity import plugin_fingerprints, run_id
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.prepared import PreparedRun, PreparedTask
@@ -32,7 +32,7 @@ from epi_bench.spec.streams import (
 )
 from epi_bench.strategy.hooks import Experience
 from epi_bench.strategy.strategy import Strategy, complete_strategy_options, create_strategy
-from epi_bench.task.task import Task, create_task
+from epi_bench.task.task import create_task
 from epi_bench.training.schedule import steps_of
 
 
@@ -73,7 +73,7 @@ def prepare_run(
     encoding = _encoding(spec, location, observer or RunObserver())
     tasks = {
         name: prepare_task(
-            _permitted(task, allow_code_execution),
+            permitted(task, allow_code_execution),
             spec.data,
             encoding,
             plugins.get(f"task:{name}"),
@@ -119,15 +119,6 @@ def _encoding(spec: RunSpec, location: ModelLocation, observer: RunObserver) -> 
         load_tokenizer(location), spec.data.max_length, mask_history=spec.data.mask_history
     )
     return ExampleEncoding(encoder, EncodingCache(), observer)
-
-
-def _permitted(task: Task, allow_code_execution: bool) -> Task:
-    if task.card.needs_code_execution and not allow_code_execution:
-        raise UserError(
-            f"task {task.name!r} is scored by running code that the model wrote: "
-            "permit that with --allow-code-execution"
-        )
-    return task
 
 
 def _experiences(
