@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import IO, Any
 
@@ -72,7 +73,10 @@ class RunObserver:
 
 
 class Observers(RunObserver):
-    """Passes everything on to several observers, in their order."""
+    """Passes everything on to several observers, in their order.
+
+    It has every hook of :class:`RunObserver`, those included that are added later.
+    """
 
     def __init__(self, *observers: RunObserver) -> None:
         self._observers = observers
@@ -81,6 +85,7 @@ class Observers(RunObserver):
 def _pass_on(hook: str) -> Callable[..., None]:
     """The method of :class:`Observers` that calls a hook of each observer."""
 
+    @wraps(getattr(RunObserver, hook))
     def call_each(self: Observers, *arguments: Any, **keywords: Any) -> None:
         for observer in self._observers:
             getattr(observer, hook)(*arguments, **keywords)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import platform
 from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -12,17 +11,12 @@ from typing import TYPE_CHECKING, Any
 from epi_bench.results.metrics.derived import derive_metrics
 from epi_bench.results.record.circumstances import (
     Cost,
-    Environment,
     ExperienceRecord,
     Fingerprints,
     StrategyRecord,
     TaskDataRecord,
 )
-from epi_bench.results.record.environment import (
-    git_state,
-    package_versions,
-    processor_name,
-)
+from epi_bench.results.record.environment import current_environment
 from epi_bench.results.record.items import pack_items
 from epi_bench.results.record.memory import peak_memory_bytes
 from epi_bench.results.record.run_record import RunRecord
@@ -176,7 +170,12 @@ def _known_before_training(prepared: PreparedRun, measured: Measurements) -> dic
         "task_data": {name: _task_data(task, measured) for name, task in prepared.tasks.items()},
         "fingerprints": fingerprints,
         "default_chat_template": prepared.encoder.uses_default_template,
-        "environment": _environment(prepared, measured),
+        "environment": current_environment(
+            measured.device,
+            measured.processes,
+            prepared.execution.identity(),
+            measured.started_at,
+        ),
     }
 
 
@@ -335,26 +334,4 @@ def _cost(prepared: PreparedRun, measured: Measurements) -> Cost:
         extra_state_bytes=prepared.strategy.state_bytes(),
         trainable_parameters=measured.parameters.trained,
         total_parameters=measured.parameters.all,
-    )
-
-
-def _environment(prepared: PreparedRun, measured: Measurements) -> Environment:
-    import torch
-
-    device = measured.device
-    sha, dirty = git_state()
-    return Environment(
-        packages=package_versions(),
-        python=platform.python_version(),
-        platform=platform.platform(),
-        processor=processor_name(),
-        device=torch.cuda.get_device_name() if device.startswith("cuda") else device,
-        processes=measured.processes,
-        threads=torch.get_num_threads(),
-        git_sha=sha,
-        git_dirty=dirty,
-        deterministic=torch.are_deterministic_algorithms_enabled(),
-        matmul_precision=torch.get_float32_matmul_precision(),
-        execution=prepared.execution.identity(),
-        started_at=measured.started_at.isoformat(timespec="seconds"),
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING, Any
 from epi_bench.errors import TrainingFailedError, UserError
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
     from transformers import PreTrainedModel
 
     from epi_bench.model.chat.encoded_example import EncodedExample
     from epi_bench.spec.run_spec import TrainingSpec
     from epi_bench.strategy.hooks import Step
     from epi_bench.strategy.strategy import Strategy
+    from epi_bench.training.loop import TrainingLoop
 
 BASELINE = "full_sft"
 """The strategy that all are compared with."""
@@ -127,73 +129,80 @@ def profile_strategies(
     contestants = {BASELINE: (BASELINE, {}), **strategies}
     for name, options in contestants.values():
         create_strategy(name, options)
-    examples = _synthetic_examples(model, workload)
-    profiles = {label: Profile(label) for label in contestants}
-
-    def take_turn(profile: Profile, label: str, workload: Workload) -> None:
-        name, options = contestants[label]
-        try:
-            _take_turn(profile, name, options, model, examples, workload, training, cpu)
-        except (UserError, TrainingFailedError, RuntimeError, ValueError) as error:
-            profile.error = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-
+    bench = _Bench(model, _synthetic_examples(model, workload), training, cpu)
     # whoever comes first in a process pays for its memory and its libraries' first calls
-    take_turn(Profile("not counted"), BASELINE, replace(workload, steps=1))
+    bench.take_turn(Profile("not counted"), BASELINE, {}, steps=1)
+    profiles = {label: Profile(label) for label in contestants}
     for turn in range(workload.rounds):
-        labels = random.Random(turn).sample(list(contestants), len(contestants))
-        for label in labels:
+        for label in random.Random(turn).sample(list(contestants), len(contestants)):
             if not profiles[label].error:
-                take_turn(profiles[label], label, workload)
+                bench.take_turn(profiles[label], *contestants[label], steps=workload.steps)
     return list(profiles.values())
 
 
-def _take_turn(
-    profile: Profile,
-    name: str,
-    options: Mapping[str, Any],
-    model: PreTrainedModel,
-    examples: Sequence[EncodedExample],
-    workload: Workload,
-    training: TrainingSpec,
-    cpu: bool,
-) -> None:
-    """One turn of one strategy, added to its profile."""
-    from epi_bench.results.record.memory import forget_peak_memory, peak_memory_bytes
-    from epi_bench.strategy.hooks import Experience
-    from epi_bench.training.accelerator import create_accelerator
-    from epi_bench.training.loop import TrainingLoop
+@dataclass(frozen=True)
+class _Bench:
+    """What every turn starts from: the model on the CPU, the examples, how they are trained."""
 
-    strategy = _in_force_early(name, options)
-    dtype = str(model.dtype).removeprefix("torch.")
-    accelerator = create_accelerator(training, cpu=cpu, dtype=dtype)
-    device = str(accelerator.device)
-    is_peak_known = forget_peak_memory(device)
-    loop = TrainingLoop(
-        spec=training,
-        strategy=strategy,
-        model=copy.deepcopy(model),
-        pad_token_id=0,
-        seed=0,
-        accelerator=accelerator,
-        total_steps=LEAD_IN + 1 + workload.steps,
-        experience_count=2,
-    ).start()
-    profile.trainable_parameters = sum(
-        p.numel() for p in loop.model.parameters() if p.requires_grad
-    )
-    times: list[float] = []
+    model: PreTrainedModel
+    examples: Sequence[EncodedExample]
+    training: TrainingSpec
+    cpu: bool
 
-    def on_step(step: Step, rate: float) -> None:
-        times.append(perf_counter())
+    def take_turn(
+        self, profile: Profile, name: str, options: Mapping[str, Any], steps: int
+    ) -> None:
+        """One turn of a strategy, added to its profile; a failure is noted there."""
+        try:
+            self._measure(profile, _in_force_early(name, options), steps)
+        except (UserError, TrainingFailedError, RuntimeError, ValueError) as error:
+            profile.error = " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
-    loop.train(Experience(0, "lead-in", ("lead-in",), examples, LEAD_IN))
-    loop.train(Experience(1, "timed", ("timed",), examples, 1 + workload.steps), on_step)
-    profile.seconds.append((times[-1] - times[0]) / workload.steps)
-    profile.extra_state_bytes = max(profile.extra_state_bytes, strategy.state_bytes())
-    if is_peak_known:
-        kept = _bytes_of(model) if accelerator.device.type == "cpu" else 0
-        peak = peak_memory_bytes(device) - kept
-        profile.peak_memory_bytes = max(profile.peak_memory_bytes or 0, peak)
+    def _measure(self, profile: Profile, strategy: Strategy, steps: int) -> None:
+        from epi_bench.results.record.memory import forget_peak_memory, peak_memory_bytes
+        from epi_bench.training.accelerator import create_accelerator
+
+        dtype = str(self.model.dtype).removeprefix("torch.")
+        accelerator = create_accelerator(self.training, cpu=self.cpu, dtype=dtype)
+        device = str(accelerator.device)
+        is_peak_known = forget_peak_memory(device)
+        loop = self._start_loop(strategy, accelerator, steps)
+        profile.trainable_parameters = sum(
+            p.numel() for p in loop.model.parameters() if p.requires_grad
+        )
+        profile.seconds.append(self._seconds_of_a_step(loop, steps))
+        profile.extra_state_bytes = max(profile.extra_state_bytes, strategy.state_bytes())
+        if is_peak_known:
+            kept = _bytes_of(self.model) if accelerator.device.type == "cpu" else 0
+            peak = peak_memory_bytes(device) - kept
+            profile.peak_memory_bytes = max(profile.peak_memory_bytes or 0, peak)
+
+    def _start_loop(self, strategy: Strategy, accelerator: Accelerator, steps: int) -> TrainingLoop:
+        from epi_bench.training.loop import TrainingLoop
+
+        return TrainingLoop(
+            spec=self.training,
+            strategy=strategy,
+            model=copy.deepcopy(self.model),
+            pad_token_id=0,
+            seed=0,
+            accelerator=accelerator,
+            total_steps=LEAD_IN + 1 + steps,
+            experience_count=2,
+        ).start()
+
+    def _seconds_of_a_step(self, loop: TrainingLoop, steps: int) -> float:
+        """Mean over the timed steps; those of the lead-in and the first one are not."""
+        from epi_bench.strategy.hooks import Experience
+
+        times: list[float] = []
+
+        def on_step(step: Step, rate: float) -> None:
+            times.append(perf_counter())
+
+        loop.train(Experience(0, "lead-in", ("lead-in",), self.examples, LEAD_IN))
+        loop.train(Experience(1, "timed", ("timed",), self.examples, 1 + steps), on_step)
+        return (times[-1] - times[0]) / steps
 
 
 def _bytes_of(model: PreTrainedModel) -> int:

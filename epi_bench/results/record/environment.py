@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Mapping
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from epi_bench.files import shipped_file
+from epi_bench.results.record.circumstances import Environment
 
 PACKAGES = (
     "epi-bench",
@@ -21,6 +26,37 @@ PACKAGES = (
     "numpy",
 )
 """Packages whose version can change a run's numbers."""
+
+
+def current_environment(
+    device: str, processes: int, execution: Mapping[str, JsonValue], started_at: datetime
+) -> Environment:
+    """Where and with what the run at hand is made.
+
+    Args:
+        device: What is trained on, as torch names it: ``cpu``, ``cuda:0``.
+        processes: Processes that train together.
+        execution: What of the process counts in the run's identity.
+        started_at: When the run began, with time zone.
+    """
+    import torch
+
+    sha, dirty = git_state()
+    return Environment(
+        packages=package_versions(),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        processor=processor_name(),
+        device=torch.cuda.get_device_name() if device.startswith("cuda") else device,
+        processes=processes,
+        threads=torch.get_num_threads(),
+        git_sha=sha,
+        git_dirty=dirty,
+        deterministic=torch.are_deterministic_algorithms_enabled(),
+        matmul_precision=torch.get_float32_matmul_precision(),
+        execution=dict(execution),
+        started_at=started_at.isoformat(timespec="seconds"),
+    )
 
 
 def package_versions() -> dict[str, str]:
