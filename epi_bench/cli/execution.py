@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
+from epi_bench.cli.flag_names import with_flags
 from epi_bench.cli.progress import LiveProgress
 from epi_bench.cli.summary import print_outcomes, print_record
 from epi_bench.runs.many_runs import run_in_process, run_in_subprocesses
@@ -43,7 +44,9 @@ def execute(
                 known = outcome.error in [earlier.error for earlier in outcomes]
                 outcomes.append(outcome)
                 if outcome.error and not known:  # a wrong flag is the same for all strategies
-                    typer.echo(f"epi-bench: {outcome.error}", err=True)
+                    typer.echo(
+                        f"epi-bench: {with_flags(outcome.error, outcome.settings)}", err=True
+                    )
                 if progress is None:  # the run was made in a process that says nothing
                     warnings += _warn(outcome, request, warnings, console)
                 _announce(outcome, len(outcomes), len(specs), console)
@@ -80,7 +83,7 @@ def _warn(
     told = logged_warnings(request.workspace.events_path(outcome.record.run_id))
     new = [message for message in told if message not in known]
     for message in new:
-        console.print(f"warning: {message}", style="yellow", markup=False)
+        console.print(f"warning: {with_flags(message)}", style="yellow", markup=False)
     return new
 
 

@@ -17,14 +17,14 @@ def inspect(
     ],
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Draw into this file: .png, .svg or .pdf."),
+        typer.Option("--out", metavar="FILE", help="Draw into this file: .png, .svg or .pdf."),
     ] = None,
 ) -> None:
     """Show how a run's mask moved and what it protected.
 
     Prints the overlap (Jaccard) of the mask with the previous and the first
     one, beside that of two random masks of its size, the protected share by
-    kind of module, and the overlap between the experiences' masks. --output
+    kind of module, and the overlap between the experiences' masks. --out
     draws the same over all steps, with the protected share by layer.
     """
     from epi_bench.results.masks.figure import draw_mask

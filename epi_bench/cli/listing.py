@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from epi_bench.cli import completion
 from epi_bench.errors import one_line
 from epi_bench.plugins.loading import load_plugin_files
 from epi_bench.plugins.options import Option, options_of
@@ -49,7 +50,10 @@ def list_strategies(plugin: PluginFiles = None) -> None:
 
 
 @strategies_app.command("show")
-def show_strategy(name: str, plugin: PluginFiles = None) -> None:
+def show_strategy(
+    name: Annotated[str, typer.Argument(autocompletion=completion.strategy)],
+    plugin: PluginFiles = None,
+) -> None:
     """Show a strategy's update rule, source and hyperparameters."""
     from epi_bench.strategy.strategy import STRATEGIES
 
@@ -88,7 +92,7 @@ def list_tasks(plugin: PluginFiles = None) -> None:
 
 @tasks_app.command("show")
 def show_task(
-    name: str,
+    name: Annotated[str, typer.Argument(autocompletion=completion.task)],
     data_dir: DataFolder = None,
     model: ModelName = "tiny",
     plugin: PluginFiles = None,

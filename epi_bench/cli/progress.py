@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from epi_bench.cli.flag_names import with_flags
 from epi_bench.runs.observer import RunObserver, StepReport
 
 
@@ -64,7 +65,7 @@ class LiveProgress(RunObserver):
         self._bar = self._progress.add_task("starting", total=total_steps, status="")
 
     def warning(self, message: str) -> None:
-        self._console.print(f"warning: {message}", style="yellow", markup=False)
+        self._console.print(f"warning: {with_flags(message)}", style="yellow", markup=False)
 
     def stage(self, name: str) -> None:
         if self._bar is not None:

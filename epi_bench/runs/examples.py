@@ -58,7 +58,8 @@ def select_examples(
     if count > len(examples):
         raise UserError(
             f"task {task.name!r} has {len(examples)} {split} examples, {count} were asked for: "
-            f"lower --{split}-examples"
+            f"lower data.{split}_examples",
+            setting=f"data.{split}_examples",
         )
     positions = random.Random(f"{split} examples of {task.name}").sample(
         range(len(examples)), count
@@ -70,7 +71,8 @@ def permitted(task: Task, allow_code_execution: bool) -> Task:
     if task.card.needs_code_execution and not allow_code_execution:
         raise UserError(
             f"task {task.name!r} is scored by running code that the model wrote: "
-            "permit that with --allow-code-execution"
+            "permit that with allow_code_execution",
+            setting="allow_code_execution",
         )
     return task
 
@@ -89,7 +91,8 @@ def prepare_task(task: Task, spec: RunSpec, encoding: Encoding, code: str | None
     if not encoded:
         raise UserError(
             f"task {task.name!r}: none of the {len(train)} training examples keeps a supervised "
-            f"token within {spec.data.max_length} tokens: raise --max-length"
+            f"token within {spec.data.max_length} tokens: raise data.max_length",
+            setting="data.max_length",
         )
     return PreparedTask(
         task,

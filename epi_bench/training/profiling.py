@@ -216,7 +216,9 @@ def _made_up_examples(model: PreTrainedModel, workload: Workload) -> list[Encode
     longest = position_limit(model.config)
     if longest is not None and workload.length > longest:
         raise UserError(
-            f"--length {workload.length} is more than the {longest} tokens that the model reads"
+            f"examples of length={workload.length} are longer than the {longest} tokens that the "
+            "model reads",
+            setting="length",
         )
     generator = random.Random("made-up batches")
     vocabulary = embedding_rows(model)
