@@ -198,7 +198,7 @@ def test_a_rate_of_zero_never_waits(fake_time):
         ("ftp://host/v1", "with http or https"),
         ("http://", "with http or https"),
         ("http://ho st/v1", "with http or https"),
-        ("http://host:99999/v1", "is no address"),
+        ("http://host:99999/v1", "is not an address"),
         ("http://me:secret@host/v1", "no name, password or query"),
         ("http://host/v1?key=secret", "no name, password or query"),
     ],
