@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -63,10 +63,12 @@ class LiveProgress(RunObserver):
 
     Args:
         console: Where to draw.
+        wording: Rewords a warning for its readers, such as by adding flags to names of settings.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, wording: Callable[[str], str] = str) -> None:
         self._console = console
+        self._wording = wording
         self._progress = Progress(
             TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=30),
@@ -105,7 +107,7 @@ class LiveProgress(RunObserver):
         self._bar = self._progress.add_task("starting", total=total_steps, status="")
 
     def warning(self, message: str) -> None:
-        self._console.print(f"warning: {message}", style="yellow", markup=False)
+        self._console.print(f"warning: {self._wording(message)}", style="yellow", markup=False)
 
     def warn_once(self, message: str) -> None:
         """Print a warning that several runs may have in common."""

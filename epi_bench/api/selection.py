@@ -132,7 +132,7 @@ class Selection:
         else:
             names = [name.strip() for name in self.strategies.split(",") if name.strip()]
         if not names:
-            raise UserError("--strategy names no strategy")
+            raise UserError("strategy.name names no strategy", setting="strategy.name")
         options: dict[str, dict[str, Any]] = {name: {} for name in names}
         if in_file.get("name", "epi") in options:
             options[in_file.get("name", "epi")].update(in_file.get("options", {}))
@@ -179,7 +179,7 @@ def split_names(text: str) -> list[str]:
     """
     names = [part.strip() for part in text.split(",") if part.strip()]
     if not names:
-        raise UserError("--tasks names no task")
+        raise UserError("data.tasks names no task", setting="data.tasks")
     return names
 
 

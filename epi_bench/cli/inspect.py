@@ -33,14 +33,16 @@ def inspect(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Draw one run into this file: .png, .svg or .pdf."),
+        typer.Option(
+            "--out", metavar="FILE", help="Draw one run into this file: .png, .svg or .pdf."
+        ),
     ] = None,
 ) -> None:
     """Show how a run's mask moved and what it protected.
 
     Of one run: the overlap (Jaccard) of the mask with the previous and the
     first one, beside that of two random masks of its size, the protected share
-    by kind of module, and the overlap between the experiences' masks. --output
+    by kind of module, and the overlap between the experiences' masks. --out
     draws the same over all steps, with the protected share by layer.
 
     Of several runs: mean, smallest and largest overlap, strategy by strategy.
@@ -56,7 +58,7 @@ def inspect(
         _show_run(records[0], output, make_console())
         return
     if output is not None:
-        raise UserError(f"--output draws one run, but {len(records)} were given: name one of them")
+        raise UserError(f"--out draws one run, but {len(records)} were given: name one of them")
     _show_drift(records, make_console())
 
 

@@ -34,7 +34,7 @@ def leaderboard(
     ] = OutputFormat.TABLE,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write to this file instead of the terminal."),
+        typer.Option("--out", metavar="FILE", help="Write to this file instead of the terminal."),
     ] = None,
     update: Annotated[
         bool,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from epi_bench.cli import completion
 from epi_bench.cli.docstrings import description, first_sentence, without_markup
 from epi_bench.cli.output import OutputFormat, TableFormat, show_table
 from epi_bench.plugins.loading import load_plugin_files
@@ -58,7 +59,10 @@ def list_strategies(
 
 
 @strategies_app.command("show")
-def show_strategy(name: str, plugin: PluginFiles = None) -> None:
+def show_strategy(
+    name: Annotated[str, typer.Argument(autocompletion=completion.strategy)],
+    plugin: PluginFiles = None,
+) -> None:
     """Show a strategy's update rule, source and hyperparameters."""
     from epi_bench.strategy.strategy import STRATEGIES
 
@@ -109,7 +113,7 @@ def list_tasks(plugin: PluginFiles = None, output_format: TableFormat = OutputFo
 
 @tasks_app.command("show")
 def show_task(
-    name: str,
+    name: Annotated[str, typer.Argument(autocompletion=completion.task)],
     data_dir: DataFolder = None,
     model: ModelName = "tiny",
     plugin: PluginFiles = None,

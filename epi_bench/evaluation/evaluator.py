@@ -208,7 +208,7 @@ class Evaluator:
         return [
             f"task {name!r}: {evaluator.prompts_cut} of {len(evaluator.examples)} test prompts "
             f"lose their beginning, because they exceed {evaluator.max_length} tokens: "
-            "raise --max-length"
+            "raise data.max_length"
             for name, evaluator in self.tasks.items()
             if evaluator.prompts_cut
         ]

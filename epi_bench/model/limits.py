@@ -63,14 +63,18 @@ def check_fit(
     for what, length in lengths.items():
         if limit is not None and length > limit:
             raise UserError(
-                f"{what} has {length} tokens, the model reads {limit}: lower --max-length"
+                f"{what} has {length} tokens, the model reads {limit}: lower data.max_length",
+                setting="data.max_length",
             )
     warnings = []
     for what, length in with_answers.items():
         if limit is not None and length > limit:
             problem = f"{what} may take {length} tokens with its answer, the model reads {limit}"
             if not rotary:
-                raise UserError(f"{problem}: lower --max-length or --max-new-tokens")
+                raise UserError(
+                    f"{problem}: lower data.max_length or evaluation.max_new_tokens",
+                    setting=("data.max_length", "evaluation.max_new_tokens"),
+                )
             warnings.append(f"{problem}: what follows is worth little")
     _check_tokens(model, tokenizer, texts)
     return warnings

@@ -71,7 +71,8 @@ def permitted(task: Task, allow_code_execution: bool) -> Task:
     if task.card.needs_code_execution and not allow_code_execution:
         raise UserError(
             f"task {task.name!r} is scored by running code that the model wrote: "
-            "permit that with --allow-code-execution"
+            "permit that with allow_code_execution",
+            setting="allow_code_execution",
         )
     return task
 
@@ -105,7 +106,8 @@ def prepare_task(
     if not encoded:
         raise UserError(
             f"task {task.name!r}: none of the {len(train)} training examples keeps a supervised "
-            f"token within {data.max_length} tokens: raise --max-length"
+            f"token within {data.max_length} tokens: raise data.max_length",
+            setting="data.max_length",
         )
     return PreparedTask(
         task=task,
@@ -136,7 +138,8 @@ def select_examples(
     if count > len(examples):
         raise UserError(
             f"task {task.name!r} has {len(examples)} {split} examples, {count} were asked for: "
-            f"lower --{split}-examples"
+            f"lower data.{split}_examples",
+            setting=f"data.{split}_examples",
         )
     draws = random.Random(f"{split} examples of {task.name}")
     return [examples[position] for position in sorted(draws.sample(range(len(examples)), count))]

@@ -137,7 +137,8 @@ def _experiences(
         if steps < plan.evaluations:
             raise UserError(
                 f"experience {plan.name!r} has {steps} steps, too few for its "
-                f"{plan.evaluations} evaluations: raise --steps"
+                f"{plan.evaluations} evaluations: raise training.steps or training.epochs",
+                setting=("training.steps", "training.epochs"),
             )
         experiences.append(Experience(index, plan.name, plan.tasks, examples, steps))
     return experiences

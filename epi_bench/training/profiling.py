@@ -226,7 +226,9 @@ def _synthetic_examples(model: PreTrainedModel, workload: Workload) -> list[Enco
     longest = position_limit(model.config)
     if longest is not None and workload.length > longest:
         raise UserError(
-            f"--length {workload.length} is more than the {longest} tokens that the model reads"
+            f"examples of length={workload.length} are longer than the {longest} tokens that the "
+            "model reads",
+            setting="length",
         )
     generator = random.Random("synthetic batches")
     vocabulary = embedding_rows(model)

@@ -101,8 +101,9 @@ class Judge:
         except JudgeUnavailableError as error:
             address = self.endpoint.settings.completions_url
             raise UserError(
-                f"the judge {self.model!r} at {address} {error}; check --judge-url and "
-                "--judge-model, or leave the judge out"
+                f"the judge {self.model!r} at {address} {error}; check judge.url and "
+                "judge.model, or leave the judge out",
+                setting=("judge.url", "judge.model"),
             ) from error
 
     def grade(
@@ -287,7 +288,8 @@ def open_judge(
         raise UserError(
             f"the judge has nothing to do: none of {', '.join(tasks)} generates text and has an "
             f"ability with a judge prompt ({', '.join(sorted(prompts.prompts))}); add one with "
-            "--judge-prompts, or leave --judge-url out"
+            "judge.prompts, or leave the judge out",
+            setting="judge.prompts",
         )
     judge = Judge(
         endpoint or ChatEndpoint(settings),

@@ -66,7 +66,8 @@ def load_hub(source: DataSource, location: Location) -> Dataset:
     except _load_errors() as error:
         raise UserError(
             f"data set {source.hub_id} (split {location.split}) cannot be loaded from the hub: "
-            f"give --data-dir a folder with local files, or go online ({_first_line(error)})"
+            f"give data_dir a folder with local files, or go online ({_first_line(error)})",
+            setting="data_dir",
         ) from error
 
 

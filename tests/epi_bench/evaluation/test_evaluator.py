@@ -278,7 +278,10 @@ def test_prompts_that_are_too_long_are_counted(name, encoder):
     assert Evaluator({name: TaskEvaluator(task, examples, encoder, 4)}).warnings_of_prompts() == []
     if expected:
         (line,) = evaluator.warnings_of_prompts()
-        assert f"{expected} of {len(examples)} test prompts" in line and "--max-length" in line
+        assert (
+            f"{expected} of {len(examples)} test prompts" in line
+            and "raise data.max_length" in line
+        )
 
 
 def test_an_answers_prompt_does_not_depend_on_the_reference(encoder):
