@@ -10,11 +10,14 @@ from rich.table import Table
 
 from epi_bench.results.leaderboard import MEASURES
 from epi_bench.results.record.run_record import RunRecord
-from epi_bench.results.record.scores import JudgeRecord, ScoreMatrixRecord
+from epi_bench.results.record.scores import Confusion, JudgeRecord, ScoreMatrixRecord
 from epi_bench.results.record.workspace import Workspace
 from epi_bench.runs.request import RunOutcome
 
 UNDEFINED = "–"
+
+MOST_LABELS_SHOWN = 8
+"""With more labels the confusion matrix is wider than most terminals; it is in the record."""
 
 _SCALE = "0 to 100"
 _UNITS = {"reference_negative_log_likelihood": "nats a token", "judge": "0 to 10"}
@@ -32,6 +35,9 @@ def print_record(outcome: RunOutcome, console: Console) -> None:
         console.print(_judge_table(record.judge))
     if record.secondary_scores:
         console.print(_secondary_table(record))
+    for task, confusion in record.confusion.items():
+        if len(confusion.labels) <= MOST_LABELS_SHOWN:
+            console.print(_confusion_table(task, confusion))
     for line in _cut_lines(record):
         console.print(line, highlight=False, markup=False)
     if record.cost:
@@ -168,6 +174,24 @@ def _secondary_table(record: RunRecord) -> Table:
                 numbers, scale = (_hundredfold(value), _hundredfold(errors.get(metric))), _SCALE
             cells = (_number(number, 1 if scale == _SCALE else 3) for number in numbers)
             table.add_row(escape(task), escape(metric), *cells, escape(scale))
+        if confusion := record.confusion.get(task):
+            mean = _number(confusion.balanced_accuracy)
+            table.add_row(escape(task), "balanced_acc", mean, UNDEFINED, _SCALE)
+    return table
+
+
+def _confusion_table(task: str, confusion: Confusion) -> Table:
+    """Right labels down, chosen ones across; the right choices are bold."""
+    table = Table(title=escape(f"{task}: right label, and which was chosen"), title_justify="left")
+    table.add_column("right label")
+    for label in confusion.labels:
+        table.add_column(escape(label), justify="right")
+    for right, row in zip(confusion.labels, confusion.counts, strict=True):
+        cells = (
+            f"[bold]{count}[/bold]" if right == chosen else str(count)
+            for chosen, count in zip(confusion.labels, row, strict=True)
+        )
+        table.add_row(escape(right), *cells)
     return table
 
 

@@ -129,15 +129,20 @@ class Task(ABC):
 
 
 def _score_choice(example: Example, prediction: Prediction) -> dict[str, float]:
-    answer = example.options.index(example.reference)
+    by_sum, by_mean = chosen_options(example, prediction)
+    return {
+        "acc": float(by_sum == example.reference),
+        "acc_norm": float(by_mean == example.reference),
+    }
+
+
+def chosen_options(example: Example, prediction: Prediction) -> tuple[str, str]:
+    """The likeliest option, and the likeliest one a character; the first of equal ones."""
     sums = prediction.option_log_likelihoods
     means = [
         total / max(len(option), 1) for total, option in zip(sums, example.options, strict=True)
     ]
-    return {
-        "acc": float(_arg_max(sums) == answer),
-        "acc_norm": float(_arg_max(means) == answer),
-    }
+    return example.options[_arg_max(sums)], example.options[_arg_max(means)]
 
 
 def _arg_max(values: Sequence[float]) -> int:
