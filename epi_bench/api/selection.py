@@ -95,14 +95,15 @@ class Selection:
         settings = _without_none(self.given)
         merged = _overlay(self._file, settings)
         self._selected = self._select_tasks()
-        if self._selected.names:
-            merged.setdefault("data", {})["tasks"] = self._selected.names
+        # Anything else than a table is left to the checks of the specification.
+        if self._selected.names and isinstance(merged.setdefault("data", {}), dict):
+            merged["data"]["tasks"] = self._selected.names
         merged = _overlay(self._selected.defaults, merged)
         if self.stream_options:
             options = dict(map(split_assignment, self.stream_options))
             merged.setdefault("stream", {}).setdefault("options", {}).update(options)
-        if self.task_options:
-            data = merged.setdefault("data", {})
+        data = merged.setdefault("data", {})
+        if self.task_options and isinstance(data, dict):
             tasks = self._selected.names or list(MINI_TASKS)
             data["options"] = _with_task_options(data.get("options", {}), self.task_options, tasks)
         in_file = merged.pop("strategy", {})

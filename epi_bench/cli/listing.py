@@ -176,8 +176,8 @@ def _suites_table() -> Table:
 
 
 def _card_table(task: Any) -> Table:
-    from epi_bench.runs.warnings import SPLITS
     from epi_bench.task.files.file_task import FileTask
+    from epi_bench.task.rows.source import SPLITS
 
     card = task.card
     title = plain(f"{task.name}: {card.summary}")

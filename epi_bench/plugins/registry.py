@@ -116,7 +116,7 @@ class Registry(Generic[T]):
         return name in self._builtin_modules()
 
     def code_fingerprint(self, name: str) -> str | None:
-        """SHA-256 of a plugin's source, see ``plugin_code``; ``None`` for a built-in.
+        """SHA-256 of a plugin's source, see :mod:`.source_code`; ``None`` for a built-in.
 
         It is the source as it was when the plugin was loaded.
 

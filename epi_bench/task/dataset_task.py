@@ -21,7 +21,7 @@ from epi_bench.task.rows.locate import (
     read_rows,
 )
 from epi_bench.task.rows.row import Row
-from epi_bench.task.rows.source import DataSource, Split
+from epi_bench.task.rows.source import SPLITS, DataSource, Split
 from epi_bench.task.task import Task
 
 FEW = 5
@@ -189,9 +189,8 @@ class DatasetTask(Task):
 
     def is_divided(self, location: Location) -> bool:
         """Whether train and test are the same published rows, as they lie here."""
-        splits: tuple[Split, ...] = ("train", "test")
         found = []
-        for split in splits:
+        for split in SPLITS:
             with suppress(UserError):  # a missing split shares no rows with the other
                 found.append(self.locate_rows(split))
         return found.count(location) == 2
