@@ -81,8 +81,8 @@ class Registry(Generic[T]):
         (a module that is imported twice) and is refused otherwise.
 
         Raises:
-            UserError: If the name is no identifier, or belongs to something else already, or the
-                object cannot be one of these.
+            UserError: If the name is not an identifier, or belongs to something else already, or
+                the object cannot be one of these.
         """
         if not isinstance(name, str) or not name.isidentifier():
             raise UserError(
@@ -162,8 +162,10 @@ class Registry(Generic[T]):
             except UserError as error:
                 broken.append(BrokenPlugin(name, source, str(error)))
             if points and self.is_builtin(name):
-                told = f"{self.kind} plugin {name!r} ({source}) is named like a built-in: rename it"
-                broken.append(BrokenPlugin(name, source, told))
+                message = (
+                    f"{self.kind} plugin {name!r} ({source}) is named like a built-in: rename it"
+                )
+                broken.append(BrokenPlugin(name, source, message))
         return loaded, broken
 
     def content(self) -> tuple[dict[str, T], dict[str, str | None]]:

@@ -1,6 +1,6 @@
 """Where the keys of a TOML file stand, so that messages can name the line.
 
-The standard library's parser gives values without positions. This reader only looks for table
+Neither the standard library's parser nor tomlkit says where a value stands. This reader only looks for table
 headers and keys at the beginning of lines; it is used for messages and never for values.
 """
 

@@ -71,7 +71,7 @@ class DatasetTask(Task):
     :func:`is_test_prompt`, the same way in every layout of the data.
 
     Attributes:
-        test_every: One prompt in so many is for testing, where the task divides a split.
+        test_every: One of this many prompts is for testing, where the task divides a split.
         row_limit: Rows used of a longer split, spread evenly over it; ``None`` uses all.
     """
 
@@ -225,11 +225,11 @@ def is_test_prompt(prompt: str, every: int) -> bool:
 
     The side depends on the prompt alone, not on its position or on other rows, so it is the same
     in each copy, sample or order of a data set, and repeated prompts stay on one side: SHA-256 of
-    the prompt, case and blanks evened out, modulo ``every``.
+    the prompt, case and spaces evened out, modulo ``every``.
 
     Args:
         prompt: What the user asks.
-        every: One prompt in so many is for testing.
+        every: One of this many prompts is for testing.
     """
     digest = hashlib.sha256(" ".join(prompt.casefold().split()).encode()).digest()
     return int.from_bytes(digest[:8], "big") % every == 0

@@ -52,7 +52,7 @@ class JudgedScores:
 
     @property
     def mean(self) -> float | None:
-        """Mean of the grades that were given; ``None`` if there is none. A missing one is no 0."""
+        """Mean of the grades that were given (a missing one is not a 0); ``None`` without any."""
         judged = self.judged
         return math.fsum(judged) / len(judged) if judged else None
 

@@ -153,7 +153,7 @@ def test_other_objects_travel_as_handles():
     thing = object()
     content = encode([thing, 1, thing], lambda value: 7)
     assert decode(content, lambda handle: (handle, thing)) == [(7, thing), 1, (7, thing)]
-    with pytest.raises(NotPlainError, match="a object is no plain value"):
+    with pytest.raises(NotPlainError, match="a object is not a plain value"):
         encode(thing, no_handle)
 
 
