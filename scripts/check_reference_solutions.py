@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from epi_bench.sandbox import PROTECTIONS, CodeRunner
+from epi_bench.sandbox import SANDBOX_MODES, CodeRunner
 from epi_bench.task.code_task import CodeTask
 from epi_bench.task.example import Example
 from epi_bench.task.rows.locate import locate, read_rows
@@ -44,7 +44,7 @@ def check(name: str, data_dir: Path, workers: int | None) -> int:
     start = time.perf_counter()
     verdicts = runner.run_all(programs, workers)
     seconds = time.perf_counter() - start
-    print(f"{name}: protection {runner.protection} ({PROTECTIONS[runner.protection]})")
+    print(f"{name}: mode {runner.mode} ({SANDBOX_MODES[runner.mode]})")
     outcomes = Counter(verdict.outcome for verdict in verdicts)
     print(f"{name}: {outcomes['passed']} of {len(examples)} pass ({seconds:.0f} s)")
     for example, verdict in zip(examples, verdicts, strict=True):

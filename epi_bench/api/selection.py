@@ -96,8 +96,8 @@ class Selection:
         if self.stream_options:
             options = dict(map(split_assignment, self.stream_options))
             merged.setdefault("stream", {}).setdefault("options", {}).update(options)
-        if self.task_options:
-            data = merged.setdefault("data", {})
+        data = merged.setdefault("data", {})
+        if self.task_options and isinstance(data, dict):
             tasks = self._selected.names or list(MINI_TASKS)
             data["options"] = _with_task_options(data.get("options", {}), self.task_options, tasks)
         in_file = merged.pop("strategy", {})

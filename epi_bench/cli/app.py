@@ -16,6 +16,7 @@ from epi_bench.cli.listing import strategies_app, streams_app, tasks_app
 from epi_bench.cli.profile import profile
 from epi_bench.cli.run import run
 from epi_bench.cli.settings import settings
+from epi_bench.cli.similarity import compare_tasks
 from epi_bench.cli.usage import explain_usage_in_one_line
 from epi_bench.cli.validation import validate_tasks
 from epi_bench.errors import UserError
@@ -34,6 +35,7 @@ app.command()(run)
 app.command()(leaderboard)
 app.command()(compare)
 tasks_app.command("validate")(validate_tasks)
+tasks_app.command("similarity")(compare_tasks)
 app.command()(inspect)
 app.command()(profile)
 app.add_typer(strategies_app, name="strategies")

@@ -38,8 +38,8 @@ class TaskCard:
         licence: Licence of the rows.
         source: Origin of the rows, or ``None`` for generated tasks.
         needs_code_execution: Whether scoring runs code that the model wrote.
-        units: Units of the metrics that :meth:`Task.score` returns and that are no shares from 0 to
-            1, by the metric's name; shares are shown on the 0..100 scale.
+        units: Units of the metrics that :meth:`Task.score` returns and that are not shares from 0
+            to 1, by the metric's name; shares are shown on the 0..100 scale.
         version: Rises whenever the same answers are scored otherwise, or the same rows are asked
             otherwise, than before; scores of different versions are never ranked together.
     """
@@ -129,15 +129,20 @@ class Task(ABC):
 
 
 def _score_choice(example: Example, prediction: Prediction) -> dict[str, float]:
-    answer = example.options.index(example.reference)
+    by_sum, by_mean = chosen_options(example, prediction)
+    return {
+        "acc": float(by_sum == example.reference),
+        "acc_norm": float(by_mean == example.reference),
+    }
+
+
+def chosen_options(example: Example, prediction: Prediction) -> tuple[str, str]:
+    """The likeliest option, and the likeliest one a character; the first of equal ones."""
     sums = prediction.option_log_likelihoods
     means = [
         total / max(len(option), 1) for total, option in zip(sums, example.options, strict=True)
     ]
-    return {
-        "acc": float(_arg_max(sums) == answer),
-        "acc_norm": float(_arg_max(means) == answer),
-    }
+    return example.options[_arg_max(sums)], example.options[_arg_max(means)]
 
 
 def _arg_max(values: Sequence[float]) -> int:

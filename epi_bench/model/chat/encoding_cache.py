@@ -22,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from epi_bench.files import cache_folder
 from epi_bench.model.chat.chat_encoder import ChatEncoder
 from epi_bench.model.chat.encoded_example import EncodedExample, EncodingReport
 from epi_bench.task.example import Message
@@ -35,21 +36,6 @@ SMALLEST_CACHED = 1000
 MAX_CACHE_BYTES = 2 * 1024**3
 """Above this size the entries that were not used for longest are removed."""
 
-ENVIRONMENT_VARIABLE = "EPI_BENCH_CACHE"
-"""Names the cache's folder; ``off`` turns the cache off."""
-
-
-def cache_folder() -> Path | None:
-    """``EPI_BENCH_CACHE`` if it is set, else the user's cache folder; ``None`` if it is ``off``."""
-    given = os.environ.get(ENVIRONMENT_VARIABLE, "").strip()
-    if given.lower() == "off":
-        return None
-    if given:
-        return Path(given).expanduser() / "encoded"
-    from platformdirs import user_cache_path
-
-    return user_cache_path("epi-bench", appauthor=False) / "encoded"
-
 
 @dataclass
 class EncodingCache:
@@ -60,7 +46,7 @@ class EncodingCache:
         warnings: What went wrong with the cache; it never stops a run.
     """
 
-    folder: Path | None = field(default_factory=cache_folder)
+    folder: Path | None = field(default_factory=lambda: cache_folder("encoded"))
     warnings: list[str] = field(default_factory=list)
 
     def training(

@@ -156,6 +156,7 @@ def test_wrong_flags_are_one_line(assignments, message):
     ("text", "message"),
     [
         ("[data.options.alpaca]\nx = 1", "options of 'alpaca', which is not among the run's tasks"),
+        ("data = 5", "data=5: input should be a valid dictionary"),
         ("[data]\noptions = 5", "data.options=5: input should be a valid dictionary"),
         ("[data.options]\ncounted = 5", "data.options.counted=5: input should be a valid dict"),
     ],
