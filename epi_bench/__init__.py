@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from epi_bench.bridges import Protection, protect
     from epi_bench.errors import TrainingFailedError, UserError
     from epi_bench.isolation import Isolation
+    from epi_bench.isolation.saved_state import state_part
     from epi_bench.model.chat.chat_encoder import ChatEncoder
     from epi_bench.model.chat.encoded_example import EncodedExample
     from epi_bench.sandbox import (
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from epi_bench.spec.run_spec import TrainingSpec
     from epi_bench.spec.streams import ExperiencePlan, register_stream
     from epi_bench.strategy.elastic_anchor import ElasticAnchor
-    from epi_bench.strategy.fisher import diagonal_fisher
+    from epi_bench.strategy.fisher import diagonal_fisher, experience_fisher
     from epi_bench.strategy.hooks import Experience, Step, StrategyContext
     from epi_bench.strategy.isolation_strategy import IsolationStrategy
     from epi_bench.strategy.scores import normalise, reassign, unit_mean
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from epi_bench.task.classification_task import ClassificationTask
     from epi_bench.task.code_task import CodeTask, pass_at_k
     from epi_bench.task.dataset_task import DatasetTask, Skipped
-    from epi_bench.task.example import Example, Message, Prediction, ask
+    from epi_bench.task.example import Example, Message, Prediction, ask, conversation
+    from epi_bench.task.generated_task import SYNTHETIC_WORDS, GeneratedTask
     from epi_bench.task.instruction_task import InstructionTask
     from epi_bench.task.python_source import defined_names, used_names
     from epi_bench.task.rows.row import Row, is_missing
@@ -56,9 +58,14 @@ _HOME = {
     "DatasetTask": "task.dataset_task",
     "Skipped": "task.dataset_task",
     "ask": "task.example",
+    "conversation": "task.example",
+    "GeneratedTask": "task.generated_task",
+    "SYNTHETIC_WORDS": "task.generated_task",
     "TrainingFailedError": "errors",
     "UserError": "errors",
     "diagonal_fisher": "strategy.fisher",
+    "experience_fisher": "strategy.fisher",
+    "state_part": "isolation.saved_state",
     "InstructionTask": "task.instruction_task",
     "ElasticAnchor": "strategy.elastic_anchor",
     "Isolation": "isolation",
