@@ -5,6 +5,7 @@
 * :class:`EPIPlugin` for avalanche's supervised strategies.
 
 The two classes subclass what their libraries define, so each is imported when it is first used.
+All three act by ``step_hooks`` around the optimizer's step and hold a ``Protection``.
 """
 
 from __future__ import annotations

@@ -37,6 +37,12 @@ class TaskEvaluator:
     Scoring has two halves that can be used by themselves: :meth:`predict` asks the model,
     :meth:`score_predictions` needs the predictions only.
 
+    .. code-block:: python
+
+        evaluator = TaskEvaluator(task, task.examples("test"), encoder, batch_size=32)
+        scores = evaluator.score(model)
+        scores.mean, scores.standard_error  # 0..100
+
     Args:
         task: Gives scoring mode and scorer.
         examples: What to score on; not empty.
@@ -130,7 +136,7 @@ class TaskEvaluator:
         This is the one place where predictions become results.
 
         Raises:
-            UserError: If the task does not give its primary metric, or one that is no finite
+            UserError: If the task does not give its primary metric, or one that is not a finite
                 number.
         """
         results = self.results(predictions)
@@ -188,7 +194,12 @@ class TaskEvaluator:
 
 @dataclass
 class Evaluator:
-    """Scores a model on all tasks and keeps the time it takes."""
+    """Scores a model on all tasks and keeps the time it takes.
+
+    Attributes:
+        tasks: The evaluator of each task by name.
+        seconds: Spent in :meth:`score` so far.
+    """
 
     tasks: Mapping[str, TaskEvaluator]
     seconds: float = 0.0
@@ -227,7 +238,7 @@ class Evaluator:
 
 
 def _check_numbers(task: Task, log_likelihoods: Iterable[float]) -> None:
-    """Of a model whose weights are no numbers the first option would be the likeliest."""
+    """Refuse NaN: the first option would seem the likeliest, and the run would get a score."""
     if any(map(math.isnan, log_likelihoods)):
         raise TrainingFailedError(
             f"the model gives no numbers on the test of task {task.name!r} (NaN): training has "

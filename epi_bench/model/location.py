@@ -217,7 +217,7 @@ def _gguf_file(path: Path) -> ModelLocation:
         raise UserError(f"model file {path} does not exist")
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
-            raise UserError(f"model file {path} is no GGUF file: copy it again")
+            raise UserError(f"model file {path} is not a GGUF file: copy it again")
     text = path.parent / GENERAL_TEXT
     counted = (path, text) if text.is_file() else (path,)
     return ModelLocation(path.parent, path.name, _fingerprint(path.parent, counted), counted)

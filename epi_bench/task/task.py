@@ -33,7 +33,7 @@ class TaskCard:
         metric: Name of the primary metric among those that :meth:`Task.score` returns.
         higher_is_better: Direction of the primary metric as :meth:`Task.score` returns it.
         metric_range: Worst and best value of the primary metric; scaled to 0..100.
-        chance: Score of a blind guess on the 0..100 scale, or ``None`` where it is next to nothing.
+        chance: Score of a blind guess on the 0..100 scale, or ``None`` if it is practically 0.
         max_new_tokens: Longest answer to generate, in tokens.
         licence: Licence of the rows.
         source: Origin of the rows, or ``None`` for generated tasks.
