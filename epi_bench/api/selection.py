@@ -1,4 +1,4 @@
-"""From flags and a TOML file to the specifications of the runs."""
+"""From names, flags and a TOML file to the specifications of the runs."""
 
 from __future__ import annotations
 
@@ -74,9 +74,7 @@ class Selection:
         """
         in_file = self._locations.get("data_dir")
         folder = self.data_dir or (Path(in_file) if in_file else None)
-        if folder is not None and not folder.is_dir():
-            raise UserError(f"data folder {folder} does not exist: check --data-dir")
-        return folder
+        return existing_folder(folder) if folder else None
 
     @property
     def task_files(self) -> list[Path]:
@@ -93,18 +91,14 @@ class Selection:
         settings = _without_none(self.given)
         merged = _overlay(self._file, settings)
         self._selected = self._select_tasks()
-        if self._selected.names:
-            merged.setdefault("data", {})["tasks"] = self._selected.names
-        merged = _overlay(self._selected.defaults, merged)
         if self.stream_options:
             options = dict(map(_split_assignment, self.stream_options))
             merged.setdefault("stream", {}).setdefault("options", {}).update(options)
         in_file = merged.pop("strategy", {})
         strategies = self._strategies(in_file)
-        spec = complete_spec(merged)
-        experiences = _check_names(spec)
+        spec = spec_on_tasks(merged, self._selected)
         if self.strategies == "all":
-            self.left_out = _idle(strategies, experiences)
+            self.left_out = idle_strategies(strategies, spec)
         chosen = {k: v for k, v in strategies.items() if k not in self.left_out}
         return expand(spec, chosen, range(spec.seed, spec.seed + self.seeds))
 
@@ -148,7 +142,27 @@ class Selection:
             if owner not in options:
                 raise unknown_name("strategy", owner, names)
             options[owner][option] = value
-        return {name: _checked_options(name, values) for name, values in options.items()}
+        return {name: checked_options(name, values) for name, values in options.items()}
+
+
+def spec_on_tasks(settings: Mapping[str, Any], selected: TaskSelection) -> RunSpec:
+    """The specification of a run on these tasks, without a strategy.
+
+    Args:
+        settings: Nested as the sections of :class:`RunSpec`; what is left out has its default.
+        selected: The tasks; none leaves those of ``settings``, or the default ones.
+
+    Raises:
+        UserError: For an unknown setting, task or stream, or a value out of range.
+    """
+    merged = _overlay(selected.defaults, settings)
+    if selected.names:
+        data = merged.get("data")
+        merged["data"] = {**(data if isinstance(data, Mapping) else {}), "tasks": selected.names}
+    spec = complete_spec(merged)
+    _experience_count(spec)
+    _check_tasks(spec)
+    return spec
 
 
 def split_names(text: str) -> list[str]:
@@ -163,8 +177,13 @@ def split_names(text: str) -> list[str]:
     return names
 
 
-def _checked_options(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Options converted to their types; making the strategy once checks their ranges."""
+def checked_options(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A strategy's options converted to their types; making it once checks their ranges.
+
+    Raises:
+        UserError: If the strategy or an option is unknown, or a value is of a wrong type or out of
+            range.
+    """
     from epi_bench.plugins.options import check_options
 
     checked = check_options(f"strategy {name!r}", STRATEGIES.get(name), values)
@@ -172,8 +191,14 @@ def _checked_options(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
-def _idle(strategies: Mapping[str, Mapping[str, Any]], experiences: int) -> list[str]:
-    """Those that act later than in a stream of so many experiences."""
+def idle_strategies(strategies: Mapping[str, Mapping[str, Any]], spec: RunSpec) -> list[str]:
+    """Those that only act later than the stream of ``spec`` ends: full fine-tuning under a name.
+
+    Args:
+        strategies: Name -> options.
+        spec: Any run of the stream.
+    """
+    experiences = _experience_count(spec)
     return [
         name
         for name, options in strategies.items()
@@ -181,21 +206,31 @@ def _idle(strategies: Mapping[str, Mapping[str, Any]], experiences: int) -> list
     ]
 
 
-def _check_names(spec: RunSpec) -> int:
-    """Refuse unknown tasks and streams before anything heavy is imported.
+def existing_folder(folder: Path) -> Path:
+    """A data folder that is there.
 
-    Returns:
-        How many experiences the stream has.
+    Raises:
+        UserError: If it is not.
     """
+    if not folder.is_dir():
+        raise UserError(f"data folder {folder} does not exist: check --data-dir")
+    return folder
+
+
+def _experience_count(spec: RunSpec) -> int:
     from epi_bench.spec.streams import build_stream
+
+    return len(build_stream(spec.stream.kind, spec.data.tasks, dict(spec.stream.options)))
+
+
+def _check_tasks(spec: RunSpec) -> None:
+    """Refuse unknown tasks before anything heavy is imported."""
     from epi_bench.task.task import TASKS
 
-    plans = build_stream(spec.stream.kind, spec.data.tasks, dict(spec.stream.options))
     known = TASKS.names()
     for name in spec.data.tasks:
         if name not in known:
             raise unknown_name("task", name, [*known, *builtin_suites()])
-    return len(plans)
 
 
 def _split_assignment(text: str) -> tuple[str, str]:

@@ -240,10 +240,6 @@ def run(
     quiet: Annotated[
         bool, typer.Option(help="No progress, no tables.", rich_help_panel=OUTPUT)
     ] = False,
-    report: Annotated[
-        Path | None,
-        typer.Option(hidden=True, help="File that receives the outcome and the record's path."),
-    ] = None,
 ) -> None:
     """Train one or more strategies on a stream of tasks and record what they keep and cost."""
     from epi_bench.api.selection import Selection
@@ -304,7 +300,7 @@ def run(
             "left out, because on a stream of one experience they train as full_sft does: "
             + ", ".join(selection.left_out)
         )
-    execute(specs, request, jobs=jobs, quiet=quiet, report=report)
+    execute(specs, request, jobs=jobs, quiet=quiet)
 
 
 def _resolve(selection: Any, out: Path, **how: Any) -> tuple[list[RunSpec], RunRequest]:

@@ -22,6 +22,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from epi_bench.errors import UserError, foreign_code, unknown_name
 from epi_bench.plugins.loading import LOADS, REGISTRIES, plugin_load
+from epi_bench.plugins.session_source import is_of_session
 from epi_bench.plugins.source_code import source_fingerprint
 
 T = TypeVar("T")
@@ -115,6 +116,14 @@ class Registry(Generic[T]):
             return _is_own(self._registered[name])
         return name in self._builtin_modules()
 
+    def is_found_by_name(self, name: str) -> bool:
+        """Whether any process finds ``name``: a built-in, a task file, or an installed plugin."""
+        if name in self._registered:
+            module = getattr(self._registered[name], "__module__", None) or ""
+            own = module == "epi_bench" or module.startswith("epi_bench.")
+            return own or name in self._entry_points()
+        return name in self.names()
+
     def code_fingerprint(self, name: str) -> str | None:
         """SHA-256 of a plugin's source, see ``plugin_code``; ``None`` for a built-in.
 
@@ -126,6 +135,8 @@ class Registry(Generic[T]):
         item = self.get(name)
         if self.is_builtin(name):
             return None
+        if is_of_session(item):  # what it names may have been defined again since
+            return source_fingerprint(item)
         if name not in self._code:
             self._code[name] = source_fingerprint(item)
         return self._code[name]
@@ -186,7 +197,10 @@ class Registry(Generic[T]):
         if problem:
             raise UserError(f"{self.kind} {name!r} {problem}")
         present = self._registered.get(name)
-        same_source = present is not None and _origin(present) == _origin(item)
+        same_source = present is not None and (
+            _origin(present) == _origin(item)
+            or (is_of_session(present) and is_of_session(item))  # a notebook's cell is run again
+        )
         own = same_source or getattr(item, "__module__", None) == f"{self.package}.{name}"
         if self.is_builtin(name) and not own:
             raise UserError(

@@ -70,12 +70,6 @@ class JudgeSettings:
             return self
         return replace(self, requests_per_minute=max(1, self.requests_per_minute // runs))
 
-    def flags(self) -> list[str]:
-        """The command-line flags that say the same."""
-        flags = ["--judge-url", self.url, "--judge-model", self.model]
-        flags += ["--judge-rate", str(self.requests_per_minute)]
-        return [*flags, "--judge-prompts", str(self.prompts.resolve())] if self.prompts else flags
-
 
 def judge_settings(
     url: str | None, model: str | None, prompts: Path | None, requests_per_minute: int | None

@@ -86,6 +86,15 @@ class RunRecord(Part):
     default_chat_template: bool = False
     environment: Environment
 
+    @property
+    def final_scores(self) -> dict[str, float | None]:
+        """The last row of the score matrix by task, 0..100; empty without a matrix."""
+        matrix = self.score_matrix
+        if matrix is None:
+            return {}
+        tasks = [column.task for column in matrix.columns]
+        return dict(zip(tasks, matrix.values[-1], strict=True))
+
     @model_validator(mode="after")
     def _status_fits(self) -> Self:
         if self.status == "failed":
