@@ -17,6 +17,7 @@ from epi_bench.cli.profile import profile
 from epi_bench.cli.run import run
 from epi_bench.cli.validation import validate_tasks
 from epi_bench.errors import UserError
+from epi_bench.runs.quiet import hold_back_libraries
 
 app = typer.Typer(
     name="epi-bench",
@@ -60,6 +61,7 @@ def _common(
 
 def main() -> None:
     """Entry point of ``epi-bench``: user errors are one line and exit code 2."""
+    hold_back_libraries()
     try:
         app()
     except UserError as error:
