@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from epi_bench.cli.board import BoardFolder, TrackName, records_of_track
 from epi_bench.cli.output import OutputFormat
 
 if TYPE_CHECKING:
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
 
     from epi_bench.results.leaderboard import ComparedStrategy
     from epi_bench.results.metrics.statistics import Comparison
-    from epi_bench.results.record.run_record import RunRecord
     from epi_bench.tables import FittedTable
 
 
@@ -26,15 +27,8 @@ def compare(
         list[str] | None,
         typer.Argument(metavar="[OTHER]...", help="The others; all of the track if left out."),
     ] = None,
-    board: Annotated[
-        Path,
-        typer.Option(
-            metavar="FOLDER", help="Folder of a track's records, or of all tracks with --track."
-        ),
-    ] = Path("leaderboards"),
-    track: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The track, where the folder holds several.")
-    ] = None,
+    board: BoardFolder = Path("leaderboards"),
+    track: TrackName = None,
     metric: Annotated[
         list[str] | None,
         typer.Option(
@@ -44,7 +38,11 @@ def compare(
         ),
     ] = None,
     output_format: Annotated[
-        OutputFormat, typer.Option("--format", help="CSV and JSON hold every number.")
+        OutputFormat,
+        typer.Option(
+            "--format",
+            help="CSV and JSON hold every number; markdown is one table with p of one metric.",
+        ),
     ] = OutputFormat.TABLE,
 ) -> None:
     """Compare one strategy with others, paired by seed and task order.
@@ -70,47 +68,22 @@ def compare(
     )
     from epi_bench.tables import make_console
 
-    records = _records(board, track)
+    records = records_of_track(board, track)
     label = find_label(group_by_configuration(records), strategy)
     compared = compare_with_others(records, label, others or (), metric or COMPARED)
     if output_format is OutputFormat.CSV:
         typer.echo(comparisons_to_csv(label, compared), nl=False)
     elif output_format is OutputFormat.JSON:
         typer.echo(comparisons_to_json(label, compared), nl=False)
+    elif output_format is OutputFormat.MARKDOWN:
+        typer.echo(_overview(label, metric or COMPARED, compared).to_markdown(), nl=False)
     else:
-        tables = [_table(label, name, compared) for name in metric or COMPARED]
-        if output_format is OutputFormat.MARKDOWN:
-            typer.echo("\n".join(f"{t.title}:\n\n{t.to_markdown()}" for t in tables), nl=False)
-            return
         console = make_console()
-        for table in tables:
-            console.print(table)
+        for name in metric or COMPARED:
+            console.print(_table(label, name, compared))
             console.print()
         for line in _legend(compared):
             console.print(line, style="dim", highlight=False, markup=False)
-
-
-def _records(board: Path, track: str | None) -> list[RunRecord]:
-    """The records of one track."""
-    from epi_bench.errors import UserError, unknown_name
-    from epi_bench.results.leaderboard import load_published
-
-    one_track = board.is_dir() and any(board.glob("*.json"))
-    published = load_published(board.resolve().parent if one_track else board)
-    name = board.resolve().name if one_track and track is None else track
-    for problem in published.problems:
-        if not one_track or f"{board.resolve()}/" in problem:
-            typer.echo(f"epi-bench: warning: {problem}", err=True)
-    if name is None and len(published.tracks) == 1:
-        name = next(iter(published.tracks))
-    if name is None:
-        raise UserError(
-            f"{board} holds {len(published.tracks)} tracks; name one with --track: "
-            + ", ".join(sorted(published.tracks))
-        )
-    if name not in published.tracks:
-        raise unknown_name("track", name, published.tracks)
-    return published.tracks[name]
 
 
 def _table(label: str, metric: str, compared: Sequence[ComparedStrategy]) -> FittedTable:
@@ -142,6 +115,28 @@ def _table(label: str, metric: str, compared: Sequence[ComparedStrategy]) -> Fit
             row.append(_on_items(comparison))
     better = "higher" if measure.higher_is_better else "lower"
     return FittedTable(columns, rows, f"{measure.title} ({better} is better)")
+
+
+def _overview(
+    label: str, metrics: Sequence[str], compared: Sequence[ComparedStrategy]
+) -> FittedTable:
+    """All metrics in one table for a page: their differences, and p of the first one."""
+    from epi_bench.results.leaderboard import find_measure, p_value_text
+    from epi_bench.tables import Column, FittedTable
+
+    measures = [find_measure(name) for name in metrics]
+    titles = ["pairs", *(measure.title for measure in measures), "p", "p, Holm"]
+    rows = []
+    for other in compared:
+        first = other.comparisons[metrics[0]]
+        differences = [
+            _difference(replace(other.comparisons[m.name], half_width=None), m.divisor, m.decimals)
+            for m in measures
+        ]
+        p_values = [p_value_text(first.p_value), p_value_text(first.adjusted_p_value)]
+        rows.append([f"`{other.label}`", str(first.n), *differences, *p_values])
+    columns = [Column(f"`{label}` minus"), *(Column(title, numeric=True) for title in titles)]
+    return FittedTable(columns, rows)
 
 
 def _difference(comparison: Comparison, divisor: float, decimals: int) -> str:

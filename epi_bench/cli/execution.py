@@ -63,8 +63,14 @@ def _announce(outcome: RunOutcome, done: int, total: int, console: Console) -> N
         typer.echo(f"epi-bench: {spec.strategy.name} failed: {outcome.record.error}", err=True)
     if outcome.skipped:
         console.print(
-            f"{spec.strategy.name}, seed {spec.seed}: finished before, not made again "
-            "(--force makes it anew)"
+            f"{spec.strategy.name}, seed {spec.seed}: finished before, so it was not run again "
+            "(--force runs it again)",
+            highlight=False,
+            markup=False,
         )
     if total > 1:
-        console.print(f"[{done}/{total}] {spec.strategy.name}, seed {spec.seed}", markup=False)
+        console.print(
+            f"[{done}/{total}] {spec.strategy.name}, seed {spec.seed}",
+            highlight=False,
+            markup=False,
+        )

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from epi_bench.cli.output import TextFormat, show_tables
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from rich.console import Console
 
     from epi_bench.results.masks.trace import MaskTrace
     from epi_bench.results.record.run_record import RunRecord
@@ -37,6 +37,9 @@ def inspect(
             "--out", metavar="FILE", help="Draw one run into this file: .png, .svg or .pdf."
         ),
     ] = None,
+    text_format: Annotated[
+        TextFormat, typer.Option("--format", help="How the tables are printed.")
+    ] = TextFormat.TABLE,
 ) -> None:
     """Show how a run's mask moved and what it protected.
 
@@ -49,17 +52,16 @@ def inspect(
     """
     from epi_bench.errors import UserError
     from epi_bench.results.masks.drift import find_records
-    from epi_bench.tables import make_console
 
     records = find_records(paths)
     if strategy is not None:
         records = _of_strategy(records, strategy)
     if len(records) == 1:
-        _show_run(records[0], output, make_console())
+        show_tables(_tables_of_run(records[0], output), text_format)
         return
     if output is not None:
         raise UserError(f"--out draws one run, but {len(records)} were given: name one of them")
-    _show_drift(records, make_console())
+    show_tables(_drift_tables(records), text_format)
 
 
 def _of_strategy(records: Sequence[RunRecord], strategy: str) -> list[RunRecord]:
@@ -71,28 +73,22 @@ def _of_strategy(records: Sequence[RunRecord], strategy: str) -> list[RunRecord]
     return [record for record in records if record.strategy.name == strategy]
 
 
-def _show_run(record: RunRecord, output: Path | None, console: Console) -> None:
+def _tables_of_run(record: RunRecord, output: Path | None) -> list[FittedTable]:
     from epi_bench.results.masks.figure import draw_mask
     from epi_bench.results.masks.trace import trace_mask
 
     trace = trace_mask(record)
     if output is not None:
         draw_mask(record, output)
-        typer.echo(f"figure: {output}")
-    console.print(
-        f"{record.strategy.name}, seed {record.spec.seed}, run {record.run_id}",
-        style="bold",
-        highlight=False,
-        markup=False,
-    )
-    console.print()
-    console.print(_mask_table(trace))
+        typer.echo(f"figure: {output}", err=True)
+    run = f"{record.strategy.name}, seed {record.spec.seed}, run {record.run_id}"
+    tables = [_mask_table(run, trace)]
     if len(trace.overlap.experiences) > 1:
-        console.print()
-        console.print(_overlap_table(trace))
+        tables.append(_overlap_table(trace))
+    return tables
 
 
-def _mask_table(trace: MaskTrace) -> FittedTable:
+def _mask_table(run: str, trace: MaskTrace) -> FittedTable:
     """A row for each step at which something had changed since the row above."""
     from epi_bench.results.masks.trace import DRIFT_LINES
     from epi_bench.tables import Column, FittedTable
@@ -111,8 +107,8 @@ def _mask_table(trace: MaskTrace) -> FittedTable:
             *(Column(name, numeric=True) for name in ("step", *_HEADS.values(), *trace.protected)),
         ],
         rows,
-        "Overlap of the mask with the previous and the first one and by chance (Jaccard, 0 to 1), "
-        "then the protected share of each kind of module (0 to 1)",
+        f"{run}: overlap of the mask with the previous and the first one and by chance (Jaccard, "
+        "0 to 1), then the protected share of each kind of module (0 to 1)",
         keys=2,
     )
 
@@ -141,7 +137,7 @@ def _overlap_text(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _show_drift(records: Sequence[RunRecord], console: Console) -> None:
+def _drift_tables(records: Sequence[RunRecord]) -> list[FittedTable]:
     """A table for each configuration whose strategy has a mask, track by track."""
     from epi_bench.errors import UserError
     from epi_bench.results.leaderboard import group_by_configuration
@@ -156,16 +152,14 @@ def _show_drift(records: Sequence[RunRecord], console: Console) -> None:
             f"none of the {len(records)} runs has mask statistics: only strategies that protect "
             "weights report them"
         )
-    for number, (track, runs) in enumerate(by_track.items()):
-        console.print(
-            f"\n{track}" if number else track, style="bold", highlight=False, markup=False
-        )
-        for label, group in group_by_configuration(runs).items():
-            console.print()
-            console.print(_drift_table(label, [trace_mask(record) for record in group]))
+    return [
+        _drift_table(f"{label} on {track}", [trace_mask(record) for record in group])
+        for track, runs in by_track.items()
+        for label, group in group_by_configuration(runs).items()
+    ]
 
 
-def _drift_table(label: str, traces: Sequence[MaskTrace]) -> FittedTable:
+def _drift_table(heading: str, traces: Sequence[MaskTrace]) -> FittedTable:
     from epi_bench.results.masks.drift import mask_drift
     from epi_bench.tables import Column, FittedTable
 
@@ -178,4 +172,4 @@ def _drift_table(label: str, traces: Sequence[MaskTrace]) -> FittedTable:
         *(Column(name, numeric=True) for name in ("mean", "smallest", "largest")),
     ]
     runs = f"{len(traces)} run{'s' if len(traces) > 1 else ''}"
-    return FittedTable(columns, rows, f"{label}, {runs}")
+    return FittedTable(columns, rows, f"{heading}, {runs}")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from epi_bench.tables import FittedTable
 
 
@@ -18,6 +20,13 @@ class OutputFormat(StrEnum):
     MARKDOWN = "markdown"
     CSV = "csv"
     JSON = "json"
+
+
+class TextFormat(StrEnum):
+    """How several tables are printed, which have no common columns."""
+
+    TABLE = "table"
+    MARKDOWN = "markdown"
 
 
 TableFormat = Annotated[OutputFormat, typer.Option("--format", help="How the table is printed.")]
@@ -36,3 +45,17 @@ def show_table(table: FittedTable, output_format: OutputFormat) -> None:
         typer.echo(table.to_markdown(), nl=False)
     else:
         make_console().print(table)
+
+
+def show_tables(tables: Sequence[FittedTable], text_format: TextFormat) -> None:
+    """Print several tables below one another, with their titles."""
+    from epi_bench.tables import make_console
+
+    console = make_console()
+    for number, table in enumerate(tables):
+        if number:
+            typer.echo()
+        if text_format is TextFormat.MARKDOWN:
+            typer.echo(f"{table.title}\n\n{table.to_markdown()}", nl=False)
+        else:
+            console.print(table)

@@ -97,7 +97,7 @@ def _outcome_word(outcome: RunOutcome) -> str:
 def _matrix_table(matrix: ScoreMatrixRecord) -> FittedTable:
     """Scores after each experience; bold where a task was just learned."""
     columns = [Column("after"), *(Column(column.task, numeric=True) for column in matrix.columns)]
-    rows: list[Sequence[str | Text]] = []
+    rows: list[tuple[str | Text, ...]] = []
     for index, (name, row) in enumerate(zip(matrix.rows, matrix.values, strict=True)):
         cells = [
             Text(_number(value), style="bold" if column.learned_at == index else "")

@@ -73,7 +73,13 @@ def test_csv_and_json_hold_every_number(call, track):
 
 def test_markdown(call, track):
     text = call("epi", "--board", track, "--format", "markdown").stdout
-    assert "| ewc | 3 | +7.0 ± 5.0 | 0.026 | 0.026 |" in text
+    assert text.splitlines() == [
+        "| `epi` minus | pairs | average accuracy | learning accuracy | backward transfer "
+        "| forgetting | p | p, Holm |",
+        "| :--- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| `sft` | 3 | -1.0 | +0.0 | -2.0 | +2.0 | – | – |",
+        "| `ewc` | 3 | +7.0 | +0.0 | +14.0 | -14.0 | 0.026 | 0.026 |",
+    ]
 
 
 def test_a_single_pair_is_compared_on_its_items(call, make_run, tmp_path):

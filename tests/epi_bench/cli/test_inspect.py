@@ -29,16 +29,15 @@ def test_of_one_run_every_change_is_shown_with_headings(masked_run, call, tmp_pa
     result = call(publish(masked_run, tmp_path))
     assert result.exit_code == 0, result.exception
     shown = rows(result.stdout)
-    assert shown[0] == [f"epi, seed 0, run {masked_run.run_id}"]
-    assert shown[2][0].startswith("Overlap of the mask with the previous and the first one")
-    assert shown[3:7] == [
+    assert shown[0][0].startswith(f"epi, seed 0, run {masked_run.run_id}: overlap of the mask")
+    assert shown[1:5] == [
         ["experience", "step", "previous", "first", "chance", "mlp"],
         ["a", "20", "–", "–", "0.333", "0.250"],
         ["b", "30", "0.800", "0.800", "0.333", "0.750"],
         ["b", "35", "0.600", "0.500", "0.333", "0.750"],
     ]
-    assert shown[8][0].startswith("Overlap of the masks at the ends of the experiences")
-    assert shown[9:] == [["mask after", "a", "b"], ["a", "1.000", "0.400"], ["b", "0.400", "1.000"]]
+    assert shown[6][0].startswith("Overlap of the masks at the ends of the experiences")
+    assert shown[7:] == [["mask after", "a", "b"], ["a", "1.000", "0.400"], ["b", "0.400", "1.000"]]
 
 
 def test_a_step_at_which_nothing_changed_has_no_row(masked_run, call, tmp_path):
@@ -46,7 +45,7 @@ def test_a_step_at_which_nothing_changed_has_no_row(masked_run, call, tmp_path):
     again = third.model_copy(update={"step": 33})
     points = (first, second, third, again, last)
     result = call(publish(masked_run.model_copy(update={"mask_statistics": points}), tmp_path))
-    assert [row[1] for row in rows(result.stdout)[4:7]] == ["20", "30", "35"]
+    assert [row[1] for row in rows(result.stdout)[2:5]] == ["20", "30", "35"]
 
 
 def test_of_several_runs_the_mean_is_shown(masked_run, make_run, call, tmp_path):
@@ -56,9 +55,11 @@ def test_of_several_runs_the_mean_is_shown(masked_run, make_run, call, tmp_path)
     result = call(path.parent)
     assert result.exit_code == 0, result.exception
     shown = rows(result.stdout)
-    assert ["epi, 2 runs"] in shown
+    assert [f"epi on {masked_run.track.name}, 2 runs"] in shown
     assert ["last mask with the first", "0.50", "0.50", "0.50"] in shown
     assert call(path.parent, "--strategy", "epi").stdout == result.stdout
+    markdown = call(path.parent, "--format", "markdown").stdout
+    assert "| last mask with the first | 0.50 | 0.50 | 0.50 |" in markdown
 
 
 def test_what_cannot_be_shown_is_a_user_error(masked_run, make_run, call, tmp_path):
