@@ -61,11 +61,12 @@ def test_every_command_and_flag_is_on_the_page():
 def test_every_public_name_has_its_place_in_the_reference():
     import epi_bench
     import epi_bench.bridges
+    import epi_bench.plugin
 
     pages = _page("reference/python.md") + _page("reference/plugins.md")
     described = re.findall(r"^::: epi_bench\.([\w.]+)$", pages, re.MULTILINE)
     assert len(described) == len(set(described))
-    public = set(epi_bench.__all__) | {f"bridges.{name}" for name in epi_bench.bridges.__all__}
+    public = {*epi_bench.__all__, *epi_bench.plugin.__all__} | {f"bridges.{name}" for name in epi_bench.bridges.__all__}
     missing = {name for name in public if name.rsplit(".", 1)[-1] not in _last_parts(described)}
     assert not missing, missing
 
