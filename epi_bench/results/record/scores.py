@@ -74,7 +74,8 @@ class ConflictPoint(Part):
 
     Attributes:
         row: The point's row in the score matrix.
-        cosines: One number a pair of tasks, in -1..1; ``None`` where a gradient is zero or not finite.
+        cosines: One number a pair of tasks, in -1..1; ``None`` where a gradient is zero or not
+            finite.
     """
 
     row: str
