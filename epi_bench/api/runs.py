@@ -173,8 +173,8 @@ def compare(
     request = where.request(_files(selected), references, len(specs))
     with progress_of(observer) as listener:
         outcomes = list(make_runs(specs, request, jobs, listener))
-    if all(outcome.record is None for outcome in outcomes):
-        raise UserError(outcomes[0].error or "no run could start")
+    if outcomes and all(outcome.record is None for outcome in outcomes):
+        raise UserError(outcomes[0].reason or "no run could start")
     own = {} if not isinstance(strategies, Mapping) else labels
     return Results(
         records=tuple(o.record for o in outcomes if o.record and o.succeeded),

@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 
 from epi_bench import __version__
+from epi_bench.cli.compare import compare
 from epi_bench.cli.inspect import inspect
 from epi_bench.cli.leaderboard import leaderboard
 from epi_bench.cli.listing import strategies_app, streams_app, tasks_app
+from epi_bench.cli.plot import plot_app
 from epi_bench.cli.profile import profile
 from epi_bench.cli.run import run
 from epi_bench.cli.validation import validate_tasks
@@ -28,9 +30,11 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(leaderboard)
+app.command()(compare)
 tasks_app.command("validate")(validate_tasks)
 app.command()(inspect)
 app.command()(profile)
+app.add_typer(plot_app, name="plot")
 app.add_typer(strategies_app, name="strategies")
 app.add_typer(tasks_app, name="tasks")
 app.add_typer(streams_app, name="streams")

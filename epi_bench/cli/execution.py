@@ -15,6 +15,7 @@ from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.quiet import quiet_libraries
 from epi_bench.runs.request import RunOutcome, RunRequest
 from epi_bench.spec.run_spec import RunSpec
+from epi_bench.tables import make_console
 
 
 def execute(specs: Sequence[RunSpec], request: RunRequest, jobs: int, quiet: bool) -> None:
@@ -29,7 +30,7 @@ def execute(specs: Sequence[RunSpec], request: RunRequest, jobs: int, quiet: boo
     Raises:
         typer.Exit: 2 if no run could start, 1 if a run failed.
     """
-    console = Console(quiet=quiet)
+    console = make_console(quiet)
     outcomes: list[RunOutcome] = []
     progress = None if quiet else LiveProgress(console)
     try:
@@ -59,8 +60,14 @@ def _announce(outcome: RunOutcome, done: int, total: int, console: Console) -> N
         typer.echo(f"epi-bench: {spec.strategy.name} failed: {outcome.record.error}", err=True)
     if outcome.skipped:
         console.print(
-            f"{spec.strategy.name}, seed {spec.seed}: finished before, not made again "
-            "(--force makes it anew)"
+            f"{spec.strategy.name}, seed {spec.seed}: finished before, so it was not run again "
+            "(--force runs it again)",
+            highlight=False,
+            markup=False,
         )
     if total > 1:
-        console.print(f"[{done}/{total}] {spec.strategy.name}, seed {spec.seed}", markup=False)
+        console.print(
+            f"[{done}/{total}] {spec.strategy.name}, seed {spec.seed}",
+            highlight=False,
+            markup=False,
+        )

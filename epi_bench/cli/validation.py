@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from epi_bench.cli.listing import DataFolder
+from epi_bench.tables import Column, FittedTable, make_console
 
 if TYPE_CHECKING:
     from epi_bench.task.files.validation import SplitValidation, TaskValidation
@@ -57,12 +56,19 @@ def _print(result: TaskValidation) -> None:
     if result.task is None:
         return
     card = result.task.card
-    table = Table(title=f"{result.task.name} ({card.scoring}, {card.metric})", title_justify="left")
-    for column in ("split", "rows from", "rows", "examples", "left out", "broken"):
-        table.add_column(column, overflow="fold")
-    for split in result.splits:
-        table.add_row(*_cells(split))
-    Console().print(table)
+    table = FittedTable(
+        [
+            Column("split"),
+            Column("rows from", text=True),
+            Column("rows", numeric=True),
+            Column("examples", numeric=True),
+            Column("left out", text=True),
+            Column("broken", numeric=True),
+        ],
+        [_cells(split) for split in result.splits],
+        f"{result.task.name} ({card.scoring}, {card.metric})",
+    )
+    make_console().print(table)
 
 
 def _cells(split: SplitValidation) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from epi_bench.errors import UserError, foreign_code, unknown_name
 from epi_bench.plugins.loading import LOADS, REGISTRIES, plugin_load
@@ -26,6 +26,7 @@ from epi_bench.plugins.session_source import is_of_session
 from epi_bench.plugins.source_code import source_fingerprint
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,11 @@ class Registry(Generic[T]):
         self._code: dict[str, str | None] = {}
         REGISTRIES.append(self)
 
-    def register(self, name: str) -> Callable[[T], T]:
+    def register(self, name: str) -> Callable[[Item], Item]:
         """A decorator that makes its object known as ``name``; a class's ``name`` is set to it.
+
+        What is decorated keeps its own type for type checkers; whether it can be one of these is
+        checked when it is registered.
 
         Registering the same name again replaces the object when it comes from the same source
         (a module that is imported twice) and is refused otherwise.
@@ -86,9 +90,10 @@ class Registry(Generic[T]):
                 f"{self.kind} name {name!r} is not usable: use letters, digits and underscores"
             )
 
-        def decorate(item: T) -> T:
-            self._check(name, item)
-            self._registered[name] = item
+        def decorate(item: Item) -> Item:
+            known = cast(T, item)  # as the check says
+            self._check(name, known)
+            self._registered[name] = known
             self._code.pop(name, None)
             if isinstance(item, type):
                 item.name = name  # type: ignore[attr-defined]
@@ -167,7 +172,7 @@ class Registry(Generic[T]):
                 loaded[name] = self.get(name)
             except UserError as error:
                 broken.append(BrokenPlugin(name, source, str(error)))
-            if points and name in self._builtin_modules():
+            if points and self.is_builtin(name):
                 told = f"{self.kind} plugin {name!r} ({source}) is named like a built-in: rename it"
                 broken.append(BrokenPlugin(name, source, told))
         return loaded, broken
@@ -187,7 +192,7 @@ class Registry(Generic[T]):
         self._code[name] = fingerprint
 
     def _check(self, name: str, item: T) -> None:
-        """Refuse an object that is none of this kind, or whose name is taken."""
+        """Refuse an object that is not one of these, or whose name is taken."""
         problem = self._problem(item)
         if problem:
             raise UserError(f"{self.kind} {name!r} {problem}")

@@ -17,10 +17,6 @@ from epi_bench.task.task import Task
 SPLITS: tuple[Split, ...] = ("train", "test")
 
 
-SHOWN_FROM = 2000
-"""Training examples of a task from which on the progress of their encoding is told."""
-
-
 def data_warnings(tasks: Mapping[str, PreparedTask], encoder: ChatEncoder) -> list[str]:
     warnings = []
     if encoder.uses_default_template:

@@ -144,7 +144,7 @@ def _arg_max(values: Sequence[float]) -> int:
 
 def _problem(item: object) -> str | None:
     if not isinstance(item, type) or not issubclass(item, Task):
-        return "is no task: derive its class from epi_bench.Task"
+        return "is not a task: derive its class from epi_bench.Task"
     if not isinstance(getattr(item, "card", None), TaskCard):
         return "has no card: set card = epi_bench.TaskCard(...) in its class"
     return abstract_methods(item)
@@ -165,4 +165,4 @@ TaskType = TypeVar("TaskType", bound=type[Task])
 
 def register_task(name: str) -> Callable[[TaskType], TaskType]:
     """Class decorator that makes a :class:`Task` known as ``name``."""
-    return TASKS.register(name)  # type: ignore[return-value]
+    return TASKS.register(name)

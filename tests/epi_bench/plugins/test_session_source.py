@@ -142,6 +142,6 @@ def test_processes_of_their_own_are_refused_what_only_this_one_has(run_cell, toy
     run_cell(HELPER)
     run_cell(CELL)
     specs = [toy_spec("half_step", seed=seed) for seed in (0, 1)]
-    with pytest.raises(UserError, match="'half_step' is defined in this process alone.*jobs=1"):
+    with pytest.raises(UserError, match=r"'half_step' is defined in this process alone.*jobs=1"):
         list(run_in_subprocesses(specs, RunRequest(Workspace(tmp_path)), jobs=2))
     assert not list(tmp_path.iterdir())

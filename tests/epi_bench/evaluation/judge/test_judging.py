@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -25,7 +24,7 @@ from epi_bench.results.record.record_file import comparable, load_record
 from epi_bench.results.record.workspace import Workspace
 from epi_bench.runs.many_runs import run_in_process, run_in_subprocesses
 from epi_bench.runs.observer import RunObserver
-from epi_bench.runs.request import RunRequest
+from epi_bench.runs.request import RunOutcome, RunRequest
 from epi_bench.task.example import Example
 from epi_bench.task.task import TASKS
 
@@ -369,23 +368,22 @@ def test_a_refused_key_is_one_line_and_exit_code_2(
 def test_processes_get_the_judge_but_no_key_and_references_no_judge(
     toy_spec, toy_tasks, toy_settings, tmp_path, monkeypatch, key
 ):
-    commands = []
+    orders = []
 
-    def record_command(command, **_how):
-        commands.append(command)
-        return subprocess.CompletedProcess(command, 1, "", "not started")
+    def record_order(child, tell):
+        orders.append(child.order)
+        return RunOutcome(child.order.spec, None, error="not started")
 
-    monkeypatch.setattr("epi_bench.runs.many_runs.subprocess.run", record_command)
+    monkeypatch.setattr("epi_bench.runs.child_process.ChildProcess.run", record_order)
     settings = replace(toy_settings, requests_per_minute=100)
-    request = RunRequest(Workspace(tmp_path), (), (toy_tasks,), references=True, judge=settings)
+    request = RunRequest(Workspace(tmp_path), plugins=(toy_tasks,), references=True, judge=settings)
     specs = [toy_spec(tasks=["toy_second", "toy_first"], seed=seed) for seed in (0, 1)]
     outcomes = list(run_in_subprocesses(specs, request, jobs=2))
     assert [outcome.error for outcome in outcomes] == ["not started"] * 2
-    references, runs = commands[:2], commands[2:]
-    assert not any("--judge-url" in command for command in references)
-    flags = settings.shared_by(2).flags()
-    assert all(command[-len(flags) :] == flags for command in runs)
-    assert not any(key in part for command in commands for part in command)
+    references, runs = orders[:2], orders[2:]
+    assert [order.request.judge for order in references] == [None, None]
+    assert [order.request.judge for order in runs] == [settings.shared_by(2)] * 2
+    assert not any(key in order.to_json().decode() for order in orders)
 
 
 def test_references_trained_in_this_process_are_not_judged(
