@@ -50,9 +50,8 @@ def unit_mean(importance: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def reassign(scores: Tensor, control: Control, generator: torch.Generator) -> Tensor:
-    """Ablation control: the same importance values, assigned to other weights of the tensor.
-
-    The strength of a protection stays; that it aims at the weights that matter is taken away.
+    """The same importances at other weights of the tensor: a control keeps the strength of a
+    protection and takes away its aim.
 
     Args:
         scores: Of any shape.
