@@ -61,12 +61,15 @@ def test_every_command_and_flag_is_on_the_page():
 def test_every_public_name_has_its_place_in_the_reference():
     import epi_bench
     import epi_bench.bridges
+    import epi_bench.plugin
 
     pages = _page("reference/python.md") + _page("reference/plugins.md")
     described = re.findall(r"^::: epi_bench\.([\w.]+)$", pages, re.MULTILINE)
     assert len(described) == len(set(described))
-    public = set(epi_bench.__all__) | {f"bridges.{name}" for name in epi_bench.bridges.__all__}
-    missing = {name for name in public if name.rsplit(".", 1)[-1] not in _last_parts(described)}
+    public = {*epi_bench.__all__, *epi_bench.plugin.__all__} | {
+        f"bridges.{name}" for name in epi_bench.bridges.__all__
+    }
+    missing = _last_parts(public) - _last_parts(described)
     assert not missing, missing
 
 
@@ -118,6 +121,22 @@ def test_the_commands_of_the_page_run(page, tmp_path, monkeypatch, capsys, toy_m
             main()
         assert not ended.value.code, f"{command}: {capsys.readouterr().err}"
     assert list(tmp_path.glob("leaderboards/*/*.json"))
+
+
+def test_the_examples_on_results_run_on_the_published_board(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    names = {}
+    blocks = re.findall(
+        r"<!-- test: python -->\n```python\n(.*?)```", _page("from_python.md"), re.DOTALL
+    )
+    assert len(blocks) == 4
+    for block in blocks:
+        exec(block, names)
+    assert set(names["means"].index) >= {"epi", "full_sft", "replay"}
+    assert names["before_training"].between(0, 100).all()
+    assert names["found"].n >= 3
+    assert names["found"].mean_difference > 0
+    assert names["record"].strategy.name == "epi"
 
 
 def test_the_tutorial_and_the_page_on_own_data_show_the_same_files():

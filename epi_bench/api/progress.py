@@ -20,8 +20,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from epi_bench.results.tables import wrap_cells
 from epi_bench.runs.observer import RunObserver, StepReport
-from epi_bench.tables import wrap_cells
 
 NARROW = 90
 """Characters of a line below which the bar says less."""

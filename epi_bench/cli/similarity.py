@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from epi_bench.cli.listing import DataFolder, PluginFiles, plain
+from epi_bench.cli.listing import DataFolder, PluginFiles
+from epi_bench.cli.output import OutputFormat, TableFormat, show_table
 from epi_bench.errors import UserError
 from epi_bench.plugins.loading import load_plugin_files
+from epi_bench.results.tables import Column, FittedTable
 
 
 def compare_tasks(
@@ -24,6 +24,7 @@ def compare_tasks(
     ],
     data_dir: DataFolder = None,
     plugin: PluginFiles = None,
+    output_format: TableFormat = OutputFormat.TABLE,
 ) -> None:
     """Show how alike the training prompts of tasks are: the cosine of their words (TF-IDF).
 
@@ -43,10 +44,10 @@ def compare_tasks(
         name: [prompt_text(example) for example in create_task(name, data_dir).examples("train")]
         for name in names
     }
-    table = Table(title="Similarity of the training prompts (0 to 1)", title_justify="left")
-    table.add_column("task")
-    for name in names:
-        table.add_column(plain(name), justify="right", overflow="fold")
-    for name, row in zip(names, prompt_similarity(prompts), strict=True):
-        table.add_row(plain(name), *(f"{value:.2f}" for value in row))
-    Console().print(table)
+    columns = [Column("task"), *(Column(name, numeric=True) for name in names)]
+    rows = [
+        (name, *(f"{value:.2f}" for value in row))
+        for name, row in zip(names, prompt_similarity(prompts), strict=True)
+    ]
+    title = "Similarity of the training prompts (0 to 1)"
+    show_table(FittedTable(columns, rows, title), output_format)

@@ -14,6 +14,7 @@ class ScoreColumn(Part):
     """A column of the score matrix.
 
     Attributes:
+        task: The task's name.
         metric: The task's primary metric.
         learned_at: The row right after the task was last trained on; ``None`` if there is no such
             moment (mixed stream).
@@ -94,7 +95,13 @@ class Confusion(Part):
 
 
 class ConflictPoint(Part):
-    """Cosines between the tasks' gradients at one point of evaluation."""
+    """Cosines between the tasks' gradients at one point of evaluation.
+
+    Attributes:
+        row: The point's row in the score matrix.
+        cosines: One number a pair of tasks, in -1..1; ``None`` where a gradient is zero or not
+            finite.
+    """
 
     row: str
     cosines: tuple[tuple[Number, ...], ...]
@@ -124,7 +131,13 @@ class Diagnostics(Part):
 
 
 class Retention(Part):
-    """Negative log-likelihood of a general held-out text, in nats a token."""
+    """Negative log-likelihood of a general held-out text, in nats a token.
+
+    Attributes:
+        nll_before: Of the base model.
+        nll_after: Of the finished model.
+        tokens: Tokens of the text that were scored.
+    """
 
     nll_before: Number = None
     nll_after: Number = None
@@ -148,7 +161,12 @@ class JudgedTask(Part):
 
 
 class JudgedRow(Part):
-    """What a judge graded at one point of evaluation: ``row`` as in the score matrix."""
+    """What a judge graded at one point of evaluation.
+
+    Attributes:
+        row: The point's row in the score matrix.
+        tasks: The grades by task.
+    """
 
     row: str
     tasks: dict[str, JudgedTask]
