@@ -1,48 +1,35 @@
-"""A kit for authors of strategies: a tiny model, two toy tasks, and the checks of our own tests.
-
-    from epi_bench.testing import check_strategy
-
-    check_strategy("half_step")
-    check_strategy("half_step", share=0.1, holds=lambda before, after: ...)
-
-Everything runs on the CPU in seconds and writes nothing.
-"""
+"""The checks that a strategy keeps its contract."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from epi_bench.errors import UserError, describe_error
+from epi_bench.testing.toys import (
+    BATCH,
+    STEPS,
+    own_numerics,
+    toy_loop,
+    toy_model,
+    toy_tasks,
+    train_toy,
+)
+from epi_bench.testing.witness import stored_bits
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from epi_bench.isolation.engine import Isolation
-    from epi_bench.strategy.hooks import Experience
     from epi_bench.strategy.strategy import Strategy
-    from epi_bench.training.loop import TrainingLoop
 
 Weights = Mapping[str, "Tensor"]
 """Parameters by name."""
-
-VOCABULARY = 32
-"""Tokens of the toy model; token 0 fills short rows."""
-
-STEPS = 3
-"""Optimizer steps on each of the two toy tasks."""
-
-BATCH = 4
-"""Examples of an optimizer step."""
-
-LEARNING_RATE = 3e-3
 
 BOOKKEEPING = 1.1
 """Tensors that a strategy may hold for each byte that it reports: small ones need no counting."""
@@ -61,163 +48,6 @@ class StrategyCheckError(AssertionError):
     def __init__(self, check: str, problem: str) -> None:
         super().__init__(f"check {check!r}: {problem}")
         self.check = check
-
-
-def toy_model(*, tied: bool = True, dtype: str = "float32") -> PreTrainedModel:
-    """A random Llama of about 6,000 parameters, always the same one.
-
-    Args:
-        tied: Whether input and output embeddings are one tensor.
-        dtype: ``float32`` or ``bfloat16``.
-    """
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=VOCABULARY,
-                hidden_size=16,
-                intermediate_size=32,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                max_position_embeddings=32,
-                tie_word_embeddings=tied,
-                bos_token_id=None,
-                eos_token_id=1,
-                pad_token_id=0,
-                use_cache=False,
-            )
-        )
-    return model.to(getattr(torch, dtype)).eval()  # type: ignore[no-any-return]
-
-
-def toy_tasks(steps: int = STEPS) -> list[Experience]:
-    """Two experiences on one kind of prompt: name its first token, then name its second one.
-
-    So learning the second task overwrites the first.
-
-    Args:
-        steps: Optimizer steps of each.
-    """
-    from epi_bench.model.chat.encoded_example import EncodedExample
-    from epi_bench.strategy.hooks import Experience
-
-    pairs = [(a, b) for a in range(4, 12) for b in range(12, 16)]
-    experiences = []
-    for index, name in enumerate(("first", "second")):
-        examples = [
-            EncodedExample((2 + index, *pair, 3, pair[index], 1), (False,) * 4 + (True, True))
-            for pair in pairs
-        ]
-        experiences.append(Experience(index, name, (name,), examples, steps))
-    return experiences
-
-
-def toy_loop(
-    strategy: Strategy,
-    *,
-    model: PreTrainedModel | None = None,
-    seed: int = 0,
-    training: Mapping[str, Any] | None = None,
-) -> TrainingLoop:
-    """The training loop of a strategy on the toy tasks, before its first step.
-
-    Args:
-        strategy: A fresh one.
-        model: What is trained; :func:`toy_model` if left out.
-        seed: Of the run.
-        training: Settings of :class:`epi_bench.TrainingSpec` beside the budget.
-    """
-    import torch
-
-    from epi_bench.spec.run_spec import TrainingSpec
-    from epi_bench.training.accelerator import create_accelerator
-    from epi_bench.training.loop import TrainingLoop
-
-    model = model or toy_model()
-    experiences = toy_tasks()
-    given = {"steps": STEPS, "batch_size": BATCH, "learning_rate": LEARNING_RATE}
-    spec = TrainingSpec(**{**given, **(training or {})})
-    strategy.check_run(spec, [experience.steps for experience in experiences])
-    strategy.check_model(model)
-    torch.manual_seed(seed)
-    return TrainingLoop(
-        spec=spec,
-        strategy=strategy,
-        model=model,
-        pad_token_id=0,
-        seed=seed,
-        accelerator=create_accelerator(spec, cpu=True, dtype=str(model.dtype).split(".")[1]),
-        total_steps=sum(experience.steps for experience in experiences),
-        experience_count=len(experiences),
-    )
-
-
-def train_toy(strategy: Strategy, **options: Any) -> PreTrainedModel:
-    """The finished model of a strategy that was trained on both toy tasks.
-
-    Args:
-        strategy: A fresh one.
-        options: Those of :func:`toy_loop`.
-    """
-    with _own_numerics():
-        loop = toy_loop(strategy, **options)
-        for experience in toy_tasks():
-            loop.train(experience)
-        return strategy.finalize_model(loop.model)  # type: ignore[return-value]
-
-
-class Witness:
-    """Finds protected weights that move: compares them before and after each step, bit for bit.
-
-    Args:
-        isolation: The engine that protects them; call :meth:`check` after each of its steps.
-
-    Attributes:
-        checked: Protected weights compared so far.
-        steps: Steps compared so far.
-    """
-
-    def __init__(self, isolation: Isolation) -> None:
-        self.isolation = isolation
-        self.checked = 0
-        self.steps = 0
-        self.remember()
-
-    def remember(self) -> None:
-        """Take the present masks and weights as those before the next step."""
-        self.masks = self.isolation.masks
-        self.before = {name: stored_bits(p) for name, p in self.isolation.parameters.items()}
-
-    def check(self) -> None:
-        """Compare; call after a step.
-
-        Raises:
-            AssertionError: If a weight that was protected during the step has changed, or hardly
-                any of the others has.
-        """
-        moved = free = 0
-        for name, parameter in self.isolation.parameters.items():
-            changed, mask = stored_bits(parameter) != self.before[name], self.masks[name]
-            if bool(changed[mask].any()):
-                raise AssertionError(f"protected weights of {name} moved")
-            self.checked += int(mask.sum())
-            moved += int(changed[~mask].sum())
-            free += int((~mask).sum())
-        if moved <= 0.2 * free:
-            raise AssertionError("training did not move what is free")
-        self.steps += 1
-        self.remember()
-
-
-def stored_bits(tensor: Tensor) -> Tensor:
-    """A tensor's bits as integers, so that NaN equals itself and -0.0 differs from 0.0."""
-    import torch
-
-    integer = {2: torch.int16, 4: torch.int32}[tensor.element_size()]
-    return tensor.detach().clone().view(integer).view(-1)
 
 
 def check_strategy(
@@ -253,7 +83,7 @@ def check_strategy(
     checked = check_options(f"strategy {cls.name or cls.__name__!r}", cls, options)
     subject = _Subject(cls, checked)
     subject.make()
-    checks = dict(_CHECKS)
+    checks = dict(CHECKS)
     if holds is not None:
         checks["holds"] = lambda subject: _check_holds(subject, holds)
     for name, check in checks.items():
@@ -287,17 +117,6 @@ class _Subject:
         """The finished model of a run with every setting at its default."""
         random.seed(1)
         return train_toy(self.make())
-
-
-@contextmanager
-def _own_numerics() -> Iterator[None]:
-    """One thread, the run's numerical settings, and torch's generator as it was afterwards."""
-    import torch
-
-    from epi_bench.runs.reproducibility import fixed_numerics
-
-    with torch.random.fork_rng(), fixed_numerics(1):
-        yield
 
 
 def _weights(model: torch.nn.Module) -> dict[str, Tensor]:
@@ -374,7 +193,7 @@ def _check_hooks(subject: _Subject) -> str | None:
 def _check_scoring(subject: _Subject) -> str | None:
     """Scoring in the middle of the stream leaves the training as it was, bit for bit."""
     strategy = subject.make()
-    with _own_numerics():
+    with own_numerics():
         loop = toy_loop(strategy)
         loop.train(toy_tasks()[0])
         before = _weights(loop.model)
@@ -417,7 +236,7 @@ def _check_leak(subject: _Subject) -> str | None:
 
 def _check_state(subject: _Subject) -> str | None:
     """Going on from state_dict after the first task equals a run without the pause."""
-    with _own_numerics():
+    with own_numerics():
         whole = subject.make()
         loop = toy_loop(whole)
         first, second = toy_tasks()
@@ -442,7 +261,7 @@ def _check_state(subject: _Subject) -> str | None:
 
 def _check_memory(subject: _Subject) -> str | None:
     """What the strategy keeps beside the model is reported."""
-    with _own_numerics():
+    with own_numerics():
         strategy = subject.make()
         loop = toy_loop(strategy)
         for experience in toy_tasks():
@@ -549,7 +368,7 @@ def _check_holds(subject: _Subject, holds: Callable[[Weights, Weights], bool | N
     return None
 
 
-_CHECKS: dict[str, Callable[[_Subject], str | None]] = {
+CHECKS: dict[str, Callable[[_Subject], str | None]] = {
     "names": _check_names,
     "hooks": _check_hooks,
     "scoring": _check_scoring,

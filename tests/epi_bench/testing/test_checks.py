@@ -8,11 +8,20 @@ import random
 import pytest
 import torch
 
-import epi_bench.testing as kit
 from epi_bench import IsolationStrategy, Strategy, UserError
 from epi_bench.plugins.options import options_of
 from epi_bench.strategy.strategy import STRATEGIES
-from epi_bench.testing import StrategyCheckError, check_strategy, toy_model, train_toy
+from epi_bench.testing import (
+    StrategyCheckError,
+    Witness,
+    check_strategy,
+    checks,
+    toy_loop,
+    toy_model,
+    toy_tasks,
+    train_toy,
+)
+from epi_bench.testing.toys import own_numerics
 
 SOON = {"warmup": 1, "interval": 2}
 """Options with which a mask strategy acts within the few steps of a check."""
@@ -22,7 +31,7 @@ SOON = {"warmup": 1, "interval": 2}
 def test_built_in_strategies_pass(name):
     known = options_of(STRATEGIES.get(name))
     passed = check_strategy(name, **{k: v for k, v in SOON.items() if k in known})
-    assert passed == list(kit._CHECKS)
+    assert passed == list(checks.CHECKS)
     assert len(passed) == 10
 
 
@@ -126,7 +135,7 @@ class UntiesTheEmbeddings(Strategy):
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_each_check_finds_what_it_looks_for(broken, check, message, monkeypatch):
-    monkeypatch.setattr(kit, "_CHECKS", {check: kit._CHECKS[check]})
+    monkeypatch.setattr(checks, "CHECKS", {check: checks.CHECKS[check]})
     with pytest.raises(StrategyCheckError, match=message) as error:
         check_strategy(broken)
     assert error.value.check == check
@@ -135,7 +144,7 @@ def test_each_check_finds_what_it_looks_for(broken, check, message, monkeypatch)
 
 def test_each_check_has_a_strategy_that_fails_it():
     broken = test_each_check_finds_what_it_looks_for.pytestmark[0].args[1]
-    assert {check for _, check, _ in broken} == set(kit._CHECKS)
+    assert {check for _, check, _ in broken} == set(checks.CHECKS)
 
 
 def test_what_a_strategy_raises_names_the_check(monkeypatch):
@@ -143,13 +152,13 @@ def test_what_a_strategy_raises_names_the_check(monkeypatch):
         def penalty(self, model):
             raise KeyError("gone")
 
-    monkeypatch.setattr(kit, "_CHECKS", {"hooks": kit._CHECKS["hooks"]})
+    monkeypatch.setattr(checks, "CHECKS", {"hooks": checks.CHECKS["hooks"]})
     with pytest.raises(StrategyCheckError, match="check 'hooks': KeyError: 'gone'"):
         check_strategy(Raises)
 
 
 def test_holds_is_given_the_weights_before_and_after(monkeypatch):
-    monkeypatch.setattr(kit, "_CHECKS", {})
+    monkeypatch.setattr(checks, "CHECKS", {})
     loaded = dict(toy_model().named_parameters())
 
     def still(before, after):
@@ -176,7 +185,7 @@ def test_the_toy_tasks_are_learned_and_the_second_overwrites_the_first():
     before, after = toy_model(), model
     losses = []
     for scored in (before, after):
-        for experience in kit.toy_tasks():
+        for experience in toy_tasks():
             ids = torch.tensor([example.input_ids for example in experience.examples])
             logits = scored(input_ids=ids).logits[:, 3]
             losses.append(torch.nn.functional.cross_entropy(logits, ids[:, 4]).item())
@@ -191,11 +200,11 @@ class Isolated(IsolationStrategy):
 
 def test_a_witness_sees_protected_weights_move():
     strategy = Isolated()
-    with kit._own_numerics():
-        loop = kit.toy_loop(strategy)
-        first, second = kit.toy_tasks()
+    with own_numerics():
+        loop = toy_loop(strategy)
+        first, second = toy_tasks()
         loop.train(first)
-        witness = kit.Witness(strategy.isolation)
+        witness = Witness(strategy.isolation)
         strategy.refresh_due = lambda step: False
         loop.train(second, lambda step, rate: witness.check())
     assert witness.steps == second.steps
