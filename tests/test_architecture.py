@@ -19,7 +19,6 @@ REPOSITORY = Path(__file__).parents[1]
 ORDER = (
     "errors",
     "files",
-    "tables",
     "plugins",
     "spec",
     "results.metrics",
