@@ -38,8 +38,8 @@ class TaskCard:
         licence: Licence of the rows.
         source: Origin of the rows, or ``None`` for generated tasks.
         needs_code_execution: Whether scoring runs code that the model wrote.
-        units: Units of the metrics that :meth:`Task.score` returns and that are not shares from 0 to
-            1, by the metric's name; shares are shown on the 0..100 scale.
+        units: Units of the metrics that :meth:`Task.score` returns and that are not shares from 0
+            to 1, by the metric's name; shares are shown on the 0..100 scale.
         version: Rises whenever the same answers are scored otherwise, or the same rows are asked
             otherwise, than before; scores of different versions are never ranked together.
     """
