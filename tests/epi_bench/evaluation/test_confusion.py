@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from pydantic import ValidationError
 
 from epi_bench import Example, Prediction, Task, TaskCard, ask
 from epi_bench.evaluation.confusion import MOST_LABELS, confusion_of
+from epi_bench.results.record.record_file import comparable, load_record, record_to_json
 from epi_bench.results.record.scores import Confusion
 
 LABELS = ("no", "maybe")
@@ -61,3 +64,17 @@ def test_tasks_without_fixed_labels_have_none():
 def test_a_matrix_that_is_not_square_is_no_part_of_a_record():
     with pytest.raises(ValidationError, match="counts must have 2 rows of 2 numbers"):
         Confusion(labels=LABELS, counts=((1, 2),))
+
+
+def test_records_made_before_it_was_kept_are_read_and_comparable(make_run, tmp_path):
+    record = make_run()
+    content = json.loads(record_to_json(record))
+    del content["confusion"], content["spec"]["data"]["options"]
+    for facts in content["track"]["facts"]["tasks"].values():
+        del facts["options"]
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps(content))
+    assert comparable(load_record(path)) == comparable(record)
+    labelled = make_run(confusion={"b": {"labels": ["x", "y"], "counts": [[1, 0], [0, 1]]}})
+    assert labelled.track == record.track
+    assert labelled.run_id == record.run_id
