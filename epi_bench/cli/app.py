@@ -15,6 +15,7 @@ from epi_bench.cli.listing import strategies_app, streams_app, tasks_app
 from epi_bench.cli.plot import plot_app
 from epi_bench.cli.profile import profile
 from epi_bench.cli.run import run
+from epi_bench.cli.similarity import compare_tasks
 from epi_bench.cli.validation import validate_tasks
 from epi_bench.errors import UserError
 from epi_bench.runs.quiet import hold_back_libraries
@@ -33,6 +34,7 @@ app.command()(run)
 app.command()(leaderboard)
 app.command()(compare)
 tasks_app.command("validate")(validate_tasks)
+tasks_app.command("similarity")(compare_tasks)
 app.command()(inspect)
 app.command()(profile)
 app.add_typer(plot_app, name="plot")

@@ -90,6 +90,14 @@ def run(
             rich_help_panel=DATA,
         ),
     ] = None,
+    task_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[TASK.]NAME=VALUE",
+            help="Option of a task; repeatable. See: epi-bench tasks show NAME.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
     data_dir: Annotated[
         Path | None,
         typer.Option(
@@ -279,6 +287,7 @@ def run(
         strategy_options=set_option or [],
         tasks=tasks,
         stream_options=stream_option or [],
+        task_options=task_option or [],
         seeds=seeds,
         config=config,
         plugins=plugin or [],

@@ -16,6 +16,7 @@ import torch
 
 from epi_bench.errors import TrainingFailedError, UserError
 from epi_bench.evaluation.answers import AnswerReader, ending_texts, ending_tokens
+from epi_bench.evaluation.confusion import confusion_of
 from epi_bench.evaluation.generation import generate_greedily
 from epi_bench.evaluation.options import option_log_likelihoods
 from epi_bench.evaluation.references import TokenScores, reference_token_scores
@@ -148,6 +149,7 @@ class TaskEvaluator:
             predictions=tuple(predictions),
             results=tuple(results),
             answers_cut=sum(prediction.is_cut for prediction in predictions),
+            confusion=confusion_of(self.task, self.examples, predictions),
         )
 
     def results(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:

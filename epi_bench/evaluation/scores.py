@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from epi_bench.results.record.scores import Confusion
 from epi_bench.task.example import Prediction
 
 
@@ -20,6 +21,7 @@ class TaskScores:
         predictions: What the model said to each item; empty if it was not kept.
         results: Metrics of each item as the task returned them; empty if they were not kept.
         answers_cut: How many answers had not ended after the most tokens they may have.
+        confusion: Which labels were chosen, for a task that labels texts.
     """
 
     items: tuple[float, ...]
@@ -28,6 +30,7 @@ class TaskScores:
     predictions: tuple[Prediction, ...] = ()
     results: tuple[Mapping[str, float], ...] = ()
     answers_cut: int = 0
+    confusion: Confusion | None = None
 
     @property
     def mean(self) -> float:

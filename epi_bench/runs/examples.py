@@ -13,13 +13,12 @@ from epi_bench.model.chat.encoding_cache import EncodingCache
 from epi_bench.runs.identity import task_fingerprint
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.prepared import PreparedTask
-from epi_bench.runs.warnings import SPLITS
 from epi_bench.spec.run_spec import RunSpec
 from epi_bench.task.example import Example
 from epi_bench.task.example_checks import check_examples
-from epi_bench.task.rows.source import Split
+from epi_bench.task.rows.source import SPLITS, Split
 from epi_bench.task.split_overlap import trained_conversations
-from epi_bench.task.task import Task
+from epi_bench.task.task import Task, changed_task_options
 
 SHOWN_FROM = 2000
 """Training examples of a task from which on the progress of their encoding is told."""
@@ -88,6 +87,7 @@ def prepare_task(task: Task, spec: RunSpec, encoding: Encoding, code: str | None
     for split, examples in (("train", train), ("test", test)):
         if not examples:
             raise UserError(f"task {task.name!r} has no {split} examples")
+    options = changed_task_options(spec.data.options)
     encoded, report = encoding.encode(task.name, train)
     if not encoded:
         raise UserError(
@@ -99,6 +99,6 @@ def prepare_task(task: Task, spec: RunSpec, encoding: Encoding, code: str | None
         encoded,
         report,
         test,
-        task_fingerprint(task, [*train, *test], code),
+        task_fingerprint(task, [*train, *test], code, options.get(task.name)),
         trained_conversations(train),
     )

@@ -31,7 +31,7 @@ from epi_bench.spec.streams import (
 )
 from epi_bench.strategy.hooks import Experience
 from epi_bench.strategy.strategy import Strategy, create_strategy
-from epi_bench.task.task import TASKS, Task
+from epi_bench.task.task import create_task
 from epi_bench.training.schedule import steps_of
 
 
@@ -57,7 +57,7 @@ def prepare_run(
     strategy = create_strategy(spec.strategy.name, spec.strategy.options)
     order = order_tasks(spec.data.tasks, spec.stream.order, spec.seed)
     plans = build_stream(spec.stream.kind, order, dict(spec.stream.options))
-    task_types = {name: TASKS.get(name) for name in order}
+    made = {name: create_task(name, data_dir, spec.data.options.get(name)) for name in order}
     plugins = plugin_fingerprints(spec)
     location = locate_model(spec.model)
     check_files(location)
@@ -67,12 +67,12 @@ def prepare_run(
     encoding = Encoding(encoder, EncodingCache(), observer or RunObserver())
     tasks = {
         name: prepare_task(
-            permitted(_make_task(name, task_type, data_dir), allow_code_execution),
+            permitted(task, allow_code_execution),
             spec,
             encoding,
             plugins.get(f"task:{name}"),
         )
-        for name, task_type in task_types.items()
+        for name, task in made.items()
     }
     fingerprints = {
         "model": location.fingerprint,
@@ -102,11 +102,6 @@ def prepare_run(
             *_check_run(strategy, spec, steps),
         ],
     )
-
-
-def _make_task(name: str, task_type: type[Task], data_dir: Path | None) -> Task:
-    with foreign_code(f"task {name!r} cannot be made"):
-        return task_type(data_dir)
 
 
 def _check_run(strategy: Strategy, spec: RunSpec, steps: Sequence[int]) -> Sequence[str]:

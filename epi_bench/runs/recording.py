@@ -42,7 +42,7 @@ from epi_bench.results.record.scores import (
 from epi_bench.results.record.track import make_track, track_facts
 from epi_bench.strategy.strategy import STRATEGIES
 from epi_bench.task.dataset_task import DatasetTask
-from epi_bench.task.rows.source import Split
+from epi_bench.task.rows.source import SPLITS
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -92,6 +92,9 @@ def build_record(
         item_scores={
             name: pack_items({str(item): score for item, score in enumerate(scores.items)})
             for name, scores in last.items()
+        },
+        confusion={
+            name: scores.confusion for name, scores in last.items() if scores.confusion is not None
         },
         gradient_conflict=conflict,
         mask_statistics=tuple(
@@ -225,9 +228,8 @@ def _experience_records(prepared: PreparedRun) -> list[ExperienceRecord]:
 
 def _task_data(prepared: PreparedTask, measured: Measurements) -> TaskDataRecord:
     task, counts = prepared.task, prepared.report
-    splits: tuple[Split, ...] = ("train", "test")
     reports = (
-        {split: task.report(split) for split in splits} if isinstance(task, DatasetTask) else {}
+        {split: task.report(split) for split in SPLITS} if isinstance(task, DatasetTask) else {}
     )
     return TaskDataRecord(
         train_examples=counts.encoded,

@@ -11,10 +11,8 @@ from epi_bench.runs.prepared import PreparedTask
 from epi_bench.spec.run_spec import RunSpec
 from epi_bench.strategy.strategy import Strategy
 from epi_bench.task.dataset_task import DatasetTask, same_answers
-from epi_bench.task.rows.source import Split
+from epi_bench.task.rows.source import SPLITS
 from epi_bench.task.task import Task
-
-SPLITS: tuple[Split, ...] = ("train", "test")
 
 
 def data_warnings(tasks: Mapping[str, PreparedTask], encoder: ChatEncoder) -> list[str]:

@@ -70,6 +70,7 @@ class DataSpec(Section):
         max_length: Longest conversation in tokens.
         mask_history: Whether only the last assistant turn of a training conversation carries loss;
             otherwise every assistant turn does.
+        options: For some of the tasks their options (those left out keep their defaults).
     """
 
     tasks: tuple[str, ...] = Field(default=MINI_TASKS, min_length=1)
@@ -77,11 +78,18 @@ class DataSpec(Section):
     test_examples: int | None = Field(default=None, ge=1)
     max_length: int = Field(default=1024, ge=8)
     mask_history: bool = False
+    options: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _tasks_differ(self) -> Self:
+    def _tasks_fit(self) -> Self:
         if len(set(self.tasks)) != len(self.tasks):
             raise ValueError(f"a task is listed twice in {', '.join(self.tasks)}")
+        for name in self.options:
+            if name not in self.tasks:
+                known = ", ".join(self.tasks)
+                raise ValueError(
+                    f"options of {name!r}, which is not among the run's tasks: {known}"
+                )
         return self
 
 

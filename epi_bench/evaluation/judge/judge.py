@@ -14,7 +14,8 @@ from epi_bench.errors import UserError
 from epi_bench.evaluation.judge.endpoint import ChatEndpoint, JudgeUnavailableError
 from epi_bench.evaluation.judge.prompts import JudgePrompts, load_prompts
 from epi_bench.evaluation.judge.settings import JudgeSettings
-from epi_bench.evaluation.judge.verdict_cache import VerdictCache, cache_folder, content_key
+from epi_bench.evaluation.judge.verdict_cache import VerdictCache, content_key
+from epi_bench.files import cache_folder
 from epi_bench.task.example import Example, Message
 from epi_bench.task.task import Task
 
@@ -51,7 +52,7 @@ class JudgedScores:
 
     @property
     def mean(self) -> float | None:
-        """Mean of the grades that were given; ``None`` if there is none. A missing one is no 0."""
+        """Mean of the grades that were given (a missing one is not a 0); ``None`` without any."""
         judged = self.judged
         return math.fsum(judged) / len(judged) if judged else None
 
@@ -296,7 +297,7 @@ def open_judge(
         endpoint or ChatEndpoint(settings),
         prompts,
         examples,
-        VerdictCache(cache_folder() / "judge"),
+        VerdictCache(cache_folder("judge")),
     )
     try:
         judge.check()

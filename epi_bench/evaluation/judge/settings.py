@@ -26,7 +26,7 @@ class JudgeSettings:
         requests_per_minute: Highest rate of requests of one run; 0 sets no limit.
 
     Raises:
-        UserError: If the address is no plain http(s) address, the name is empty or the rate is
+        UserError: If the address is not a plain http(s) address, the name is empty or the rate is
             negative.
     """
 

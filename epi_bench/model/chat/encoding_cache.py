@@ -21,6 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from epi_bench.files import cache_folder
 from epi_bench.model.chat import (
     chat_encoder as chat,
 )
@@ -45,10 +46,6 @@ SMALLEST_CACHED = 1000
 MAX_CACHE_BYTES = 2 * 1024**3
 """Above this size the entries that were not used for longest are removed."""
 
-ENVIRONMENT_VARIABLE = "EPI_BENCH_CACHE"
-"""Names the cache's folder; ``off`` turns the cache off."""
-
-
 _ENCODING_MODULES = (
     chat,
     chat_template,
@@ -60,18 +57,6 @@ _ENCODING_MODULES = (
 )
 
 
-def cache_folder() -> Path | None:
-    """``EPI_BENCH_CACHE`` if it is set, else the user's cache folder; ``None`` if it is ``off``."""
-    given = os.environ.get(ENVIRONMENT_VARIABLE, "").strip()
-    if given.lower() == "off":
-        return None
-    if given:
-        return Path(given).expanduser() / "encoded"
-    from platformdirs import user_cache_path
-
-    return user_cache_path("epi-bench", appauthor=False) / "encoded"
-
-
 @dataclass
 class EncodingCache:
     """Encodes training conversations, or takes them from where they were encoded before.
@@ -81,7 +66,7 @@ class EncodingCache:
         warnings: What went wrong with the cache; it never stops a run.
     """
 
-    folder: Path | None = field(default_factory=cache_folder)
+    folder: Path | None = field(default_factory=lambda: cache_folder("encoded"))
     warnings: list[str] = field(default_factory=list)
 
     def encode(

@@ -60,7 +60,7 @@ def small(toy_model, toy_tasks):
         (["--tasks", "mini_meth"], "unknown task 'mini_meth': did you mean 'mini_math'"),
         (["--tasks", "mini_math,mini_math"], "a task is listed twice"),
         (["--set", "ratioo=0.3"], "did you mean 'ratio'"),
-        (["--set", "ratio"], "'ratio' is no assignment: write NAME=VALUE"),
+        (["--set", "ratio"], "'ratio' is not an assignment: write NAME=VALUE"),
         (["--set", "ratio=1.5"], "epi: ratio=1.5 must lie in [0, 1)"),
         (["--set", "ratio=much"], "ratio='much' is not a valid float"),
         (["--set", "lora.rank=4"], "unknown strategy 'lora'"),
