@@ -104,7 +104,7 @@ def test_the_worked_example_gives_these_metrics():
         assert f"{expected[name]:.{len(text.split('.')[1])}f}" == text, name
 
 
-@pytest.mark.usefixtures("forgotten_tasks")
+@pytest.mark.usefixtures("forgotten_plugins")
 @pytest.mark.parametrize("page", ["tutorial.md", "own_strategy.md"])
 def test_the_commands_of_the_page_run(page, tmp_path, monkeypatch, capsys, toy_model):
     from epi_bench.cli.app import main

@@ -44,7 +44,7 @@ def test_the_plugin_file_runs_as_the_readme_says(tmp_path, toy_model, toy_tasks)
     assert "Part of each optimizer step that is kept" in " ".join(shown[1].split())
 
 
-def test_half_of_a_step_is_half_of_a_step(tmp_path, train_toy):
+def test_half_of_a_step_is_half_of_a_step(tmp_path, train_toy, forgotten_plugins):
     import torch
 
     from epi_bench.plugins.loading import load_plugin_file
@@ -81,7 +81,11 @@ def test_the_python_example_gives_a_ranking_and_a_table(tmp_path, monkeypatch, t
     for name in ("tickets.csv", "tickets.toml"):
         (tmp_path / name).write_text(_page_file("own_data.md", name), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    small = {"training": {"steps": 2, "batch_size": 2}, "data": {"max_length": 64}}
+    small = {
+        "training": {"steps": 2, "batch_size": 2},
+        "data": {"max_length": 160, "test_examples": 4},
+        "evaluation": {"max_new_tokens": 4},
+    }
     example = _block("python").replace("path/to/model", str(toy_model))
     example = example.replace("gsm8k", "mini_math").replace("seeds=3", f"seeds=2, settings={small}")
     names = {}
