@@ -18,7 +18,7 @@ from epi_bench.task.example import Example
 from epi_bench.task.example_checks import check_examples
 from epi_bench.task.rows.source import SPLITS, Split
 from epi_bench.task.split_overlap import trained_conversations
-from epi_bench.task.task import Task
+from epi_bench.task.task import Task, changed_task_options
 
 SHOWN_FROM = 2000
 """Training examples of a task above which the progress of their encoding is reported."""
@@ -55,11 +55,26 @@ class ExampleEncoding:
         def show(done: int) -> None:
             self.observer.preparing(f"encoding {task}", done, total)
 
-        return self.cache.encode(
+        return self.cache.training(
             self.encoder,
             [example.messages for example in examples],
             show if total > SHOWN_FROM else None,
         )
+
+
+def permitted(task: Task, allow_code_execution: bool) -> Task:
+    """The task, if it may do what its scoring needs.
+
+    Raises:
+        UserError: If it runs code that the model wrote, and that was not permitted.
+    """
+    if task.card.needs_code_execution and not allow_code_execution:
+        raise UserError(
+            f"task {task.name!r} is scored by running code that the model wrote: "
+            "permit that with allow_code_execution",
+            setting="allow_code_execution",
+        )
+    return task
 
 
 def prepare_task(
@@ -86,18 +101,20 @@ def prepare_task(
     for split, examples in (("train", train), ("test", test)):
         if not examples:
             raise UserError(f"task {task.name!r} has no {split} examples")
+    options = changed_task_options(data.options)
     encoded, report = encoding.encode(task.name, train)
     if not encoded:
         raise UserError(
             f"task {task.name!r}: none of the {len(train)} training examples keeps a supervised "
-            f"token within {data.max_length} tokens: raise --max-length"
+            f"token within {data.max_length} tokens: raise data.max_length",
+            setting="data.max_length",
         )
     return PreparedTask(
         task=task,
         train=encoded,
         report=report,
         test=test,
-        fingerprint=task_fingerprint(task, [*train, *test], code),
+        fingerprint=task_fingerprint(task, [*train, *test], code, options.get(task.name)),
         trained=trained_conversations(train),
     )
 
@@ -121,7 +138,8 @@ def select_examples(
     if count > len(examples):
         raise UserError(
             f"task {task.name!r} has {len(examples)} {split} examples, {count} were asked for: "
-            f"lower --{split}-examples"
+            f"lower data.{split}_examples",
+            setting=f"data.{split}_examples",
         )
     draws = random.Random(f"{split} examples of {task.name}")
     return [examples[position] for position in sorted(draws.sample(range(len(examples)), count))]

@@ -36,7 +36,7 @@ class GeneralText:
     """
 
     def __init__(self, backbone: Backbone, max_length: int, batch_size: int) -> None:
-        from epi_bench.evaluation.references import text_token_ids
+        from epi_bench.evaluation.running_text import text_token_ids
         from epi_bench.model.location import general_text
 
         self._tokenizer = backbone.tokenizer
@@ -47,7 +47,7 @@ class GeneralText:
 
     def negative_log_likelihood(self, model: PreTrainedModel) -> tuple[float, int]:
         """Mean in nats a token, and the number of tokens it runs over."""
-        from epi_bench.evaluation.references import text_negative_log_likelihood
+        from epi_bench.evaluation.running_text import text_negative_log_likelihood
 
         return text_negative_log_likelihood(
             model, self._tokenizer, self._text, self.window, self._batch_size
@@ -133,7 +133,7 @@ def check_texts(
     Raises:
         UserError: If a text is too long for the model, or holds a token that it does not know.
     """
-    from epi_bench.model.checks import check_fit
+    from epi_bench.model.limits import check_fit
 
     lengths = {"the general text": min(text.window, len(text.token_ids))}
     with_answers = {}

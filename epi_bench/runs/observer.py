@@ -63,6 +63,14 @@ class RunObserver:
     def run_ended(self, status: str, error: str | None) -> None:
         """The run is over: ``finished``, ``failed`` or ``interrupted``."""
 
+    def for_run(self, title: str) -> RunObserver:
+        """What listens to one of several runs at a time; without runs at a time it is not called.
+
+        Args:
+            title: Of the run, to tell it from the others.
+        """
+        return self
+
 
 class Observers(RunObserver):
     """Passes everything on to several observers, in their order.

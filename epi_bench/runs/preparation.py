@@ -15,7 +15,7 @@ from epi_bench.model.chat.encoding_cache import EncodingCache
 from epi_bench.model.load import load_tokenizer
 from epi_bench.model.location import ModelLocation, locate_model
 from epi_bench.model.stored_weights import check_files
-from epi_bench.runs.examples import ExampleEncoding, prepare_task
+from epi_bench.runs.examples import ExampleEncoding, permitted, prepare_task
 from epi_bench.runs.identity import plugin_fingerprints, run_id
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.prepared import PreparedRun, PreparedTask
@@ -32,7 +32,7 @@ from epi_bench.spec.streams import (
 )
 from epi_bench.strategy.hooks import Experience
 from epi_bench.strategy.strategy import Strategy, complete_strategy_options, create_strategy
-from epi_bench.task.task import TASKS, Task
+from epi_bench.task.task import create_task
 from epi_bench.training.schedule import steps_of
 
 
@@ -66,19 +66,19 @@ def prepare_run(
     plans = build_stream(spec.stream.kind, order, dict(spec.stream.options))
     strategy_options = complete_strategy_options(spec.strategy.name, spec.strategy.options)
     stream_options = complete_stream_options(spec.stream.kind, spec.stream.options)
-    task_types = {name: TASKS.get(name) for name in order}
+    made = {name: create_task(name, data_dir, spec.data.options.get(name)) for name in order}
     plugins = plugin_fingerprints(spec)
     location = locate_model(spec.model)
     check_files(location)
     encoding = _encoding(spec, location, observer or RunObserver())
     tasks = {
         name: prepare_task(
-            _make_task(name, task_type, data_dir, allow_code_execution),
+            permitted(task, allow_code_execution),
             spec.data,
             encoding,
             plugins.get(f"task:{name}"),
         )
-        for name, task_type in task_types.items()
+        for name, task in made.items()
     }
     experiences = _experiences(plans, tasks, spec, execution.processes)
     warnings = [
@@ -121,19 +121,6 @@ def _encoding(spec: RunSpec, location: ModelLocation, observer: RunObserver) -> 
     return ExampleEncoding(encoder, EncodingCache(), observer)
 
 
-def _make_task(
-    name: str, task_type: type[Task], data_dir: Path | None, allow_code_execution: bool
-) -> Task:
-    with foreign_code(f"task {name!r} cannot be made"):
-        task = task_type(data_dir)
-    if task.card.needs_code_execution and not allow_code_execution:
-        raise UserError(
-            f"task {name!r} is scored by running code that the model wrote: "
-            "permit that with --allow-code-execution"
-        )
-    return task
-
-
 def _experiences(
     plans: Sequence[ExperiencePlan],
     tasks: Mapping[str, PreparedTask],
@@ -150,7 +137,8 @@ def _experiences(
         if steps < plan.evaluations:
             raise UserError(
                 f"experience {plan.name!r} has {steps} steps, too few for its "
-                f"{plan.evaluations} evaluations: raise --steps"
+                f"{plan.evaluations} evaluations: raise training.steps or training.epochs",
+                setting=("training.steps", "training.epochs"),
             )
         experiences.append(Experience(index, plan.name, plan.tasks, examples, steps))
     return experiences

@@ -72,6 +72,9 @@ def build_record(prepared: PreparedRun, measured: Measurements) -> RunRecord:
             name: pack_items({str(item): score for item, score in enumerate(scores.items)})
             for name, scores in last.items()
         },
+        confusion={
+            name: scores.confusion for name, scores in last.items() if scores.confusion is not None
+        },
         gradient_conflict=conflict,
         mask_statistics=tuple(
             Diagnostics(step=step, values=dict(values)) for step, values in measured.diagnostics

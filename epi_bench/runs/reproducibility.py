@@ -156,17 +156,21 @@ def overruled_settings(training: TrainingSpec, dtype: str = "float32") -> list[s
 
     precision = "bf16" if computes_in_bfloat16(training, dtype) else "no"
     asked = (
-        ("ACCELERATE_MIXED_PRECISION", precision, "--autocast"),
-        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", str(training.accumulation), "--accumulation"),
+        ("ACCELERATE_MIXED_PRECISION", precision, "training.autocast"),
+        (
+            "ACCELERATE_GRADIENT_ACCUMULATION_STEPS",
+            str(training.accumulation),
+            "training.accumulation",
+        ),
         ("ACCELERATE_DYNAMO_BACKEND", "no", None),
     )
     warnings = []
-    for name, value, flag in asked:
+    for name, value, setting in asked:
         found = os.environ.get(name, "").strip()
         neutral = {"", value, "no", "1"}
         if found.lower() in neutral:
             continue
-        remedy = f": set {flag} instead" if flag else ": runs are not compiled"
+        remedy = f": set {setting} instead" if setting else ": runs are not compiled"
         warnings.append(f"{name}={found} has no effect on a run{remedy}")
     return warnings
 
@@ -286,8 +290,9 @@ def _refuse() -> None:
     if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
         # turning it off inside would not do: the outermost autocast keeps its cast weights
         raise UserError(
-            "torch.autocast is on around the run, which sets its own precision (--autocast): "
-            "call it outside"
+            "torch.autocast is on around the run, which sets its own precision with "
+            "training.autocast: call it outside",
+            setting="training.autocast",
         )
 
 

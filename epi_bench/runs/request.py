@@ -67,6 +67,7 @@ class RunOutcome:
         path: The record's file, if there is one.
         skipped: Whether it was finished before.
         error: Why it could not start.
+        settings: Names of the settings and arguments that ``error`` says to change.
     """
 
     spec: RunSpec
@@ -74,11 +75,17 @@ class RunOutcome:
     path: Path | None = None
     skipped: bool = False
     error: str | None = None
+    settings: tuple[str, ...] = ()
 
     @property
     def succeeded(self) -> bool:
         """Whether there is a finished record."""
         return self.record is not None and self.record.status == "finished"
+
+    @property
+    def reason(self) -> str | None:
+        """Why there is no finished record; ``None`` if there is one."""
+        return self.error or (self.record.error if self.record else None)
 
 
 def for_references(request: RunRequest) -> RunRequest:

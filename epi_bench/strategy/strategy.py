@@ -150,7 +150,7 @@ class Strategy:
 
 def _problem(item: object) -> str | None:
     if not isinstance(item, type) or not issubclass(item, Strategy):
-        return "is no strategy: derive its class from epi_bench.Strategy"
+        return "is not a strategy: derive its class from epi_bench.Strategy"
     return abstract_methods(item)
 
 
@@ -168,7 +168,7 @@ StrategyType = TypeVar("StrategyType", bound=type[Strategy])
 
 def register_strategy(name: str) -> Callable[[StrategyType], StrategyType]:
     """Class decorator that makes a :class:`Strategy` known as ``name``."""
-    return STRATEGIES.register(name)  # type: ignore[return-value]
+    return STRATEGIES.register(name)
 
 
 def complete_strategy_options(name: str, options: Mapping[str, Any]) -> dict[str, JsonValue]:

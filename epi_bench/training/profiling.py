@@ -221,12 +221,14 @@ def _in_force_early(name: str, options: Mapping[str, Any]) -> Strategy:
 def _synthetic_examples(model: PreTrainedModel, workload: Workload) -> list[EncodedExample]:
     """Random tokens, all supervised; enough for two different batches."""
     from epi_bench.model.chat.encoded_example import EncodedExample
-    from epi_bench.model.checks import embedding_rows, position_limit
+    from epi_bench.model.limits import embedding_rows, position_limit
 
     longest = position_limit(model.config)
     if longest is not None and workload.length > longest:
         raise UserError(
-            f"--length {workload.length} is more than the {longest} tokens that the model reads"
+            f"examples of length={workload.length} are longer than the {longest} tokens that the "
+            "model reads",
+            setting="length",
         )
     generator = random.Random("synthetic batches")
     vocabulary = embedding_rows(model)

@@ -15,6 +15,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from epi_bench.spec.run_spec import RunSpec, Section, short_hash
 from epi_bench.task.example import Scoring
+from epi_bench.task.task import changed_task_options
 
 SCHEMA_VERSION = 1
 """Of the run record; records of different versions are never ranked together."""
@@ -33,12 +34,14 @@ class TaskFacts(Section):
     Attributes:
         fingerprint: Hash of the examples and of the task's own scoring settings.
         version: Of the way of asking and scoring (``TaskCard.version``).
+        options: The task's options that differ from their defaults.
     """
 
     fingerprint: str
     scoring: Scoring
     metric: str
     version: int = 1
+    options: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class TrackFacts(Section):
@@ -122,6 +125,7 @@ def track_facts(
     from epi_bench.spec.streams import STREAMS
 
     training = spec.training
+    options = changed_task_options(spec.data.options)
     return TrackFacts(
         training_protocol=TRAINING_PROTOCOL,
         model=re.split(r"[\\/]", spec.model.name.rstrip("\\/"))[-1],
@@ -133,6 +137,7 @@ def track_facts(
                 scoring=protocols[task][0],
                 metric=protocols[task][1],
                 version=protocols[task][2],
+                options=options.get(task, {}),
             )
             for task in sorted(spec.data.tasks)
         },

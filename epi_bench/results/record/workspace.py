@@ -75,16 +75,16 @@ class Workspace:
         Raises:
             UserError: If they cannot.
         """
-        require_writable(self.out, "results", "--out")
+        require_writable(self.out, "results", "out")
 
 
-def require_writable(folder: Path, what: str, flag: str) -> None:
+def require_writable(folder: Path, what: str, argument: str) -> None:
     """Find out whether a folder, which need not be there yet, can be written to.
 
     Args:
         folder: Where to.
         what: Is written, for the message.
-        flag: That names another folder.
+        argument: That names another folder.
 
     Raises:
         UserError: If it cannot.
@@ -101,5 +101,7 @@ def require_writable(folder: Path, what: str, flag: str) -> None:
             os.fsync(probe.fileno())
     except OSError as error:
         raise UserError(
-            f"cannot write {what} to {folder}: {error.strerror}; choose another folder with {flag}"
+            f"cannot write {what} to {folder}: {error.strerror}; choose another folder with "
+            f"{argument}",
+            setting=argument,
         ) from error

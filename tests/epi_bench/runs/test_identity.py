@@ -184,12 +184,16 @@ class TestEachInput:
         base = complete_spec({})
         identities = {"": run_id(base, {})}
         for leaf in self.leaves(base):
-            if leaf not in (*self.CANNOT_CHANGE_A_NUMBER, "stream.options"):
+            if leaf not in (*self.CANNOT_CHANGE_A_NUMBER, "stream.options", "data.options"):
                 identities[leaf] = run_id(self.changed(base, leaf), {})
         mixed = base.model_copy(update={"stream": base.stream.model_copy(update={"kind": "mixed"})})
         options = {"options": {"mixing": "interleave_under"}}
         stream = mixed.stream.model_copy(update=options)
         identities["stream.options"] = run_id(mixed.model_copy(update={"stream": stream}), {})
+        marks = {"gsm8k": {"keep_calculator_marks": True}}
+        for options in ({}, marks):
+            data = {"tasks": ["gsm8k"], "options": options}
+            identities[f"data.options {options}"] = identity(data=data)
         assert len(set(identities.values())) == len(identities)
         for leaf in self.CANNOT_CHANGE_A_NUMBER:
             assert run_id(self.changed(base, leaf), {}) == identities[""]

@@ -198,7 +198,7 @@ def test_a_rate_of_zero_never_waits(fake_time):
         ("ftp://host/v1", "with http or https"),
         ("http://", "with http or https"),
         ("http://ho st/v1", "with http or https"),
-        ("http://host:99999/v1", "is no address"),
+        ("http://host:99999/v1", "is not an address"),
         ("http://me:secret@host/v1", "no name, password or query"),
         ("http://host/v1?key=secret", "no name, password or query"),
     ],
@@ -221,27 +221,14 @@ def test_the_address_of_requests(given, address):
     assert JudgeSettings(given, "m").completions_url == address
 
 
-def test_flags_say_the_same_as_the_settings(tmp_path):
-    settings = JudgeSettings("http://h/v1", "m", tmp_path / "p.toml", 60)
-    flags = settings.flags()
-    values = dict(zip(flags[::2], flags[1::2], strict=True))
-    again = judge_settings(
-        values["--judge-url"],
-        values["--judge-model"],
-        type(tmp_path)(values["--judge-prompts"]),
-        int(values["--judge-rate"]),
-    )
-    assert again == settings
-
-
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (("http://h/v1", None, None, None), "--judge-model missing"),
-        ((None, "m", None, None), "--judge-url missing"),
-        ((None, None, None, 5), "--judge-url and --judge-model missing"),
-        (("http://h/v1", " ", None, None), "--judge-model is empty"),
-        (("http://h/v1", "m", None, -1), "--judge-rate must be"),
+        (("http://h/v1", None, None, None), ": judge.model missing"),
+        ((None, "m", None, None), ": judge.url missing"),
+        ((None, None, None, 5), ": judge.url and judge.model missing"),
+        (("http://h/v1", " ", None, None), "judge.model is empty"),
+        (("http://h/v1", "m", None, -1), "judge.requests_per_minute must be"),
     ],
 )
 def test_half_a_judge_is_refused(given, message):

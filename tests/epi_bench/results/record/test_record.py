@@ -115,7 +115,7 @@ class TestFile:
             ("{}", "no schema_version"),
             ('{"schema_version": true}', "no schema_version"),
             ('{"schema_version": 0}', "no schema_version"),
-            ('{"schema_version": 1}', "run_id: Field required"),
+            ('{"schema_version": 1}', r"run_id is missing \(and 7 more\)"),
             ('{"schema_version": 2}', "newer than 1.*upgrade epi-bench"),
         ],
     )
