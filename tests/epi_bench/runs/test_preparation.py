@@ -138,7 +138,7 @@ def test_examples_without_supervised_tokens_are_refused_or_counted(toy_spec):
 def test_too_few_rows_are_refused(toy_spec, split):
     spec = toy_spec()
     data = spec.data.model_copy(update={f"{split}_examples": 1000})
-    with pytest.raises(UserError, match=f"1000 were asked for: lower --{split}-examples"):
+    with pytest.raises(UserError, match=rf"1000 were asked for: lower data\.{split}_examples"):
         prepare_run(spec.model_copy(update={"data": data}))
 
 
