@@ -11,7 +11,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from epi_bench.errors import UserError, unknown_name
 
-UsageError = typer.BadParameter.__bases__[0]
+UsageError: Any = typer.BadParameter.__bases__[0]
 """What Typer raises for a wrong command line; it gives the class no public name."""
 
 ALIASES = {"--output": "--out", "--strategies": "--strategy"}
