@@ -1,4 +1,4 @@
-"""From flags and a TOML file to the specifications of the runs."""
+"""From names, flags and a TOML file to the specifications of the runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from epi_bench.errors import UserError, unknown_name
 from epi_bench.plugins.loading import load_plugin_files
 from epi_bench.runs.many_runs import expand
 from epi_bench.spec.defaults import complete_spec, overlay_settings
-from epi_bench.spec.run_spec import RunSpec
+from epi_bench.spec.run_spec import MINI_TASKS, RunSpec
 from epi_bench.spec.toml import read_toml
 from epi_bench.strategy.strategy import STRATEGIES, create_strategy
 from epi_bench.task.files.selection import TaskSelection, select_tasks
@@ -31,6 +31,7 @@ class Selection:
         strategy_options: Values of ``--set``.
         tasks: Value of ``--tasks``.
         stream_options: Values of ``--stream-option``.
+        task_options: Values of ``--task-option``.
         seeds: How many.
         config: TOML file, or ``None``.
         plugins: Values of ``--plugin``.
@@ -48,6 +49,7 @@ class Selection:
     config: Path | None
     plugins: Sequence[Path]
     data_dir: Path | None
+    task_options: Sequence[str] = ()
     left_out: list[str] = field(init=False, default_factory=list)
     _file: dict[str, Any] = field(init=False, default_factory=dict)
     _selected: TaskSelection = field(init=False, default_factory=TaskSelection)
@@ -74,11 +76,7 @@ class Selection:
         """
         in_file = self._locations.get("data_dir")
         folder = self.data_dir or (Path(in_file) if in_file else None)
-        if folder is not None and not folder.is_dir():
-            raise UserError(
-                f"data folder {folder} does not exist: check data_dir", setting="data_dir"
-            )
-        return folder
+        return existing_folder(folder) if folder else None
 
     @property
     def task_files(self) -> list[Path]:
@@ -95,18 +93,18 @@ class Selection:
         settings = _without_none(self.given)
         merged = overlay_settings(self._file, settings)
         self._selected = self._select_tasks()
-        if self._selected.names:
-            merged.setdefault("data", {})["tasks"] = self._selected.names
-        merged = overlay_settings(self._selected.defaults, merged)
         if self.stream_options:
-            options = dict(map(_split_assignment, self.stream_options))
+            options = dict(map(split_assignment, self.stream_options))
             merged.setdefault("stream", {}).setdefault("options", {}).update(options)
+        data = merged.setdefault("data", {})
+        if self.task_options and isinstance(data, dict):
+            tasks = self._selected.names or list(MINI_TASKS)
+            data["options"] = _with_task_options(data.get("options", {}), self.task_options, tasks)
         in_file = merged.pop("strategy", {})
         strategies = self._strategies(in_file)
-        spec = complete_spec(merged)
-        experiences = _check_names(spec)
+        spec = spec_on_tasks(merged, self._selected)
         if self.strategies == "all":
-            self.left_out = _idle(strategies, experiences)
+            self.left_out = idle_strategies(strategies, spec)
         chosen = {k: v for k, v in strategies.items() if k not in self.left_out}
         return expand(spec, chosen, range(spec.seed, spec.seed + self.seeds))
 
@@ -139,7 +137,7 @@ class Selection:
         if in_file.get("name", "epi") in options:
             options[in_file.get("name", "epi")].update(in_file.get("options", {}))
         for assignment in self.strategy_options:
-            key, value = _split_assignment(assignment)
+            key, value = split_assignment(assignment)
             owner, _, option = key.rpartition(".")
             if not owner and len(names) > 1:
                 raise UserError(
@@ -150,7 +148,27 @@ class Selection:
             if owner not in options:
                 raise _not_selected(owner, option, names)
             options[owner][option] = value
-        return {name: _checked_options(name, values) for name, values in options.items()}
+        return {name: checked_options(name, values) for name, values in options.items()}
+
+
+def spec_on_tasks(settings: Mapping[str, Any], selected: TaskSelection) -> RunSpec:
+    """The specification of a run on these tasks, without a strategy.
+
+    Args:
+        settings: Nested as the sections of :class:`RunSpec`; what is left out has its default.
+        selected: The tasks; none leaves those of ``settings``, or the default ones.
+
+    Raises:
+        UserError: For an unknown setting, task or stream, or a value out of range.
+    """
+    merged = overlay_settings(selected.defaults, settings)
+    if selected.names:
+        data = merged.get("data")
+        merged["data"] = {**(data if isinstance(data, Mapping) else {}), "tasks": selected.names}
+    spec = complete_spec(merged)
+    _experience_count(spec)
+    _check_tasks(spec)
+    return _with_checked_task_options(spec)
 
 
 def split_names(text: str) -> list[str]:
@@ -176,8 +194,49 @@ def _not_selected(owner: str, option: str, names: Sequence[str]) -> UserError:
     )
 
 
-def _checked_options(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Options converted to their types; making the strategy once checks their ranges."""
+def _with_task_options(in_file: Any, assignments: Sequence[str], tasks: Sequence[str]) -> Any:
+    """The options of tasks from a file, and over them those from flags, by task."""
+    if not isinstance(in_file, Mapping) or not all(
+        isinstance(values, Mapping) for values in in_file.values()
+    ):
+        return in_file  # the checks of the specification say what is wrong
+    options = {name: dict(values) for name, values in in_file.items()}
+    for assignment in assignments:
+        key, value = split_assignment(assignment)
+        owner, _, option = key.rpartition(".")
+        if not owner and len(tasks) > 1:
+            raise UserError(
+                f"--task-option {assignment}: several tasks are trained, so say which one: "
+                f"--task-option {tasks[0]}.{assignment}"
+            )
+        owner = owner or tasks[0]
+        if owner not in tasks:
+            raise unknown_name("task of this run", owner, tasks)
+        options.setdefault(owner, {})[option] = value
+    return options
+
+
+def _with_checked_task_options(spec: RunSpec) -> RunSpec:
+    """The specification with its tasks' options checked and converted to their types."""
+    if not spec.data.options:
+        return spec
+    from epi_bench.plugins.options import given_options
+    from epi_bench.task.task import TASKS
+
+    options = {
+        name: given_options(f"task {name!r}", TASKS.get(name), values, skip=1)
+        for name, values in spec.data.options.items()
+    }
+    return spec.model_copy(update={"data": spec.data.model_copy(update={"options": options})})
+
+
+def checked_options(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A strategy's options converted to their types; making it once checks their ranges.
+
+    Raises:
+        UserError: If the strategy or an option is unknown, or a value is of a wrong type or out of
+            range.
+    """
     from epi_bench.plugins.options import check_options
 
     checked = check_options(f"strategy {name!r}", STRATEGIES.get(name), values)
@@ -185,8 +244,14 @@ def _checked_options(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
-def _idle(strategies: Mapping[str, Mapping[str, Any]], experiences: int) -> list[str]:
-    """Those that act later than in a stream of so many experiences."""
+def idle_strategies(strategies: Mapping[str, Mapping[str, Any]], spec: RunSpec) -> list[str]:
+    """Those that only act later than the stream of ``spec`` ends: full fine-tuning under a name.
+
+    Args:
+        strategies: Name -> options.
+        spec: Any run of the stream.
+    """
+    experiences = _experience_count(spec)
     return [
         name
         for name, options in strategies.items()
@@ -194,27 +259,42 @@ def _idle(strategies: Mapping[str, Mapping[str, Any]], experiences: int) -> list
     ]
 
 
-def _check_names(spec: RunSpec) -> int:
-    """Refuse unknown tasks and streams before anything heavy is imported.
+def existing_folder(folder: Path) -> Path:
+    """A data folder that is there.
 
-    Returns:
-        How many experiences the stream has.
+    Raises:
+        UserError: If it is not.
     """
+    if not folder.is_dir():
+        raise UserError(f"data folder {folder} does not exist: check --data-dir")
+    return folder
+
+
+def _experience_count(spec: RunSpec) -> int:
     from epi_bench.spec.streams import build_stream
+
+    return len(build_stream(spec.stream.kind, spec.data.tasks, dict(spec.stream.options)))
+
+
+def _check_tasks(spec: RunSpec) -> None:
+    """Refuse unknown tasks before anything heavy is imported."""
     from epi_bench.task.task import TASKS
 
-    plans = build_stream(spec.stream.kind, spec.data.tasks, dict(spec.stream.options))
     known = TASKS.names()
     for name in spec.data.tasks:
         if name not in known:
             raise unknown_name("task", name, [*known, *builtin_suites()])
-    return len(plans)
 
 
-def _split_assignment(text: str) -> tuple[str, str]:
+def split_assignment(text: str) -> tuple[str, str]:
+    """Name and value of ``NAME=VALUE``, without the spaces around them.
+
+    Raises:
+        UserError: If there is no name or no ``=``.
+    """
     name, separator, value = text.partition("=")
     if not separator or not name:
-        raise UserError(f"{text!r} is no assignment: write NAME=VALUE")
+        raise UserError(f"{text!r} is not an assignment: write NAME=VALUE")
     return name.strip(), value.strip()
 
 

@@ -5,35 +5,26 @@
 * :class:`EPIPlugin` for avalanche's supervised strategies.
 
 The two classes subclass what their libraries define, so each is imported when it is first used.
+All three act by ``step_hooks`` around the optimizer's step and hold a ``Protection``.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
-if TYPE_CHECKING:
-    from epi_bench.bridges.avalanche import EPIPlugin
-    from epi_bench.bridges.protection import Protection, protect
-    from epi_bench.bridges.trainer import EPICallback
+from epi_bench.plugins.stub_names import load_name, names_in_stub
 
-_HOME = {
-    "EPIPlugin": "avalanche",
-    "Protection": "protection",
-    "protect": "protection",
-    "EPICallback": "trainer",
-}
+_HOMES = names_in_stub(Path(__file__).with_suffix(".pyi"))
 
-__all__ = ["EPICallback", "EPIPlugin", "Protection", "protect"]
+__all__ = sorted(_HOMES)
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"epi_bench.bridges.{_HOME[name]}"), name)
+def __getattr__(name: str) -> Any:
+    value = load_name(__name__, name, _HOMES)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted({*globals(), *_HOMES})

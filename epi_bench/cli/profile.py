@@ -127,34 +127,33 @@ def _ratio(row: dict[str, Any]) -> str:
 
 
 def _print_table(report: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from epi_bench.results.tables import Column, FittedTable, make_console
 
-    table = Table(
-        title=(
-            f"{report['model']}, {report['parameters']:,} parameters, {report['device']}, "
-            f"{report['batch_size']} x {report['length']} tokens a step, "
-            f"{report['rounds']} rounds of {report['steps']} steps"
-        ),
-        title_justify="left",
-    )
-    table.add_column("strategy")
-    for column in ("ms a step", "to full_sft", "tokens/s", "peak MiB", "extra state MiB"):
-        table.add_column(column, justify="right")
+    columns = [Column("strategy")]
+    for name in ("ms a step", "to full_sft", "tokens/s", "peak MiB", "extra state MiB"):
+        columns.append(Column(name, numeric=True))
+    rows = []
     for row in report["strategies"]:
         if row["error"]:
-            table.add_row(row["strategy"], "failed")
+            rows.append((row["strategy"], "failed", "", "", "", ""))
             continue
         peak = row["peak_memory_bytes"]
-        table.add_row(
-            row["strategy"],
-            f"{1000 * row['seconds_per_step']:.1f}",
-            _ratio(row),
-            f"{row['tokens_per_second']:,.0f}",
-            "" if peak is None else f"{peak / 2**20:,.0f}",
-            f"{row['extra_state_bytes'] / 2**20:,.2f}",
+        rows.append(
+            (
+                row["strategy"],
+                f"{1000 * row['seconds_per_step']:.1f}",
+                _ratio(row),
+                f"{row['tokens_per_second']:,.0f}",
+                "" if peak is None else f"{peak / 2**20:,.0f}",
+                f"{row['extra_state_bytes'] / 2**20:,.2f}",
+            )
         )
-    Console().print(table)
+    title = (
+        f"{report['model']}, {report['parameters']:,} parameters, {report['device']}, "
+        f"{report['batch_size']} x {report['length']} tokens a step, "
+        f"{report['rounds']} rounds of {report['steps']} steps"
+    )
+    make_console().print(FittedTable(columns, rows, title))
     for row in report["strategies"]:
         if row["error"]:
             reason = with_flags(row["error"])

@@ -65,6 +65,14 @@ def run(
             autocompletion=completion.tasks,
         ),
     ] = None,
+    task_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[TASK.]NAME=VALUE",
+            help="Option of a task; repeatable. See: epi-bench tasks show NAME.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
     data_dir: Annotated[
         Path | None,
         typer.Option(
@@ -142,10 +150,6 @@ def run(
     quiet: Annotated[
         bool, typer.Option(help="No progress, no tables.", rich_help_panel=OUTPUT)
     ] = False,
-    report: Annotated[
-        Path | None,
-        typer.Option(hidden=True, help="File that receives the outcome and the record's path."),
-    ] = None,
 ) -> None:
     """Train one or more strategies on a stream of tasks and record what they keep and cost."""
     from epi_bench.api.selection import Selection
@@ -158,6 +162,7 @@ def run(
         strategy_options=set_option or [],
         tasks=tasks,
         stream_options=stream_option or [],
+        task_options=task_option or [],
         seeds=seeds,
         config=config,
         plugins=plugin or [],
@@ -179,7 +184,7 @@ def run(
             "left out, because on a stream of one experience they train as full_sft does: "
             + ", ".join(selection.left_out)
         )
-    execute(specs, request, jobs=jobs, quiet=quiet, report=report)
+    execute(specs, request, jobs=jobs, quiet=quiet)
 
 
 def _resolve(selection: Any, out: Path, **how: Any) -> tuple[list[RunSpec], RunRequest]:

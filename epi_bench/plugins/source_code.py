@@ -7,6 +7,8 @@ What is hashed of an object that a plugin brings:
 - the local files and packages that those import, wherever the ``import`` stands, and so on. Local
   is what is neither in the standard library nor installed into ``site-packages``.
 
+Of what is defined in a notebook's cell, the text is hashed: see :mod:`session_source`.
+
 Installed libraries are left out; so are data files that a plugin reads and modules that it imports
 by a computed name from outside its own package. The built-in strategies, tasks and streams are
 covered by the versions that the identity holds (``TRAINING_PROTOCOL``, ``TaskCard.version``).
@@ -28,6 +30,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from epi_bench.errors import UserError
+from epi_bench.plugins.session_source import is_of_session, session_source
 
 CODE_ENDINGS = (".py", ".so", ".pyd")
 """Files of a package that hold code."""
@@ -68,6 +71,8 @@ def source_fingerprint(item: object, registered_by: str | None = None) -> str | 
     Raises:
         UserError: If nothing of it lies in a file.
     """
+    if registered_by is None and is_of_session(item):
+        return _session_fingerprint(item)
     own, *bases = _modules_of(item)
     if registered_by is None and _is_own_name(own):
         return None
@@ -90,6 +95,18 @@ def source_fingerprint(item: object, registered_by: str | None = None) -> str | 
     for module in bases:
         add(module, installed_too=False)
     return _digest(_with_imports(list(units.values())))
+
+
+def _session_fingerprint(item: object) -> str:
+    """SHA-256 of a definition without a file: its text, and what of the user's own it names."""
+    source = session_source(item)
+    units = [
+        unit
+        for module in sorted(source.modules)
+        if not _is_own_name(module) and (unit := _unit_of(module, installed_too=False))
+    ]
+    content = repr([sorted(source.parts.items()), _digest(_with_imports(units))])
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def is_local(path: Path) -> bool:

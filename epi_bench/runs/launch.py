@@ -1,4 +1,4 @@
-"""Many runs: strategies times seeds, with the single-task references that their metrics need."""
+"""One run: what has to be trained is trained, what is finished already is read."""
 
 from __future__ import annotations
 
@@ -48,15 +48,9 @@ def run_one(spec: RunSpec, request: RunRequest, observer: RunObserver) -> RunOut
     path = workspace.record_path(prepared.run_id)
     references = known_references(prepared, workspace)
     finished = workspace.finished_record(prepared.run_id)
-    complete = finished is not None and (
-        not request.log_predictions or workspace.predictions_path(prepared.run_id).is_file()
-    )
-    skipped = complete and not request.force and request.save_model is None
-    if skipped and finished is not None and request.judge is not None:
-        # A record holds no answers, so a new judge needs the run made anew.
-        skipped = _judged_by(finished, request.judge)
+    reused = finished is not None and reusable(finished, request)
     try:
-        if finished is not None and skipped:
+        if finished is not None and reused:
             record = with_references(finished, references, path)
         else:
             record = _experiment(prepared, request, observer, references)
@@ -66,7 +60,37 @@ def run_one(spec: RunSpec, request: RunRequest, observer: RunObserver) -> RunOut
         raise UserError(
             f"cannot write results to {workspace.out}: {error.strerror or error}"
         ) from error
-    return RunOutcome(spec, record, path, skipped=skipped)
+    return RunOutcome(spec, record, path, skipped=reused)
+
+
+def reusable(record: RunRecord, request: RunRequest) -> bool:
+    """Whether a finished record answers a request, so that nothing has to be trained.
+
+    It does unless the user wants the run made again, or something that the record's folder does
+    not hold: the trained model, the answers, or another judge's grades.
+
+    Args:
+        record: A finished run with the identity of the one that is asked for.
+        request: How that one is to be made.
+    """
+    if request.force or request.save_model is not None:
+        return False
+    answers = request.workspace.predictions_path(record.run_id)
+    if request.log_predictions and not answers.is_file():
+        return False
+    return request.judge is None or _is_judged_by(record, request.judge)
+
+
+def _is_judged_by(record: RunRecord, settings: JudgeSettings) -> bool:
+    """Whether a record holds the grades of this very judge, asked with the same prompts."""
+    from epi_bench.evaluation.judge.prompts import load_prompts
+
+    found = record.judge
+    return (
+        found is not None
+        and found.model == settings.model
+        and found.prompt_fingerprint == load_prompts(settings.prompts).fingerprint
+    )
 
 
 def _experiment(
@@ -104,16 +128,4 @@ def _judge(
     observer.stage("asking the judge")
     return open_judge(
         settings, {name: (task.task, task.test) for name, task in prepared.tasks.items()}
-    )
-
-
-def _judged_by(record: RunRecord, settings: JudgeSettings) -> bool:
-    """Whether a record holds the grades of this very judge, asked with the same prompts."""
-    from epi_bench.evaluation.judge.prompts import load_prompts
-
-    found = record.judge
-    return (
-        found is not None
-        and found.model == settings.model
-        and found.prompt_fingerprint == load_prompts(settings.prompts).fingerprint
     )

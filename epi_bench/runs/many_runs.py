@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
+from queue import Queue
 from typing import Any
 
 from epi_bench.errors import UserError
-from epi_bench.results.record.record_file import load_record
+from epi_bench.plugins.registry import Registry
+from epi_bench.runs.child import Order
+from epi_bench.runs.child_process import ChildProcess, Event, pass_on
 from epi_bench.runs.launch import run_one
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.references import reference_spec
 from epi_bench.runs.request import RunOutcome, RunRequest, for_references
 from epi_bench.spec.run_spec import RunSpec, StrategySpec
-from epi_bench.spec.toml import spec_to_toml
+from epi_bench.spec.streams import STREAMS
+from epi_bench.strategy.strategy import STRATEGIES
+from epi_bench.task.task import TASKS
 
 
 def expand(
@@ -49,12 +50,7 @@ def make_reference(spec: RunSpec, request: RunRequest, observer: RunObserver) ->
         observer: Listens.
     """
     plain = for_references(replace(request, save_model=None))
-    outcome = run_one(spec, plain, observer)
-    if outcome.record is not None and not outcome.succeeded:
-        observer.warning(
-            f"the single-task reference of {spec.data.tasks[0]!r} failed, so the metrics that "
-            f"need it stay undefined: {outcome.record.error}"
-        )
+    _warn_of_failed_reference(run_one(spec, plain, observer), observer)
 
 
 def run_in_process(
@@ -75,45 +71,121 @@ def run_in_process(
             yield RunOutcome(spec, None, error=str(error), settings=error.settings)
 
 
+def make_runs(
+    specs: Sequence[RunSpec], request: RunRequest, jobs: int, observer: RunObserver
+) -> Iterator[RunOutcome]:
+    """Make all runs, one after the other or up to ``jobs`` at a time; they come as they end.
+
+    Args:
+        specs: The runs.
+        request: How they are made.
+        jobs: Runs at a time; more than one gives each a process of its own.
+        observer: Listens.
+
+    Raises:
+        UserError: If a process of its own could not find the strategy, stream or task of a run.
+    """
+    if jobs > 1 and len(specs) > 1:
+        return run_in_subprocesses(specs, request, jobs, observer)
+    return run_in_process(specs, request, observer)
+
+
 def run_in_subprocesses(
-    specs: Sequence[RunSpec], request: RunRequest, jobs: int
+    specs: Sequence[RunSpec],
+    request: RunRequest,
+    jobs: int,
+    observer: RunObserver | None = None,
 ) -> Iterator[RunOutcome]:
     """Make up to ``jobs`` runs at a time, each in a process of its own, in the order they end.
 
-    References are made first, so that no two processes train the same one.
+    References are made first, so that no two processes train the same one. The observer is only
+    called from the thread that asks for the next outcome; ``for_run`` gives it one for each run.
+
+    Raises:
+        UserError: If a process of its own could not find the strategy, stream or task of a run.
     """
+    listener = observer or RunObserver()
+    for spec in specs:
+        check_other_process_finds(spec, request)
     if request.references:
-        firsts = {
-            reference_spec(spec, task).model_dump_json(): reference_spec(spec, task)
-            for spec in specs
-            for task in spec.data.tasks
-        }
-        plain = for_references(replace(request, references=False))
-        with ThreadPoolExecutor(jobs) as pool:
-            list(pool.map(lambda spec: _subprocess_run(spec, plain), firsts.values()))
+        plain = for_references(replace(request, references=False, save_model=None))
+        for outcome in _side_by_side(_references(specs), plain, jobs, listener):
+            _warn_of_failed_reference(outcome, listener)
     if request.judge:
         request = replace(request, judge=request.judge.shared_by(jobs))
-    with ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(_subprocess_run, spec, request) for spec in specs]
-        for future in as_completed(futures):
-            yield future.result()
+    titled = [(f"{spec.strategy.name}, seed {spec.seed}", spec) for spec in specs]
+    yield from _side_by_side(titled, replace(request, references=False), jobs, listener)
 
 
-def _subprocess_run(spec: RunSpec, request: RunRequest) -> RunOutcome:
-    with tempfile.TemporaryDirectory(prefix="epi-bench-") as folder:
-        config = Path(folder) / "run.toml"
-        report = Path(folder) / "report.txt"
-        config.write_text(spec_to_toml(spec, {"locations": request.locations}), encoding="utf-8")
-        command = [sys.executable, "-m", "epi_bench", "run", "--config", str(config)]
-        command += ["--out", str(request.workspace.out), "--quiet", "--report", str(report)]
-        command += [] if request.published else ["--no-publish"]
-        command += ["--force"] if request.force else []
-        command += ["--log-predictions"] if request.log_predictions else []
-        command += ["--allow-code-execution"] if request.allow_code_execution else []
-        command += request.judge.flags() if request.judge else []
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        if not report.is_file():
-            lines = result.stderr.strip().splitlines() or [f"exit code {result.returncode}"]
-            return RunOutcome(spec, None, error=lines[-1].removeprefix("epi-bench: "))
-        status, path = report.read_text(encoding="utf-8").strip().split(" ", 1)
-    return RunOutcome(spec, load_record(Path(path)), Path(path), skipped=status == "skipped")
+def _references(specs: Sequence[RunSpec]) -> list[tuple[str, RunSpec]]:
+    """Title and specification of each single-task reference, every one once."""
+    found = {
+        (reference := reference_spec(spec, task)).model_dump_json(): (task, reference)
+        for spec in specs
+        for task in spec.data.tasks
+    }
+    return [(f"single-task reference of {task}", spec) for task, spec in found.values()]
+
+
+def _side_by_side(
+    titled: Sequence[tuple[str, RunSpec]], request: RunRequest, jobs: int, observer: RunObserver
+) -> Iterator[RunOutcome]:
+    """The outcomes of runs in processes of their own, as they end."""
+    listeners = [observer.for_run(title) for title, _ in titled]
+    children = [ChildProcess(Order(spec, request)) for _, spec in titled]
+    messages: Queue[tuple[int, Event | RunOutcome | BaseException]] = Queue()
+
+    def follow(position: int) -> None:
+        try:
+            outcome = children[position].run(lambda event: messages.put((position, event)))
+            messages.put((position, outcome))
+        except BaseException as error:  # noqa: BLE001  (raised below, where it can be seen)
+            messages.put((position, error))
+
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        for position in range(len(children)):
+            pool.submit(follow, position)
+        waiting = len(children)
+        while waiting:
+            position, message = messages.get()
+            if isinstance(message, BaseException):
+                raise message
+            if isinstance(message, RunOutcome):
+                waiting -= 1
+                yield message
+            else:
+                pass_on(message, listeners[position])
+    finally:  # on Ctrl-C, or if nobody asks for the rest
+        for child in children:
+            child.stop()
+        pool.shutdown(cancel_futures=True)
+
+
+def check_other_process_finds(spec: RunSpec, request: RunRequest) -> None:
+    """Refuse what exists in this process alone: a class of a notebook's cell, say.
+
+    Raises:
+        UserError: If the run's strategy, stream or one of its tasks is such a thing.
+    """
+    named: list[tuple[Registry[Any], str]] = [
+        (STRATEGIES, spec.strategy.name),
+        (STREAMS, spec.stream.kind),
+        *((TASKS, task) for task in spec.data.tasks),
+    ]
+    for registry, name in named:
+        if registry.is_found_by_name(name):
+            continue
+        if not request.plugins or registry.get(name).__module__ == "__main__":
+            raise UserError(
+                f"{registry.kind} {name!r} is defined in this process alone, and jobs > 1 starts "
+                "others: use jobs=1, or write it into a file and give that as a plugin"
+            )
+
+
+def _warn_of_failed_reference(outcome: RunOutcome, observer: RunObserver) -> None:
+    if not outcome.succeeded:
+        observer.warning(
+            f"the single-task reference of {outcome.spec.data.tasks[0]!r} failed, so the metrics "
+            f"that need it stay undefined: {outcome.reason}"
+        )

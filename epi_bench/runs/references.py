@@ -21,13 +21,14 @@ def reference_spec(spec: RunSpec, task: str) -> RunSpec:
 
     It is trained once, with seed 0, and shared by all strategies, seeds and streams.
     """
+    options = {name: given for name, given in spec.data.options.items() if name == task}
     return spec.model_copy(
         update={
             "strategy": StrategySpec(name="full_sft"),
             "stream": spec.stream.model_copy(
                 update={"kind": "sequential", "order": "given", "options": {}}
             ),
-            "data": spec.data.model_copy(update={"tasks": (task,)}),
+            "data": spec.data.model_copy(update={"tasks": (task,), "options": options}),
             "evaluation": spec.evaluation.model_copy(update={"probe_examples": 0}),
             "seed": 0,
         }
@@ -45,7 +46,10 @@ def known_references(prepared: PreparedRun, workspace: Workspace) -> dict[str, f
         record = workspace.finished_record(identity)
         if record is None or identity == prepared.run_id:
             return None
-        scores[task] = final_scores(record)[task]
+        score = record.final_scores.get(task)
+        if score is None:
+            return None
+        scores[task] = score
     return scores
 
 
@@ -60,16 +64,3 @@ def with_references(
     completed = add_references(record, references)
     save_record(completed, path)
     return completed
-
-
-def final_scores(record: RunRecord) -> dict[str, float]:
-    """The last row of a record's score matrix by task; unmeasured cells are left out."""
-    matrix = record.score_matrix
-    if matrix is None:
-        return {}
-    last = matrix.values[-1]
-    return {
-        column.task: value
-        for column, value in zip(matrix.columns, last, strict=True)
-        if value is not None
-    }

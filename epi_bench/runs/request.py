@@ -82,6 +82,11 @@ class RunOutcome:
         """Whether there is a finished record."""
         return self.record is not None and self.record.status == "finished"
 
+    @property
+    def reason(self) -> str | None:
+        """Why there is no finished record; ``None`` if there is one."""
+        return self.error or (self.record.error if self.record else None)
+
 
 def for_references(request: RunRequest) -> RunRequest:
     """How references are made: once, for their scores alone."""

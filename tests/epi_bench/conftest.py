@@ -6,14 +6,19 @@ from collections.abc import Callable
 
 import pytest
 
+from epi_bench.results.leaderboard import publish, rank_track
 from epi_bench.results.metrics.derived import derive_metrics
+from epi_bench.results.record.circumstances import ExperienceRecord
 from epi_bench.results.record.run_record import RunRecord
+from epi_bench.results.record.scores import Diagnostics
 from epi_bench.results.record.track import make_track, track_facts
 from epi_bench.spec.defaults import complete_spec
 from epi_bench.spec.run_spec import short_hash
+from epi_bench.spec.streams import complete_stream_options
+from epi_bench.testing import Witness
 
 DEFAULTS = {"ratio": 0.5, "interval": 20}
-"""Hyperparameters of the made-up strategies."""
+"""Hyperparameters of the synthetic strategies."""
 
 
 def _make_run(
@@ -58,7 +63,13 @@ def _make_run(
             "source": source,
         },
         "track": make_track(
-            track_facts(spec, fingerprints["model"], fingerprints["tasks"], protocols)
+            track_facts(
+                spec,
+                fingerprints["model"],
+                fingerprints["tasks"],
+                protocols,
+                complete_stream_options(stream, {}),
+            )
         ),
         "task_order": order,
         "score_matrix": {
@@ -104,41 +115,79 @@ def make_run() -> Callable[..., RunRecord]:
     return _make_run
 
 
-class _Witness:
-    """Compares, step by step, what was protected before the step with what is there after it."""
+@pytest.fixture
+def board_runs(make_run):
+    """Runs of one track: three of epi, two of ewc, one of a strategy with an option."""
+    good = [make_run("epi", (60 + i, 80), seed=i, references=(75, 85)) for i in range(3)]
+    bad = [make_run("ewc", (20 + 2 * i, 80), seed=i, seconds=5.0) for i in range(2)]
+    return [*good, *bad, make_run("wise", (5, 5), options={"share": "a|b"}, dirty=True)]
 
-    def __init__(self, isolation):
-        self.isolation, self.checked, self.steps = isolation, 0, 0
-        self.remember()
 
-    def remember(self):
-        """Take the present masks and weights as those before the next step."""
-        self.masks = self.isolation.masks
-        self.before = {name: self.bits(p) for name, p in self.isolation.parameters.items()}
+@pytest.fixture
+def ranking(board_runs):
+    """Their ranking by average accuracy."""
+    return rank_track(board_runs)
 
-    def check(self):
-        """Call after a step; fails where a weight that was protected during it has changed."""
-        moved = free = 0
-        for name, parameter in self.isolation.parameters.items():
-            changed, mask = self.bits(parameter) != self.before[name], self.masks[name]
-            assert not bool(changed[mask].any()), f"protected weights of {name} moved"
-            self.checked += int(mask.sum())
-            moved += int(changed[~mask].sum())
-            free += int((~mask).sum())
-        assert moved > 0.2 * free, "training did not move what is free"
-        self.steps += 1
-        self.remember()
 
-    @staticmethod
-    def bits(tensor):
-        """The stored bits, so that NaN equals itself and -0.0 differs from 0.0."""
-        import torch
+@pytest.fixture
+def board(board_runs, make_run, tmp_path):
+    """A folder of published records: that track, and another one with a single run."""
+    for run in [*board_runs, make_run(stream="mixed")]:
+        publish(run, tmp_path)
+    return tmp_path
 
-        integer = {2: torch.int16, 4: torch.int32}[tensor.element_size()]
-        return tensor.detach().clone().view(integer).view(-1)
+
+MASK_STATISTICS = (
+    Diagnostics(step=10, values={}),
+    Diagnostics(
+        step=20,
+        values={
+            "achieved_ratio": 0.5,
+            "jaccard_chance": 1 / 3,
+            "protected_mlp": 0.25,
+            "refreshes": 1,
+        },
+    ),
+    Diagnostics(
+        step=30,
+        values={
+            "achieved_ratio": 0.5,
+            "jaccard_chance": 1 / 3,
+            "refreshes": 2,
+            "jaccard_previous": 0.8,
+            "jaccard_first": 0.8,
+            "protected_mlp": 0.75,
+            "protected_layer_10": 0.5,
+            "protected_layer_2": 0.25,
+        },
+    ),
+    Diagnostics(
+        step=35,
+        values={
+            "achieved_ratio": 0.5,
+            "jaccard_chance": 1 / 3,
+            "refreshes": 3,
+            "jaccard_previous": 0.6,
+            "jaccard_first": 0.5,
+            "jaccard_experience_1": 0.4,
+            "protected_mlp": 0.75,
+        },
+    ),
+)
+
+
+@pytest.fixture
+def masked_run(make_run):
+    """A run of two experiences, 20 and 15 steps, whose mask moved."""
+    experiences = tuple(
+        ExperienceRecord(name=name, tasks=(name,), steps=steps, examples=9)
+        for name, steps in (("a", 20), ("b", 15))
+    )
+    changes = {"mask_statistics": MASK_STATISTICS, "experiences": experiences}
+    return make_run().model_copy(update=changes)
 
 
 @pytest.fixture(scope="session")
-def witness() -> type[_Witness]:
+def witness() -> type[Witness]:
     """Makes a witness of an isolation engine."""
-    return _Witness
+    return Witness

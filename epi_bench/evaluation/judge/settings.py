@@ -26,7 +26,7 @@ class JudgeSettings:
         requests_per_minute: Highest rate of requests of one run; 0 sets no limit.
 
     Raises:
-        UserError: If the address is no plain http(s) address, the name is empty or the rate is
+        UserError: If the address is not a plain http(s) address, the name is empty or the rate is
             negative.
     """
 
@@ -77,12 +77,6 @@ class JudgeSettings:
         if self.requests_per_minute == 0:
             return self
         return replace(self, requests_per_minute=max(1, self.requests_per_minute // runs))
-
-    def flags(self) -> list[str]:
-        """The command-line flags that say the same."""
-        flags = ["--judge-url", self.url, "--judge-model", self.model]
-        flags += ["--judge-rate", str(self.requests_per_minute)]
-        return [*flags, "--judge-prompts", str(self.prompts.resolve())] if self.prompts else flags
 
 
 def judge_settings(

@@ -5,8 +5,21 @@ Records of different tracks are never ranked together. Nothing here imports torc
 
 from __future__ import annotations
 
+from epi_bench.results.leaderboard.comparison import (
+    COMPARED,
+    ComparedStrategy,
+    compare,
+    compare_with_others,
+    find_label,
+    p_value_text,
+)
 from epi_bench.results.leaderboard.configuration import group_by_configuration, settings_of
-from epi_bench.results.leaderboard.export import to_csv, to_json
+from epi_bench.results.leaderboard.export import (
+    comparisons_to_csv,
+    comparisons_to_json,
+    to_csv,
+    to_json,
+)
 from epi_bench.results.leaderboard.measures import (
     COLUMNS,
     MEASURES,
@@ -17,22 +30,30 @@ from epi_bench.results.leaderboard.ranking import (
     MARKS,
     Entry,
     Ranking,
-    pair_of,
     rank_track,
 )
+from epi_bench.results.leaderboard.repetitions import pair_of
 from epi_bench.results.leaderboard.store import PublishedRecords, load_published, publish
 
 __all__ = [
     "COLUMNS",
+    "COMPARED",
     "MARKS",
     "MEASURES",
+    "ComparedStrategy",
     "Entry",
     "Measure",
     "PublishedRecords",
     "Ranking",
+    "compare",
+    "compare_with_others",
+    "comparisons_to_csv",
+    "comparisons_to_json",
+    "find_label",
     "find_measure",
     "group_by_configuration",
     "load_published",
+    "p_value_text",
     "pair_of",
     "publish",
     "rank_track",

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from epi_bench.results.leaderboard.configuration import group_by_configuration
 from epi_bench.results.leaderboard.measures import MEASURES, find_measure
+from epi_bench.results.leaderboard.repetitions import (
+    Pair,
+    mean_by_pair,
+    pairs_of,
+    values_by_pair,
+)
 from epi_bench.results.metrics.score_matrix import order_sensitivity
 from epi_bench.results.metrics.statistics import (
     Comparison,
@@ -19,9 +25,6 @@ from epi_bench.results.metrics.statistics import (
 )
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.track import TrackFacts
-
-Pair = tuple[int, tuple[str, ...]]
-"""A repetition: seed and task order."""
 
 Mark = Literal["dirty", "fewer"]
 
@@ -97,13 +100,13 @@ def rank_track(records: Sequence[RunRecord], measure: str = "average_accuracy") 
         raise ValueError(f"one track is ranked at a time, these are {len(tracks)}")
     chosen = find_measure(measure)
     groups = group_by_configuration(records)
-    values = {label: _by_pair(group, measure) for label, group in groups.items()}
+    values = {label: values_by_pair(group, measure) for label, group in groups.items()}
     means = {label: math.fsum(v.values()) / len(v) for label, v in values.items() if v}
     sign = -1 if chosen.higher_is_better else 1
     order = sorted(means, key=lambda label: (sign * means[label], label))
     comparisons = compare_all({label: values[label] for label in order})
     ranks = shared_ranks(order, comparisons, chosen.higher_is_better)
-    most = max(len(_pairs(group)) for group in groups.values())
+    most = max(len(pairs_of(group)) for group in groups.values())
     entries = [
         _entry(label, groups[label], ranks.get(label), most)
         for label in [*order, *(label for label in groups if label not in means)]
@@ -111,34 +114,8 @@ def rank_track(records: Sequence[RunRecord], measure: str = "average_accuracy") 
     return Ranking(tracks.pop(), records[0].track.facts, measure, tuple(entries), comparisons)
 
 
-def pair_of(record: RunRecord) -> Pair:
-    """The repetition that a run is: its seed and its task order."""
-    return record.spec.seed, record.task_order
-
-
-def _pairs(group: Sequence[RunRecord]) -> tuple[Pair, ...]:
-    return tuple(sorted({pair_of(record) for record in group}))
-
-
-def _by_pair(group: Sequence[RunRecord], measure: str) -> dict[Pair, float]:
-    """The measure of each repetition."""
-    return _mean_by_pair(group, MEASURES[measure].of)
-
-
-def _mean_by_pair(
-    group: Sequence[RunRecord], value_of: Callable[[RunRecord], float | None]
-) -> dict[Pair, float]:
-    """A value of each repetition; runs of the same repetition count once, as their mean."""
-    found: dict[Pair, list[float]] = {}
-    for record in group:
-        value = value_of(record)
-        if value is not None:
-            found.setdefault(pair_of(record), []).append(value)
-    return {pair: math.fsum(values) / len(values) for pair, values in found.items()}
-
-
 def _entry(label: str, group: Sequence[RunRecord], rank: int | None, most_pairs: int) -> Entry:
-    pairs = _pairs(group)
+    pairs = pairs_of(group)
     marks: list[Mark] = []
     if any(record.environment.git_dirty for record in group):
         marks.append("dirty")
@@ -150,7 +127,9 @@ def _entry(label: str, group: Sequence[RunRecord], rank: int | None, most_pairs:
         rank=rank,
         runs=len(group),
         pairs=pairs,
-        values={name: mean_interval(list(_by_pair(group, name).values())) for name in MEASURES},
+        values={
+            name: mean_interval(list(values_by_pair(group, name).values())) for name in MEASURES
+        },
         order_sensitivity=_order_sensitivity(group),
         secondary_scores=_secondary_scores(group),
         marks=tuple(marks),
@@ -170,7 +149,7 @@ def _secondary_scores(group: Sequence[RunRecord]) -> dict[str, dict[str, Interva
         def value_of(record: RunRecord, task: str = task, metric: str = metric) -> float | None:
             return record.secondary_scores.get(task, {}).get(metric)
 
-        values = _mean_by_pair(group, value_of).values()
+        values = mean_by_pair(group, value_of).values()
         table.setdefault(task, {})[metric] = mean_interval(list(values))
     return table
 
@@ -179,9 +158,9 @@ def _order_sensitivity(group: Sequence[RunRecord]) -> tuple[float, float] | None
     """Mean and maximum over the tasks, of final scores averaged over the seeds of each order."""
     by_order: dict[tuple[str, ...], list[Mapping[str, float | None]]] = {}
     for record in group:
-        by_order.setdefault(record.task_order, []).append(_final_scores(record))
+        by_order.setdefault(record.task_order, []).append(record.final_scores)
     averaged = [
-        {task: _mean([scores[task] for scores in finals]) for task in sorted(finals[0])}
+        {task: _mean_of_all([scores[task] for scores in finals]) for task in sorted(finals[0])}
         for finals in by_order.values()
     ]
     spreads = [spread for spread in order_sensitivity(averaged).values() if spread is not None]
@@ -190,14 +169,7 @@ def _order_sensitivity(group: Sequence[RunRecord]) -> tuple[float, float] | None
     return math.fsum(spreads) / len(spreads), max(spreads)
 
 
-def _final_scores(record: RunRecord) -> dict[str, float | None]:
-    matrix = record.score_matrix
-    if matrix is None:
-        return {}
-    columns = [column.task for column in matrix.columns]
-    return dict(zip(columns, matrix.values[-1], strict=True))
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
+def _mean_of_all(values: Sequence[float | None]) -> float | None:
+    """The mean, undefined where one of the values is."""
     known = [value for value in values if value is not None]
     return math.fsum(known) / len(known) if known and len(known) == len(values) else None

@@ -66,7 +66,7 @@ def load_published(root: Path) -> PublishedRecords:
     problems = []
     for path in files:
         try:
-            record = _load_placed(path)
+            record = load_placed(path)
         except UserError as error:
             problems.append(str(error))
             continue
@@ -77,7 +77,12 @@ def load_published(root: Path) -> PublishedRecords:
 _REMEDY = "make results with `epi-bench run`, or name their folder: epi-bench leaderboard FOLDER"
 
 
-def _load_placed(path: Path) -> RunRecord:
+def load_placed(path: Path) -> RunRecord:
+    """A published record, whose file must lie where its content belongs.
+
+    Raises:
+        UserError: If it is no finished run, or lies elsewhere.
+    """
     record = load_record(path)
     if record.status != "finished":
         raise UserError(f"{path}: the run {record.status}, so it is not ranked")

@@ -60,7 +60,7 @@ def small(toy_model, toy_tasks):
         (["--tasks", "mini_meth"], "unknown task 'mini_meth': did you mean 'mini_math'"),
         (["--tasks", "mini_math,mini_math"], "a task is listed twice"),
         (["--set", "ratioo=0.3"], "did you mean 'ratio'"),
-        (["--set", "ratio"], "'ratio' is no assignment: write NAME=VALUE"),
+        (["--set", "ratio"], "'ratio' is not an assignment: write NAME=VALUE"),
         (["--set", "ratio=1.5"], "epi: ratio=1.5 must lie in [0, 1)"),
         (["--set", "ratio=much"], "ratio='much' is not a valid float"),
         (["--set", "lora.rank=4"], "lora is not among the strategies of this run (epi)"),
@@ -274,14 +274,15 @@ def test_listings_show_what_there_is():
         assert name in tasks
     _, streams, _ = call("streams", "list")
     assert "sequential" in streams
-    assert "interleave_under" in streams
+    _, mixed, _ = call("streams", "show", "mixed")
+    assert "interleave_under" in mixed
 
 
 def test_show_gives_hyperparameters_with_type_default_and_meaning():
     code, out, _ = call("strategies", "show", "epi")
     assert code == 0
     assert "2604.14010" in out
-    line = next(line for line in out.splitlines() if line.split()[1:2] == ["ratio"])
+    line = next(line for line in out.splitlines() if line.split()[:1] == ["ratio"])
     assert "float" in line
     assert "Share of all trained weights" in line
 

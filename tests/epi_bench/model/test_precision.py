@@ -82,6 +82,7 @@ class TestAsSaved:
                     assert torch.equal(weight, before[name].bfloat16())
             assert loop.model(**batch).logits.dtype == torch.float32
         assert inside.dtype == torch.bfloat16
+        assert objects
         assert all(a is b for a, b in zip(objects, loop.model.parameters(), strict=True))
         after = _weights(loop.model)
         assert all(torch.equal(after[name], before[name]) for name in before)

@@ -221,19 +221,6 @@ def test_the_address_of_requests(given, address):
     assert JudgeSettings(given, "m").completions_url == address
 
 
-def test_flags_say_the_same_as_the_settings(tmp_path):
-    settings = JudgeSettings("http://h/v1", "m", tmp_path / "p.toml", 60)
-    flags = settings.flags()
-    values = dict(zip(flags[::2], flags[1::2], strict=True))
-    again = judge_settings(
-        values["--judge-url"],
-        values["--judge-model"],
-        type(tmp_path)(values["--judge-prompts"]),
-        int(values["--judge-rate"]),
-    )
-    assert again == settings
-
-
 @pytest.mark.parametrize(
     ("given", "message"),
     [

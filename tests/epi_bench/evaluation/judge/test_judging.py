@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -20,12 +19,13 @@ import pytest
 from epi_bench.errors import UserError
 from epi_bench.evaluation.judge.endpoint import ChatEndpoint, Patience
 from epi_bench.evaluation.judge.judge import JudgedScores, open_judge
-from epi_bench.evaluation.judge.verdict_cache import VerdictCache, cache_folder
+from epi_bench.evaluation.judge.verdict_cache import VerdictCache
+from epi_bench.files import cache_folder
 from epi_bench.results.record.record_file import comparable, load_record
 from epi_bench.results.record.workspace import Workspace
 from epi_bench.runs.many_runs import run_in_process, run_in_subprocesses
 from epi_bench.runs.observer import RunObserver
-from epi_bench.runs.request import RunRequest
+from epi_bench.runs.request import RunOutcome, RunRequest
 from epi_bench.task.example import Example
 from epi_bench.task.task import TASKS
 
@@ -112,7 +112,7 @@ def test_a_second_time_nothing_is_asked(open_toy, server):
 
 def test_a_damaged_cache_file_is_asked_for_again_and_mended(open_toy, server):
     first, _ = grade(open_toy())
-    files = sorted((cache_folder() / "judge").glob("*/*.json"))
+    files = sorted(cache_folder("judge").glob("*/*.json"))
     assert len(files) == 20
     for path, text in zip(files, ["", "[]", '{"verdict": 3}', "{"], strict=False):
         path.write_text(text, encoding="utf-8")
@@ -146,7 +146,7 @@ def test_a_verdict_that_stays_unreadable_is_missing_and_not_zero(open_toy, serve
         "1 because the verdict holds no score from 0 to 10"
     ]
     assert sum("a0" in str(body) for body in server.bodies) == 2
-    assert sum(1 for _ in (cache_folder() / "judge").glob("*/*.json")) == 1
+    assert sum(1 for _ in cache_folder("judge").glob("*/*.json")) == 1
 
 
 def test_a_server_that_dies_costs_no_more_than_a_few_questions(open_toy, server, reply, fake_time):
@@ -207,20 +207,20 @@ def test_a_cache_that_cannot_be_written_is_a_warning(open_toy, server, tmp_path)
     assert "verdicts are not kept" in warnings[0]
 
 
-@pytest.mark.parametrize(
-    ("variables", "folder"),
-    [
-        ({"EPI_BENCH_CACHE": "/a", "XDG_CACHE_HOME": "/b"}, "/a"),
-        ({"EPI_BENCH_CACHE": "", "XDG_CACHE_HOME": "/b"}, "/b/epi-bench"),
-        ({"EPI_BENCH_CACHE": "", "XDG_CACHE_HOME": "", "HOME": "/c"}, "/c/.cache/epi-bench"),
-    ],
-)
-def test_the_cache_folder(monkeypatch, variables, folder):
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.delenv("LOCALAPPDATA", raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert cache_folder() == Path(folder)
+@pytest.mark.parametrize("value", ["off", "None", "0", ""])
+def test_without_a_cache_every_question_is_asked_and_nothing_is_written(
+    value, open_toy, server, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("EPI_BENCH_CACHE", value)
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    first, warnings = grade(open_toy(examples=EXAMPLES[:2]), {"toy_second": ["a0", "a1"]})
+    asked = len(server.bodies)
+    again, _ = grade(open_toy(examples=EXAMPLES[:2]), {"toy_second": ["a0", "a1"]})
+    assert again == first
+    assert len(server.bodies) == 2 * asked
+    assert warnings == []
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_run_without_open_ended_tasks_is_refused(settings, toy_tasks, server):
@@ -277,17 +277,17 @@ def test_a_run_with_a_judge(run_toy, toy_settings, server, reply, tmp_path, key,
 
 
 def test_the_grades_are_those_of_the_answers(run_toy, toy_settings, server, reply, monkeypatch):
-    from epi_bench.runs.experiment import Experiment
+    from epi_bench.runs.stream_training import StreamTraining
 
     seen = {}
-    original = Experiment._judge_last_row
+    original = StreamTraining._judge_last_row
 
     def spy(self):
         original(self)
-        row, scores = self.measurements.rows[-1]
-        seen[row] = [p.text for p in scores["toy_second"].predictions]
+        answers = self.measurements.answers["toy_second"]
+        seen[self.measurements.rows[-1].name] = [p.text for p in answers.predictions]
 
-    monkeypatch.setattr(Experiment, "_judge_last_row", spy)
+    monkeypatch.setattr(StreamTraining, "_judge_last_row", spy)
     server.reply_to = lambda body: reply(f"Score: {score_of(body['messages'][-1]['content'])}")
     record = run_toy(request={"judge": toy_settings}).record
     test = TASKS.get("toy_second")().examples("test")
@@ -369,23 +369,22 @@ def test_a_refused_key_is_one_line_and_exit_code_2(
 def test_processes_get_the_judge_but_no_key_and_references_no_judge(
     toy_spec, toy_tasks, toy_settings, tmp_path, monkeypatch, key
 ):
-    commands = []
+    orders = []
 
-    def record_command(command, **_how):
-        commands.append(command)
-        return subprocess.CompletedProcess(command, 1, "", "not started")
+    def record_order(child, tell):
+        orders.append(child.order)
+        return RunOutcome(child.order.spec, None, error="not started")
 
-    monkeypatch.setattr("epi_bench.runs.many_runs.subprocess.run", record_command)
+    monkeypatch.setattr("epi_bench.runs.child_process.ChildProcess.run", record_order)
     settings = replace(toy_settings, requests_per_minute=100)
-    request = RunRequest(Workspace(tmp_path), (), (toy_tasks,), references=True, judge=settings)
+    request = RunRequest(Workspace(tmp_path), plugins=(toy_tasks,), references=True, judge=settings)
     specs = [toy_spec(tasks=["toy_second", "toy_first"], seed=seed) for seed in (0, 1)]
     outcomes = list(run_in_subprocesses(specs, request, jobs=2))
     assert [outcome.error for outcome in outcomes] == ["not started"] * 2
-    references, runs = commands[:2], commands[2:]
-    assert not any("--judge-url" in command for command in references)
-    flags = settings.shared_by(2).flags()
-    assert all(command[-len(flags) :] == flags for command in runs)
-    assert not any(key in part for command in commands for part in command)
+    references, runs = orders[:2], orders[2:]
+    assert [order.request.judge for order in references] == [None, None]
+    assert [order.request.judge for order in runs] == [settings.shared_by(2)] * 2
+    assert not any(key in order.to_json().decode() for order in orders)
 
 
 def test_references_trained_in_this_process_are_not_judged(

@@ -58,16 +58,15 @@ class TestCompare:
     def test_nothing_in_common(self):
         assert s.compare({0: 1.0}, {1: 1.0}) == s.Comparison(0, None, None)
 
-    @pytest.mark.parametrize("test", ["t", "wilcoxon"])
-    def test_one_pair_or_identical_differences_test_nothing(self, test):
-        assert s.compare({0: 1.0}, {0: 2.0}, test) == s.Comparison(1, -1.0, None)
-        same = s.compare({0: 0.1 + 0.2, 1: 5.3, 2: 7.3}, {0: 0.0, 1: 5.0, 2: 7.0}, test)
+    def test_one_pair_or_identical_differences_test_nothing(self):
+        assert s.compare({0: 1.0}, {0: 2.0}) == s.Comparison(1, -1.0, None)
+        same = s.compare({0: 0.1 + 0.2, 1: 5.3, 2: 7.3}, {0: 0.0, 1: 5.0, 2: 7.0})
         assert same.p_value is None
-        assert s.compare({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}, test).p_value is None
+        assert s.compare({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}).p_value is None
 
     @patient
     @given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 100)), min_size=2, max_size=8))
-    def test_agrees_with_the_tests_of_scipy(self, pairs):
+    def test_agrees_with_the_paired_test_of_scipy(self, pairs):
         from scipy import stats
 
         first, second = ({k: float(pair[i]) for k, pair in enumerate(pairs)} for i in (0, 1))
@@ -75,10 +74,25 @@ class TestCompare:
         if found.p_value is None:
             assert len({one - other for one, other in pairs}) == 1
             return
-        expected = stats.ttest_rel(list(first.values()), list(second.values())).pvalue
-        assert found.p_value == pytest.approx(expected, abs=1e-9)
-        ranked = s.compare(first, second, "wilcoxon").p_value
-        assert ranked == stats.wilcoxon([one - other for one, other in pairs]).pvalue
+        expected = stats.ttest_rel(list(first.values()), list(second.values()))
+        assert found.p_value == pytest.approx(expected.pvalue, abs=1e-9)
+        assert found.interval == pytest.approx(tuple(expected.confidence_interval()), abs=1e-9)
+
+    def test_agrees_with_exchanging_the_two_at_random(self):
+        """The exact test that assumes no distribution: all 2^10 exchanges within the pairs."""
+        from scipy import stats
+
+        generator = random.Random("exchange")
+        for shift in (0.0, 3.0, 6.0):
+            first = {k: generator.gauss(50 + shift, 5) for k in range(10)}
+            second = {k: generator.gauss(50, 5) for k in range(10)}
+            exact = stats.permutation_test(
+                (list(first.values()), list(second.values())),
+                lambda one, other: (one - other).mean(),
+                permutation_type="samples",
+                n_resamples=2000,  # more than there are: every one is tried
+            ).pvalue
+            assert s.compare(first, second).p_value == pytest.approx(exact, abs=0.03)
 
     @patient
     @given(values, values)
@@ -97,6 +111,14 @@ class TestHolm:
     def test_undefined_tests_do_not_count(self):
         assert s.holm([0.03, None, 0.02]) == [pytest.approx(0.04), None, pytest.approx(0.04)]
         assert s.holm([]) == []
+
+    @patient
+    @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+    def test_agrees_with_statsmodels(self, p_values):
+        from statsmodels.stats.multitest import multipletests
+
+        expected = multipletests(p_values, method="holm")[1]
+        assert s.holm(p_values) == pytest.approx(list(expected), abs=1e-12)
 
     @patient
     @given(st.lists(st.floats(0, 1), min_size=1))
@@ -176,22 +198,47 @@ class TestCompareAll:
 
 class TestCompareItems:
     def test_clear_difference(self):
-        first = {str(item): 100.0 for item in range(50)}
-        second = {str(item): 100.0 * (item % 2) for item in range(50)}
+        first = {"a": {str(item): 100.0 for item in range(50)}}
+        second = {"a": {str(item): 100.0 * (item % 2) for item in range(50)}}
         found = s.compare_items(first, second)
         assert (found.n, found.mean_difference) == (50, 50)
         assert 30 < found.low < 50 < found.high < 70
 
+    def test_agrees_with_the_normal_interval_for_many_items(self):
+        generator = random.Random("many items")
+        first, second = ({str(i): generator.gauss(50, 20) for i in range(500)} for _ in range(2))
+        differences = [first[item] - second[item] for item in first]
+        expected = s.mean_interval(differences)  # the t quantile of 499 is the normal one: 1.96
+        found = s.compare_items(first, second)
+        assert found.mean_difference == pytest.approx(expected.mean)
+        for side, end in ((found.low, -1), (found.high, 1)):
+            assert side == pytest.approx(expected.mean + end * expected.half_width, abs=0.2)
+
     def test_no_difference_includes_zero_and_is_repeatable(self):
         generator = random.Random("items")
         first, second = (
-            {str(i): generator.choice([0.0, 100.0]) for i in range(100)} for _ in range(2)
+            {"a": {str(i): generator.choice([0.0, 100.0]) for i in range(100)}} for _ in range(2)
         )
         found = s.compare_items(first, second)
         assert found.low < 0 < found.high
         assert found == s.compare_items(first, second)
 
+    def test_every_task_counts_alike_whatever_its_number_of_items(self):
+        # 100 items that are all 10 better, 4 that are all 30 worse: (10 - 30) / 2.
+        first = {"many": dict.fromkeys(map(str, range(100)), 60.0), "few": dict.fromkeys("wxyz", 0)}
+        second = {
+            "many": dict.fromkeys(map(str, range(100)), 50.0),
+            "few": dict.fromkeys("wxyz", 30.0),
+        }
+        found = s.compare_items(first, second)
+        assert found == s.BootstrapDifference(104, -10, -10, -10)
+
     def test_items_of_one_run_only_do_not_count(self):
-        found = s.compare_items({"a": 1.0, "b": 2.0, "c": None}, {"a": 0.0, "b": 0.0, "c": 0.0})
-        assert found.n == 2
-        assert s.compare_items({"a": 1.0}, {"a": 0.0, "b": 1.0}) is None
+        first = {"t": {"a": 1.0, "b": 2.0, "c": None}}
+        assert s.compare_items(first, {"t": {"a": 0.0, "b": 0.0, "c": 0.0}}).n == 2
+        assert s.compare_items({"t": {"a": 1.0}}, {"t": {"a": 0.0, "b": 1.0}}) is None
+
+    def test_a_task_of_one_run_only_leaves_nothing_to_compare(self):
+        items = {"a": 1.0, "b": 2.0}
+        assert s.compare_items({"t": items, "u": items}, {"t": items}) is None
+        assert s.compare_items({}, {}) is None

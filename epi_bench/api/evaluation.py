@@ -1,0 +1,181 @@
+"""Scores of a model as it is, without training."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from epi_bench.api.selection import existing_folder, spec_on_tasks
+from epi_bench.errors import UserError, foreign_code
+from epi_bench.plugins.loading import load_plugin_files
+from epi_bench.runs.quiet import quiet_libraries
+from epi_bench.spec.run_spec import RunSpec
+from epi_bench.task.files.selection import select_tasks
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from epi_bench.evaluation.evaluator import TaskEvaluator
+    from epi_bench.evaluation.scores import TaskScores
+    from epi_bench.model.chat.chat_encoder import ChatEncoder
+
+
+def evaluate(
+    model: str | Path | PreTrainedModel,
+    tasks: str | Path | Sequence[str | Path] = "mini",
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    data_dir: str | Path | None = None,
+    plugins: Sequence[str | Path] = (),
+    test_examples: int | None = None,
+    max_length: int | None = None,
+    max_new_tokens: int | None = None,
+    batch_size: int | None = None,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    allow_code_execution: bool = False,
+) -> dict[str, TaskScores]:
+    """Score a model on the test examples of tasks, as a run scores it.
+
+    Args:
+        model: ``"tiny"``, a folder, a ``.gguf`` file or a hub id; or a causal language model of
+            transformers, which is scored where it is (its training mode is restored).
+        tasks: Names of tasks or suites, or ``.toml`` files that describe them.
+        tokenizer: Of a model that is given as an object; a path brings its own.
+        data_dir: Folder with local data sets; ``None`` loads them from the hub.
+        plugins: Python files that register tasks.
+        test_examples: Test examples of each task; ``None`` takes all.
+        max_length: Longest conversation in tokens; ``None`` is the default of a run.
+        max_new_tokens: Longest answer to generate, for tasks that allow a longer one.
+        batch_size: Examples scored at once; does not change the scores.
+        dtype: Type in which weights are loaded from a path.
+        allow_code_execution: Whether tasks may run code that the model wrote, in a sandbox.
+
+    Returns:
+        For each task its scores; ``mean`` is the task's score from 0 to 100, ``standard_error``
+        belongs to it, ``metrics`` holds every metric in the task's own units.
+
+    Raises:
+        UserError: For anything the caller can fix.
+
+    Example:
+        ```python
+        scores = epi_bench.evaluate("tiny", ["mini_math"], test_examples=20)
+        scores["mini_math"].mean
+        ```
+    """
+    load_plugin_files(map(Path, [plugins] if isinstance(plugins, str | Path) else plugins))
+    selected = select_tasks(
+        [str(entry) for entry in ([tasks] if isinstance(tasks, str | Path) else tasks)]
+    )
+    if not selected.names:
+        raise UserError("tasks names no task")
+    is_path = isinstance(model, str | Path)
+    evaluation = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
+    spec = spec_on_tasks(
+        {
+            "model": {"name": str(model) if is_path else "in memory", "dtype": dtype},
+            "data": _given(test_examples=test_examples, max_length=max_length),
+            "evaluation": _given(**evaluation),
+        },
+        selected,
+    )
+    folder = existing_folder(Path(data_dir).expanduser()) if data_dir else None
+    if is_path and tokenizer is not None:
+        raise UserError(f"model {str(model)!r} brings its tokenizer: leave tokenizer out")
+    with quiet_libraries(), _numerics(spec):
+        scored, own = _from_path(spec) if is_path else (model, _own_tokenizer(model, tokenizer))
+        return _score(scored, own, spec, folder, allow_code_execution)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+@contextmanager
+def _numerics(spec: RunSpec) -> Iterator[None]:
+    """The numerical settings of a run, so that the scores are those of its base row."""
+    from epi_bench.runs.reproducibility import current_execution, fixed_numerics
+
+    with fixed_numerics(current_execution().resolve(spec).threads):
+        yield
+
+
+def _from_path(spec: RunSpec) -> tuple[Any, Any]:
+    import torch
+
+    from epi_bench.model.load import load_backbone
+
+    backbone = load_backbone(spec.model)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return backbone.model.to(device), backbone.tokenizer  # type: ignore[arg-type]
+
+
+def _own_tokenizer(model: Any, tokenizer: Any) -> Any:
+    """The caller's tokenizer, or a copy of it that can pad."""
+    if not hasattr(model, "config") or not hasattr(model, "forward"):
+        raise UserError(
+            f"model is a {type(model).__name__}: give a path, a hub id, or a causal language model "
+            "of transformers"
+        )
+    if tokenizer is None:
+        raise UserError("a model in memory needs its tokenizer: add tokenizer=...")
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise UserError("the tokenizer has no end-of-text token")
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _score(
+    model: Any, tokenizer: Any, spec: RunSpec, data_dir: Path | None, allow_code_execution: bool
+) -> dict[str, TaskScores]:
+    from epi_bench.model.chat.chat_encoder import ChatEncoder
+    from epi_bench.model.limits import check_fit
+
+    encoder = ChatEncoder(tokenizer, spec.data.max_length)
+    evaluators = {
+        name: _evaluator(name, spec, encoder, data_dir, allow_code_execution)
+        for name in spec.data.tasks
+    }
+    named = {name: f"a text of task {name!r}" for name in evaluators}
+    check_fit(
+        model,
+        tokenizer,
+        {named[n]: max(len(example) for example in e.encoded) for n, e in evaluators.items()},
+        {named[n]: e.longest_with_answer for n, e in evaluators.items()},
+        (example.input_ids for e in evaluators.values() for example in e.encoded),
+    )
+    return {name: evaluator.score(model) for name, evaluator in evaluators.items()}
+
+
+def _evaluator(
+    name: str,
+    spec: RunSpec,
+    encoder: ChatEncoder,
+    data_dir: Path | None,
+    allow_code_execution: bool,
+) -> TaskEvaluator:
+    from epi_bench.evaluation.evaluator import TaskEvaluator
+    from epi_bench.runs.examples import permitted, select_examples
+    from epi_bench.task.example_checks import check_examples
+    from epi_bench.task.task import TASKS
+
+    with foreign_code(f"task {name!r} cannot be made"):
+        task = permitted(TASKS.get(name)(data_dir), allow_code_execution)
+    with foreign_code(f"task {name!r} fails to make its examples"):
+        published = task.examples("test")
+        check_examples(task, "test", published)
+    examples = select_examples(task, "test", spec.data.test_examples, published)
+    if not examples:
+        raise UserError(f"task {name!r} has no test examples")
+    return TaskEvaluator(
+        task,
+        examples,
+        encoder,
+        spec.evaluation.batch_size,
+        max_new_tokens=spec.evaluation.max_new_tokens,
+    )

@@ -1,0 +1,80 @@
+"""Records as rows of a data frame, at three grains: run, cell of the score matrix, test item."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from epi_bench.results.leaderboard import MEASURES
+from epi_bench.results.record.items import unpack_items
+from epi_bench.results.record.run_record import RunRecord
+
+Rows = list[dict[str, Any]]
+
+
+def run_rows(records: Sequence[RunRecord], labels: Mapping[str, str]) -> Rows:
+    """A row a run: every metric and every cost by name, in the record's units.
+
+    Args:
+        records: The runs.
+        labels: Run id -> label.
+    """
+    return [
+        {
+            **_of_run(record, labels),
+            "model": record.spec.model.name,
+            "stream": record.spec.stream.kind,
+            **record.metrics,
+            **{name: measure.of(record) for name, measure in MEASURES.items()},
+        }
+        for record in records
+    ]
+
+
+def score_rows(records: Sequence[RunRecord], labels: Mapping[str, str]) -> Rows:
+    """A row a cell of each run's score matrix; arguments as :func:`run_rows`."""
+    rows: Rows = []
+    for record in records:
+        matrix = record.score_matrix
+        if matrix is None:
+            continue
+        for position, name in enumerate(matrix.rows):
+            rows += [
+                {
+                    **_of_run(record, labels),
+                    "position": position,
+                    "row": name,
+                    "task": column.task,
+                    "metric": column.metric,
+                    "learned": column.learned_at is not None and position >= column.learned_at,
+                    "score": matrix.values[position][i],
+                    "standard_error": matrix.standard_errors[position][i],
+                    "n": matrix.n[i],
+                }
+                for i, column in enumerate(matrix.columns)
+            ]
+    return rows
+
+
+def item_rows(records: Sequence[RunRecord], labels: Mapping[str, str]) -> Rows:
+    """A row a test item of each run, after its last experience; arguments as :func:`run_rows`."""
+    rows: Rows = []
+    for record in records:
+        run = _of_run(record, labels)
+        for task, packed in record.item_scores.items():
+            rows += [
+                {**run, "task": task, "item": int(item) if item.isdigit() else item, "score": score}
+                for item, score in unpack_items(packed).items()
+            ]
+    return rows
+
+
+def _of_run(record: RunRecord, labels: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "track": record.track.name,
+        "strategy": record.strategy.name,
+        "label": labels[record.run_id],
+        "seed": record.spec.seed,
+        "task_order": ", ".join(record.task_order),
+        "run_id": record.run_id,
+    }

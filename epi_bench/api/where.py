@@ -1,0 +1,83 @@
+"""What a run is asked for beside its settings: folders, plugins, permissions, a judge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from epi_bench.api.selection import existing_folder
+from epi_bench.errors import UserError
+from epi_bench.evaluation.judge import JudgeSettings
+from epi_bench.results.record.workspace import Workspace
+from epi_bench.runs.request import RunRequest
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where runs read and write, and what they may do; nothing in it changes a number.
+
+    Args:
+        out: Folder that gets ``runs/`` and ``leaderboards/``.
+        data_dir: Folder with local data sets; ``None`` loads them from the hub.
+        plugins: Python files that register strategies, tasks or streams.
+        force: Whether finished runs are made again; otherwise their records are returned.
+        allow_code_execution: Whether tasks may run code that the model wrote, in a sandbox.
+        judge: A judge model that grades open-ended answers, or ``None``.
+        log_predictions: Whether the trained model's answers are written to ``predictions.jsonl``.
+        save_model: Folder for the trained model, loadable by transformers; for a single run.
+        publish: Whether finished records are copied to ``leaderboards/``.
+
+    Example:
+        >>> import epi_bench
+        >>> epi_bench.Where(out="results", data_dir="data").out
+        'results'
+    """
+
+    out: str | Path = "."
+    data_dir: str | Path | None = None
+    plugins: Sequence[str | Path] = ()
+    force: bool = False
+    allow_code_execution: bool = False
+    judge: JudgeSettings | None = None
+    log_predictions: bool = False
+    save_model: str | Path | None = None
+    publish: bool = True
+
+    @property
+    def plugin_files(self) -> tuple[Path, ...]:
+        """The files in ``plugins``; a single one may be given without a list."""
+        given = [self.plugins] if isinstance(self.plugins, str | Path) else self.plugins
+        return tuple(map(Path, given))
+
+    def request(
+        self, task_files: Sequence[Path] = (), references: bool = False, runs: int = 1
+    ) -> RunRequest:
+        """The same for :mod:`epi_bench.runs`.
+
+        Args:
+            task_files: TOML files that describe tasks of the runs.
+            references: Whether missing single-task references are trained.
+            runs: How many runs are asked for.
+
+        Raises:
+            UserError: If the data folder does not exist, or several runs would save a model.
+        """
+        if self.save_model is not None and runs > 1:
+            raise UserError(
+                f"save_model keeps one model, but {runs} runs were asked for: "
+                "name one strategy and one seed"
+            )
+        return RunRequest(
+            workspace=Workspace(Path(self.out).expanduser()),
+            data_dir=existing_folder(Path(self.data_dir).expanduser()) if self.data_dir else None,
+            plugins=self.plugin_files,
+            task_files=tuple(task_files),
+            references=references,
+            force=self.force,
+            allow_code_execution=self.allow_code_execution,
+            save_model=Path(self.save_model).expanduser() if self.save_model else None,
+            published=self.publish,
+            judge=self.judge,
+            log_predictions=self.log_predictions,
+        )

@@ -1,0 +1,4 @@
+from epi_bench.bridges.avalanche import EPIPlugin as EPIPlugin
+from epi_bench.bridges.protection import Protection as Protection
+from epi_bench.bridges.protection import protect as protect
+from epi_bench.bridges.trainer import EPICallback as EPICallback
