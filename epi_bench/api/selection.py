@@ -266,7 +266,7 @@ def existing_folder(folder: Path) -> Path:
         UserError: If it is not.
     """
     if not folder.is_dir():
-        raise UserError(f"data folder {folder} does not exist: check --data-dir")
+        raise UserError(f"data folder {folder} does not exist: check data_dir", setting="data_dir")
     return folder
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from epi_bench.cli import completion
+from epi_bench.cli.flag_names import with_flags
 from epi_bench.cli.setting_flags import SettingFlags, takes_settings
 from epi_bench.spec.defaults import overlay
 from epi_bench.training.profiling import Workload
@@ -155,4 +156,5 @@ def _print_table(report: dict[str, Any]) -> None:
     make_console().print(FittedTable(columns, rows, title))
     for row in report["strategies"]:
         if row["error"]:
-            typer.echo(f"epi-bench: warning: {row['strategy']}: {row['error']}", err=True)
+            reason = with_flags(row["error"])
+            typer.echo(f"epi-bench: warning: {row['strategy']}: {reason}", err=True)

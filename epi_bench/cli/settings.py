@@ -86,11 +86,11 @@ def _print_table() -> None:
 
     table = Table(title="Settings of a run", title_justify="left")
     table.add_column("setting and flag", no_wrap=True)
-    for column in ("values", "default", "meaning"):
+    for column in ("values and default", "meaning"):
         table.add_column(column, overflow="fold")
     for setting in all_settings().values():
         values = ", ".join(filter(None, (setting.type_name, setting.limits)))
         names = f"{setting.name}\n  {setting.flag_name}"
-        cells = (names, values, setting.default, setting.summary)
+        cells = (names, f"{values}\ndefault: {setting.default}", setting.summary)
         table.add_row(*map(Text, cells))
     Console().print(table)

@@ -79,7 +79,10 @@ def small(toy_model, toy_tasks):
         (["--data-dir", "nowhere"], "data folder nowhere does not exist"),
         (["--config", "nowhere.toml"], "cannot read nowhere.toml"),
         (["--train-examples", "1000000"], "lower data.train_examples (--train-examples)"),
-        (["--seeds", "2", "--save-model", "model"], "save_model keeps one model, but 2 runs"),
+        (
+            ["--seeds", "2", "--save-model", "model"],
+            "save_model (--save-model) keeps one model, but 2 runs",
+        ),
         (["--out", "/proc/nowhere"], "choose another folder with out (--out)"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
