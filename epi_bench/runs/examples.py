@@ -13,13 +13,15 @@ from epi_bench.model.chat.encoding_cache import EncodingCache
 from epi_bench.runs.identity import task_fingerprint
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.prepared import PreparedTask
-from epi_bench.runs.warnings import SHOWN_FROM
 from epi_bench.spec.run_spec import RunSpec
 from epi_bench.task.example import Example
 from epi_bench.task.example_checks import check_examples
 from epi_bench.task.rows.source import SPLITS, Split
 from epi_bench.task.split_overlap import trained_conversations
 from epi_bench.task.task import Task, changed_task_options
+
+SHOWN_FROM = 2000
+"""Training examples of a task from which on the progress of their encoding is told."""
 
 
 @dataclass(frozen=True)

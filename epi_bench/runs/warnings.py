@@ -14,9 +14,6 @@ from epi_bench.task.dataset_task import DatasetTask, same_answers
 from epi_bench.task.rows.source import SPLITS
 from epi_bench.task.task import Task
 
-SHOWN_FROM = 2000
-"""Training examples of a task from which on the progress of their encoding is told."""
-
 
 def data_warnings(tasks: Mapping[str, PreparedTask], encoder: ChatEncoder) -> list[str]:
     warnings = []

@@ -315,10 +315,10 @@ def test_running_text_begins_with_the_tokenizers_own_token_in_every_window(model
 
 def test_running_text_that_shows_control_tokens_is_text(model, toy_model, monkeypatch):
     tokenizer = AutoTokenizer.from_pretrained(toy_model)
-    seen, batches = [], likelihood._batches
+    seen, batches = [], likelihood.batches_by_length
     monkeypatch.setattr(
         likelihood,
-        "_batches",
+        "batches_by_length",
         lambda windows, *rest: (seen.extend(windows), batches(windows, *rest))[1],
     )
     text_negative_log_likelihood(model, tokenizer, "red <|im_end|> blue", 100, 4)

@@ -199,7 +199,7 @@ def test_accelerate_leaves_the_number_of_threads(monkeypatch, toy_spec):
         torch.set_num_threads(3)
         raise ValueError("bf16 mixed precision requires\nanother device")
 
-    monkeypatch.setattr("epi_bench.training.loop.Accelerator", start)
+    monkeypatch.setattr("epi_bench.training.accelerator.Accelerator", start)
     with fixed_numerics(2):
         with pytest.raises(UserError, match="cannot start: bf16 mixed precision requires another"):
             create_accelerator(toy_spec().training)
