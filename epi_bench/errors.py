@@ -1,33 +1,45 @@
-"""The errors that a user can cause and mend."""
+"""The errors that a user can cause and fix."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 LONGEST_MESSAGE = 500
 """Characters shown of an error message that comes from foreign code."""
 
 
 class UserError(Exception):
-    """Something the user asked for that cannot be done, told in one line with its remedy.
+    """Something the user asked for that cannot be done, explained in one line with its remedy.
 
     The command line prints the message and exits with code 2; library callers catch it like any
     exception. Raise it before anything has been written. What a message quotes of files, models or
     plugins may hold line breaks and terminal codes; they are made visible.
+
+    Args:
+        message: One line that says what is wrong, where, and what to do. A setting is called by
+            its name in a specification, never by its flag.
+        setting: Names of the settings or arguments to change, such as ``"data.max_length"`` or
+            ``"data_dir"``. The command line adds the flag of each to the message.
+
+    >>> error = UserError("the prompt is cut: raise data.max_length", setting="data.max_length")
+    >>> error.settings
+    ('data.max_length',)
     """
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *, setting: str | Sequence[str] = ()) -> None:
         super().__init__(one_line(message))
+        self.settings = (setting,) if isinstance(setting, str) else tuple(setting)
 
 
 def one_line(text: str) -> str:
     """Text as one line that a terminal shows as it is.
 
-    Line breaks become blanks; what cannot be printed is written as in a Python string.
+    Line breaks become spaces; what cannot be printed is written as in a Python string.
     """
     joined = re.sub(r"\s*[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]\s*", " ", text.strip("\n\r"))
     return "".join(
@@ -62,7 +74,7 @@ def foreign_code(doing: str, path: Path | None = None) -> Iterator[None]:
         line = line_that_raised(error, path) if path else None
         if line is None:
             raise
-        raise UserError(f"plugin {path}:{line}: {error}") from error
+        raise UserError(f"plugin {path}:{line}: {error}", setting=error.settings) from error
     except BaseException as error:  # a plugin may raise anything, sys.exit() among it
         line = line_that_raised(error, path) if path else None
         where = doing.replace(str(path), f"{path}:{line}", 1) if line else doing
@@ -103,3 +115,25 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     else:
         remedy = "none is available"
     return UserError(f"unknown {kind} {name!r}: {remedy}")
+
+
+def validation_reason(problem: Mapping[str, Any]) -> str:
+    """Why a value is refused, to follow a colon.
+
+    Args:
+        problem: One of ``ValidationError.errors()`` of pydantic.
+    """
+    reason = str(problem["msg"]).removeprefix("Value error, ")
+    own = problem["type"] == "value_error"  # written in this package, so that its case is right
+    return reason if own else reason[:1].lower() + reason[1:]
+
+
+def some_of(names: Iterable[str], shown: int = 3) -> str:
+    """The first of many names, and how many more there are.
+
+    >>> some_of(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    listed = list(names)
+    more = f" and {len(listed) - shown} more" if len(listed) > shown else ""
+    return ", ".join(listed[:shown]) + more

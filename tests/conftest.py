@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["EPI_BENCH_CACHE"] = "off"  # tests that need a cache make one of their own
+# A suite that a shell starts in the background inherits an ignored SIGINT, and so would what it
+# starts: the tests of Ctrl-C need the default.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
@@ -226,7 +230,7 @@ def train_toy(toy_spec):
                 ),
                 total_steps=prepared.total_steps,
                 experience_count=len(prepared.experiences),
-            )
+            ).start()
             for experience in prepared.experiences:
                 loop.train(experience, on_step)
         return loop

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from epi_bench.cli.app import main
 from epi_bench.results.leaderboard import load_published
 from epi_bench.results.leaderboard.pages import rendered_files
 from epi_bench.strategy.strategy import STRATEGIES, create_strategy
@@ -54,16 +55,21 @@ def test_the_readme_shows_what_was_published():
 
 
 @pytest.mark.parametrize(
-    ("script", "arguments", "expected"),
+    ("arguments", "expected"),
     [
-        ("compare_strategies", ["epi"], "| `full_sft` |"),
-        ("measure_drift", ["--strategy", "epi"], "| last mask with the first |"),
+        (["compare", "epi", "--board", "{track}", "--format", "markdown"], "| `full_sft` |"),
+        (["inspect", "{track}", "--format", "markdown"], "| last mask with the first |"),
     ],
 )
-def test_the_scripts_behind_the_findings_read_the_records(
-    script, arguments, expected, published, capsys, monkeypatch
+def test_the_commands_behind_the_findings_read_the_records(
+    arguments, expected, published, capsys, monkeypatch
 ):
     (track,) = (name for name in published.tracks if name.startswith("mini-tiny-sequential-"))
-    monkeypatch.setattr(sys, "argv", [script, str(LEADERBOARDS / track), *arguments])
-    runpy.run_path(str(ROOT / "scripts" / f"{script}.py"), run_name="__main__")
+    folder = str(LEADERBOARDS / track)
+    monkeypatch.setattr(
+        sys, "argv", ["epi-bench", *(part.format(track=folder) for part in arguments)]
+    )
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
     assert expected in capsys.readouterr().out

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def _block(marker: str) -> str:
@@ -42,7 +44,7 @@ def test_the_plugin_file_runs_as_the_readme_says(tmp_path, toy_model, toy_tasks)
     assert "Part of each optimizer step that is kept" in " ".join(shown[1].split())
 
 
-def test_half_of_a_step_is_half_of_a_step(tmp_path, train_toy):
+def test_half_of_a_step_is_half_of_a_step(tmp_path, train_toy, forgotten_plugins):
     import torch
 
     from epi_bench.plugins.loading import load_plugin_file
@@ -75,6 +77,29 @@ def test_the_bridges_are_made_as_the_readme_says():
     assert names["protection"].isolation.protected_count == round(0.3 * 72)
 
 
+def test_the_python_example_gives_a_ranking_and_a_table(tmp_path, monkeypatch, toy_model):
+    for name in ("tickets.csv", "tickets.toml"):
+        (tmp_path / name).write_text(_page_file("own_data.md", name), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    small = {
+        "training": {"steps": 2, "batch_size": 2},
+        "data": {"max_length": 160, "test_examples": 4},
+        "evaluation": {"max_new_tokens": 4},
+    }
+    example = _block("python").replace("path/to/model", str(toy_model))
+    example = example.replace("gsm8k", "mini_math").replace("seeds=3", f"seeds=2, settings={small}")
+    names = {}
+    exec(example, names)
+    assert {entry.strategy for entry in names["results"].ranking().entries} == {"full_sft", "epi"}
+    assert len(names["frame"]) == 4
+
+
+def _page_file(page, name):
+    """The text of a file that a page shows."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return re.search(rf"<!-- test: file {name} -->\n```\w+\n(.*?)```", text, re.DOTALL).group(1)
+
+
 @pytest.mark.slow
 def test_the_package_is_found_by_its_entry_point(tmp_path, toy_model, toy_tasks):
     package, site = tmp_path / "package", tmp_path / "site"
@@ -102,29 +127,67 @@ def test_the_package_is_found_by_its_entry_point(tmp_path, toy_model, toy_tasks)
     assert len(list((tmp_path / "leaderboards").glob("*/*.json"))) == 1
 
 
-COMMANDS = re.findall(
-    r"^epi-bench (\w+)", "\n".join(re.findall(r"```\n(.*?)```", README, re.DOTALL)), re.M
-)
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("command", sorted(set(COMMANDS)))
-def test_every_command_in_the_readme_exists(command):
-    from epi_bench.cli.app import app
-
-    names = {c.name or c.callback.__name__ for c in app.registered_commands}
-    names |= {group.name for group in app.registered_groups}
-    assert command in names
+def _flags(command):
+    """Every flag of a command; of a group, those of its commands."""
+    if hasattr(command, "commands"):
+        return set().union(*map(_flags, command.commands.values()))
+    return {flag for p in command.params for flag in (*p.opts, *p.secondary_opts)} | {"--help"}
 
 
-def test_every_flag_in_the_readme_exists():
+def _commands_shown(text):
+    """(words of a command, flags) for each ``epi-bench ...`` in blocks and in running code."""
+    blocks = [body for language, body in FENCE.findall(text) if not language]
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    lines += re.findall(r"`(epi-bench [^`]+)`", FENCE.sub("", text))
+    for line in lines:
+        for call in re.findall(r"epi-bench ([a-z][^#&]*)", line):
+            words = call.split()
+            yield words, set(re.findall(r"(?<!\S)--[a-z][a-z-]+", call))
+
+
+def _find(words):
     import typer
 
     from epi_bench.cli.app import app
 
     command = typer.main.get_command(app)
-    flags = {"--quiet", "--upgrade"}
-    for sub in command.commands.values():
-        for parameter in sub.params:
-            flags.update([*parameter.opts, *parameter.secondary_opts])
-    used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
-    assert used <= flags, used - flags
+    for word in words:
+        if not hasattr(command, "commands"):
+            break
+        assert word in command.commands, f"epi-bench {' '.join(words)}"
+        command = command.commands[word]
+    return command
+
+
+PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{p.name}" for p in DOCS.glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_takes_the_flags_that_are_shown_with_it(page):
+    for words, flags in _commands_shown((ROOT / page).read_text(encoding="utf-8")):
+        command = _find(words)
+        assert flags <= _flags(command), f"epi-bench {' '.join(words)}"
+
+
+def test_a_flag_of_another_command_does_not_pass():
+    [(words, flags)] = _commands_shown("```\nepi-bench leaderboard --steps 3 # --jobs\n```")
+    assert flags == {"--steps"}
+    assert "--steps" in _flags(_find(["run"]))
+    assert not flags & _flags(_find(words))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])
+def test_flags_in_running_text_are_flags_of_the_run_or_of_one_command(page):
+    """A flag that stands alone in a sentence: of ``run``, or of a command the README names."""
+    text = FENCE.sub("", (ROOT / page).read_text(encoding="utf-8"))
+    alone = {
+        flag
+        for code in re.findall(r"`([^`\n]+)`", text)
+        if not code.startswith(("epi-bench", "pip", "mkdocs"))
+        for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", code)
+    }
+    assert alone
+    assert alone <= _flags(_find(["run"])), alone - _flags(_find(["run"]))

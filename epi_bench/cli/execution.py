@@ -9,7 +9,9 @@ import typer
 from rich.console import Console
 
 from epi_bench.api.progress import LiveProgress
+from epi_bench.cli.flag_names import with_flags
 from epi_bench.cli.summary import print_outcomes, print_record
+from epi_bench.results.tables import make_console
 from epi_bench.runs.many_runs import make_runs
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.quiet import quiet_libraries
@@ -29,16 +31,18 @@ def execute(specs: Sequence[RunSpec], request: RunRequest, jobs: int, quiet: boo
     Raises:
         typer.Exit: 2 if no run could start, 1 if a run failed.
     """
-    console = Console(quiet=quiet)
+    console = make_console(quiet)
     outcomes: list[RunOutcome] = []
-    progress = None if quiet else LiveProgress(console)
+    progress = None if quiet else LiveProgress(console, with_flags)
     try:
         with quiet_libraries(), progress or nullcontext():
             for outcome in make_runs(specs, request, jobs, progress or RunObserver()):
                 known = outcome.error in [earlier.error for earlier in outcomes]
                 outcomes.append(outcome)
                 if outcome.error and not known:  # a wrong flag is the same for all strategies
-                    typer.echo(f"epi-bench: {outcome.error}", err=True)
+                    typer.echo(
+                        f"epi-bench: {with_flags(outcome.error, outcome.settings)}", err=True
+                    )
                 _announce(outcome, len(outcomes), len(specs), console)
     except KeyboardInterrupt:
         typer.echo("epi-bench: interrupted; the run under way left no record", err=True)
@@ -59,8 +63,14 @@ def _announce(outcome: RunOutcome, done: int, total: int, console: Console) -> N
         typer.echo(f"epi-bench: {spec.strategy.name} failed: {outcome.record.error}", err=True)
     if outcome.skipped:
         console.print(
-            f"{spec.strategy.name}, seed {spec.seed}: finished before, not made again "
-            "(--force makes it anew)"
+            f"{spec.strategy.name}, seed {spec.seed}: finished before, so it was not run again "
+            "(--force runs it again)",
+            highlight=False,
+            markup=False,
         )
     if total > 1:
-        console.print(f"[{done}/{total}] {spec.strategy.name}, seed {spec.seed}", markup=False)
+        console.print(
+            f"[{done}/{total}] {spec.strategy.name}, seed {spec.seed}",
+            highlight=False,
+            markup=False,
+        )

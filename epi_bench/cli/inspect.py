@@ -7,50 +7,169 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from epi_bench.cli.output import TextFormat, show_tables
+
 if TYPE_CHECKING:
-    from epi_bench.results.masks.trace import TaskOverlap
+    from collections.abc import Sequence
+
+    from epi_bench.results.masks.trace import MaskTrace
+    from epi_bench.results.record.run_record import RunRecord
+    from epi_bench.results.tables import FittedTable
+
+_HEADS = {"jaccard_previous": "previous", "jaccard_first": "first", "jaccard_chance": "chance"}
 
 
 def inspect(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run's folder (runs/<run_id>) or record file.")
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH...",
+            help="A run's folder (runs/<run_id>) or record file; or several, or folders of them.",
+        ),
     ],
+    strategy: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Look at the runs of this strategy only."),
+    ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Draw into this file: .png, .svg or .pdf."),
+        typer.Option(
+            "--out", metavar="FILE", help="Draw one run into this file: .png, .svg or .pdf."
+        ),
     ] = None,
+    text_format: Annotated[
+        TextFormat, typer.Option("--format", help="How the tables are printed.")
+    ] = TextFormat.TABLE,
 ) -> None:
     """Show how a run's mask moved and what it protected.
 
-    Prints the overlap (Jaccard) of the mask with the previous and the first
-    one, beside that of two random masks of its size, the protected share by
-    kind of module, and the overlap between the experiences' masks. --output
+    Of one run: the overlap (Jaccard) of the mask with the previous and the
+    first one, beside that of two random masks of its size, the protected share
+    by kind of module, and the overlap between the experiences' masks. --out
     draws the same over all steps, with the protected share by layer.
-    """
-    from epi_bench.results.masks.figure import draw_mask
-    from epi_bench.results.masks.trace import find_record, trace_mask
 
-    record = find_record(run)
+    Of several runs: mean, smallest and largest overlap, strategy by strategy.
+    """
+    from epi_bench.errors import UserError
+    from epi_bench.results.masks.drift import find_records
+
+    records = find_records(paths)
+    if strategy is not None:
+        records = _of_strategy(records, strategy)
+    if len(records) == 1:
+        show_tables(_tables_of_run(records[0], output), text_format)
+        return
+    if output is not None:
+        raise UserError(f"--out draws one run, but {len(records)} were given: name one of them")
+    show_tables(_drift_tables(records), text_format)
+
+
+def _of_strategy(records: Sequence[RunRecord], strategy: str) -> list[RunRecord]:
+    from epi_bench.errors import unknown_name
+
+    known = {record.strategy.name for record in records}
+    if strategy not in known:
+        raise unknown_name("strategy of these runs", strategy, known)
+    return [record for record in records if record.strategy.name == strategy]
+
+
+def _tables_of_run(record: RunRecord, output: Path | None) -> list[FittedTable]:
+    from epi_bench.results.masks.figure import draw_mask
+    from epi_bench.results.masks.trace import trace_mask
+
     trace = trace_mask(record)
     if output is not None:
         draw_mask(record, output)
-        typer.echo(f"figure: {output}")
-    header = ["step", "previous", "first", "chance", *trace.protected]
-    typer.echo("  ".join(f"{name:>9}" for name in header))
-    for row, step in enumerate(trace.steps):
-        numbers = [values[row] for values in (*trace.drift.values(), *trace.protected.values())]
-        cells = [f"{step:>9}", *(f"{'–' if n is None else f'{n:.3f}':>9}" for n in numbers)]
-        typer.echo("  ".join(cells))
-    _print_overlap(trace.overlap)
+        typer.echo(f"figure: {output}", err=True)
+    run = f"{record.strategy.name}, seed {record.spec.seed}, run {record.run_id}"
+    tables = [_mask_table(run, trace)]
+    if len(trace.overlap.experiences) > 1:
+        tables.append(_overlap_table(trace))
+    return tables
 
 
-def _print_overlap(overlap: TaskOverlap) -> None:
-    """The matrix of the experiences' masks."""
-    names = overlap.experiences
-    if len(names) < 2:
-        return
-    width = max(9, *map(len, names))
-    typer.echo(f"\n{'':{width}}  " + "  ".join(f"{name:>{width}}" for name in names))
-    for name, row in zip(names, overlap.jaccard, strict=True):
-        cells = [f"{value:>{width}.3f}" for value in row]
-        typer.echo("  ".join([f"{name:{width}}", *cells]))
+def _mask_table(run: str, trace: MaskTrace) -> FittedTable:
+    """A row for each step at which something had changed since the row above."""
+    from epi_bench.results.masks.trace import DRIFT_LINES
+    from epi_bench.results.tables import Column, FittedTable
+
+    series = [*(trace.drift[name] for name in DRIFT_LINES), *trace.protected.values()]
+    rows: list[tuple[str, ...]] = []
+    before: tuple[float | None, ...] | None = None
+    for position, step in enumerate(trace.steps):
+        numbers = tuple(values[position] for values in series)
+        if numbers != before:
+            rows.append((_experience(trace, step), str(step), *map(_overlap_text, numbers)))
+        before = numbers
+    return FittedTable(
+        [
+            Column("experience"),
+            *(Column(name, numeric=True) for name in ("step", *_HEADS.values(), *trace.protected)),
+        ],
+        rows,
+        f"{run}: overlap of the mask with the previous and the first one and by chance (Jaccard, "
+        "0 to 1), then the protected share of each kind of module (0 to 1)",
+        keys=2,
+    )
+
+
+def _experience(trace: MaskTrace, step: int) -> str:
+    """The experience that a step belongs to."""
+    return next((name for name, end in trace.boundaries if step <= end), "")
+
+
+def _overlap_table(trace: MaskTrace) -> FittedTable:
+    from epi_bench.results.tables import Column, FittedTable
+
+    names = trace.overlap.experiences
+    return FittedTable(
+        [Column("mask after"), *(Column(name, numeric=True) for name in names)],
+        [
+            (name, *map(_overlap_text, row))
+            for name, row in zip(names, trace.overlap.jaccard, strict=True)
+        ],
+        "Overlap of the masks at the ends of the experiences (Jaccard, 0 to 1; two random ones: "
+        f"{_overlap_text(trace.chance)})",
+    )
+
+
+def _overlap_text(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _drift_tables(records: Sequence[RunRecord]) -> list[FittedTable]:
+    """A table for each configuration whose strategy has a mask, track by track."""
+    from epi_bench.errors import UserError
+    from epi_bench.results.leaderboard import group_by_configuration
+    from epi_bench.results.masks.trace import trace_mask
+
+    by_track: dict[str, list[RunRecord]] = {}
+    for record in records:
+        if any("achieved_ratio" in point.values for point in record.mask_statistics):
+            by_track.setdefault(record.track.name, []).append(record)
+    if not by_track:
+        raise UserError(
+            f"none of the {len(records)} runs has mask statistics: only strategies that protect "
+            "weights report them"
+        )
+    return [
+        _drift_table(f"{label} on {track}", [trace_mask(record) for record in group])
+        for track, runs in by_track.items()
+        for label, group in group_by_configuration(runs).items()
+    ]
+
+
+def _drift_table(heading: str, traces: Sequence[MaskTrace]) -> FittedTable:
+    from epi_bench.results.masks.drift import mask_drift
+    from epi_bench.results.tables import Column, FittedTable
+
+    rows = [
+        (drift.between, f"{drift.mean:.2f}", f"{min(drift.values):.2f}", f"{max(drift.values):.2f}")
+        for drift in mask_drift(traces)
+    ]
+    columns = [
+        Column("overlap (Jaccard)", text=True),
+        *(Column(name, numeric=True) for name in ("mean", "smallest", "largest")),
+    ]
+    runs = f"{len(traces)} run{'s' if len(traces) > 1 else ''}"
+    return FittedTable(columns, rows, f"{heading}, {runs}")

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from epi_bench.cli.output import OutputFormat
+
 if TYPE_CHECKING:
     from epi_bench.results.leaderboard import PublishedRecords, Ranking
-
-TEXT_WIDTH = 240
-"""Width of tables that go to a file or a pipe."""
-
-
-class OutputFormat(StrEnum):
-    """How rankings are printed."""
-
-    TABLE = "table"
-    MARKDOWN = "markdown"
-    CSV = "csv"
-    JSON = "json"
 
 
 def leaderboard(
@@ -45,7 +34,7 @@ def leaderboard(
     ] = OutputFormat.TABLE,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write to this file instead of the terminal."),
+        typer.Option("--out", metavar="FILE", help="Write to this file instead of the terminal."),
     ] = None,
     update: Annotated[
         bool,
@@ -73,7 +62,7 @@ def leaderboard(
     for problem in published.problems:
         typer.echo(f"epi-bench: warning: {problem}", err=True)
     if not published.tracks:
-        raise UserError(f"no readable record in {path}: the warnings above name the files to mend")
+        raise UserError(f"no readable record in {path}: the warnings above name the files to fix")
     if track is not None and track not in published.tracks:
         raise unknown_name("track", track, published.tracks)
     if update:
@@ -96,12 +85,10 @@ def _update(published: PublishedRecords) -> None:
 def _show(rankings: list[Ranking], output_format: OutputFormat, output: Path | None) -> None:
     """Print the rankings, or write them to a file."""
     if output is None and output_format is OutputFormat.TABLE:
-        from rich.console import Console
-
         from epi_bench.cli.ranking_table import print_rankings
+        from epi_bench.results.tables import make_console
 
-        console = Console()
-        print_rankings(rankings, console if console.is_terminal else Console(width=TEXT_WIDTH))
+        print_rankings(rankings, make_console())
         return
     text = _as_text(rankings, output_format)
     if output is None:
@@ -121,6 +108,7 @@ def _as_text(rankings: list[Ranking], output_format: OutputFormat) -> str:
     from epi_bench.cli.ranking_table import print_rankings
     from epi_bench.results.leaderboard import to_csv, to_json
     from epi_bench.results.leaderboard.markdown import to_markdown
+    from epi_bench.results.tables import UNLIMITED
 
     if output_format is OutputFormat.CSV:
         return to_csv(rankings)
@@ -129,5 +117,5 @@ def _as_text(rankings: list[Ranking], output_format: OutputFormat) -> str:
     if output_format is OutputFormat.MARKDOWN:
         return "\n".join(to_markdown(ranking) for ranking in rankings)
     text = StringIO()
-    print_rankings(rankings, Console(file=text, width=TEXT_WIDTH))
+    print_rankings(rankings, Console(file=text, width=UNLIMITED))
     return text.getvalue()

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from epi_bench.errors import one_line
+from epi_bench.cli import completion
+from epi_bench.cli.docstrings import description, first_sentence, without_markup
+from epi_bench.cli.output import OutputFormat, TableFormat, show_table
 from epi_bench.plugins.loading import load_plugin_files
-from epi_bench.plugins.options import Option, options_of
-from epi_bench.plugins.registry import Registry
+from epi_bench.plugins.options import options_of
+from epi_bench.results.tables import Column, FittedTable, make_console
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 PluginFiles = Annotated[
     list[Path] | None,
@@ -36,62 +39,88 @@ strategies_app = typer.Typer(help="List strategies, or show one.", no_args_is_he
 tasks_app = typer.Typer(
     help="List tasks, show one, or check a file that describes one.", no_args_is_help=True
 )
-streams_app = typer.Typer(help="List streams.", no_args_is_help=True)
+streams_app = typer.Typer(help="List streams, or show one.", no_args_is_help=True)
+
+_ORDERS = "Task order of every stream: --order given | reversed | random (by seed)"
 
 
 @strategies_app.command("list")
-def list_strategies(plugin: PluginFiles = None) -> None:
+def list_strategies(
+    plugin: PluginFiles = None, output_format: TableFormat = OutputFormat.TABLE
+) -> None:
     """List every strategy with one line about it."""
     from epi_bench.strategy.strategy import STRATEGIES
 
     load_plugin_files(plugin or [])
-    _print_registry(STRATEGIES, "Strategies")
+    strategies, broken = STRATEGIES.load_all()
+    show_table(_described("strategy", strategies), output_format)
+    _hint("Options of one: epi-bench strategies show NAME", output_format)
+    _warn_of_broken(broken)
 
 
 @strategies_app.command("show")
-def show_strategy(name: str, plugin: PluginFiles = None) -> None:
+def show_strategy(
+    name: Annotated[str, typer.Argument(autocompletion=completion.strategy)],
+    plugin: PluginFiles = None,
+) -> None:
     """Show a strategy's update rule, source and hyperparameters."""
     from epi_bench.strategy.strategy import STRATEGIES
 
     load_plugin_files(plugin or [])
     cls = STRATEGIES.get(name)
-    console = Console()
-    console.print(f"[bold]{name}[/bold]")
-    for line in _body(cls).split("\n"):
-        console.print(plain(line))
-    options = options_of(cls)
-    if options:
-        console.print(_options_table(options, f"Set with --set {name}.NAME=VALUE"))
+    console = make_console()
+    _print_description(name, cls, console)
+    _print_options(cls, 0, f"Set with --set {name}.NAME=VALUE", console)
 
 
 @tasks_app.command("list")
-def list_tasks(plugin: PluginFiles = None) -> None:
+def list_tasks(plugin: PluginFiles = None, output_format: TableFormat = OutputFormat.TABLE) -> None:
     """List every task (ability, how it is scored, licence, origin) and every suite."""
+    from epi_bench.task.files.suites import builtin_suites
     from epi_bench.task.task import TASKS
 
     load_plugin_files(plugin or [])
-    console = Console()
-    table = Table(title="Tasks", title_justify="left")
-    for column in ("task", "ability", "scoring", "metric", "licence", "origin", ""):
-        table.add_column(column)
     tasks, broken = TASKS.load_all()
+    rows = []
     for name, task in tasks.items():
         card = task.card
         origin = card.source.hub_id if card.source else "generated"
-        cells = (name, card.ability, card.scoring, card.metric, card.licence, origin, card.summary)
-        table.add_row(*map(plain, cells))
-    console.print(table)
-    console.print(_suites_table())
-    console.print("Your own: --tasks FILE.toml, a file that describes a task or a suite")
+        rows.append(
+            (name, card.summary, card.ability, card.scoring, card.metric, card.licence, origin)
+        )
+    columns = [
+        Column("task"),
+        Column("what it is", text=True),
+        Column("ability"),
+        Column("scoring"),
+        Column("metric"),
+        Column("licence", text=True),
+        Column("origin"),
+    ]
+    show_table(FittedTable(columns, rows, "Tasks"), output_format)
+    if output_format is OutputFormat.TABLE:
+        suites = [
+            (name, ", ".join(suite.tasks), suite.definition.summary)
+            for name, suite in builtin_suites().items()
+        ]
+        columns = [Column("suite"), Column("tasks", text=True), Column("what it is", text=True)]
+        console = make_console()
+        console.print()
+        console.print(FittedTable(columns, suites, "Suites"))
+    _hint("Your own: --tasks FILE.toml, a file that describes a task or a suite", output_format)
     _warn_of_broken(broken)
 
 
 @tasks_app.command("show")
 def show_task(
-    name: str,
+    name: Annotated[str, typer.Argument(autocompletion=completion.task)],
     data_dir: DataFolder = None,
     model: ModelName = "tiny",
     plugin: PluginFiles = None,
+    task_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Option of the task; repeatable."),
+    ] = None,
     index: Annotated[int, typer.Option(min=0, help="Which training example.")] = 0,
     count: Annotated[int, typer.Option(min=1, help="How many, from there on.")] = 1,
 ) -> None:
@@ -99,71 +128,75 @@ def show_task(
 
     NAME is a task, or a .toml file that describes one.
     """
+    from epi_bench.api.selection import split_assignment
     from epi_bench.cli.show import render_example
     from epi_bench.spec.run_spec import ModelSpec
     from epi_bench.task.files.file_task import task_type
+    from epi_bench.task.task import create_task
 
     load_plugin_files(plugin or [])
-    task = task_type(name)(data_dir)
-    console = Console()
+    cls = task_type(name)
+    options = dict(map(split_assignment, task_option or []))
+    options = {key.removeprefix(f"{cls.name}."): value for key, value in options.items()}
+    task = create_task(cls.name, data_dir, options)
+    console = make_console()
     examples = [render_example(task, ModelSpec(name=model), index + i) for i in range(count)]
     console.print(_card_table(task))
+    _print_options(cls, 1, f"Set with --task-option {cls.name}.NAME=VALUE", console)
     for example in examples:
         console.print(example)
 
 
 @streams_app.command("list")
-def list_streams(plugin: PluginFiles = None) -> None:
-    """List every stream with its options."""
+def list_streams(
+    plugin: PluginFiles = None, output_format: TableFormat = OutputFormat.TABLE
+) -> None:
+    """List every stream with one line about it."""
     from epi_bench.spec.streams import STREAMS
 
     load_plugin_files(plugin or [])
-    console = Console()
-    for name in STREAMS.names():
-        builder = STREAMS.get(name)
-        console.print(Text.assemble((name, "bold"), "  ", _first_line(builder)))
-        options = options_of(builder, skip=1)
-        if options:
-            console.print(_options_table(options, "Set with --stream-option NAME=VALUE"))
-    console.print("Task order of every stream: --order given | reversed | random (by seed)")
-
-
-def _print_registry(registry: Registry[Any], title: str) -> None:
-    table = Table(title=title, title_justify="left")
-    table.add_column("name")
-    table.add_column("")
-    items, broken = registry.load_all()
-    for name, item in items.items():
-        table.add_row(name, plain(_first_line(item)))
-    Console().print(table)
+    streams, broken = STREAMS.load_all()
+    show_table(_described("stream", streams), output_format)
+    _hint(f"Options of one: epi-bench streams show NAME\n{_ORDERS}", output_format)
     _warn_of_broken(broken)
 
 
-def _warn_of_broken(broken: list[Any]) -> None:
+@streams_app.command("show")
+def show_stream(name: str, plugin: PluginFiles = None) -> None:
+    """Show what a stream trains in which order, and its options."""
+    from epi_bench.spec.streams import STREAMS
+
+    load_plugin_files(plugin or [])
+    builder = STREAMS.get(name)
+    console = make_console()
+    _print_description(name, builder, console)
+    _print_options(builder, 1, "Set with --stream-option NAME=VALUE", console)
+    console.print()
+    console.print(_ORDERS, highlight=False, markup=False)
+
+
+def _described(kind: str, items: Mapping[str, Any]) -> FittedTable:
+    """Names with the first sentences of their docstrings."""
+    rows = [(name, first_sentence(item)) for name, item in items.items()]
+    return FittedTable([Column(kind), Column("what it does", text=True)], rows)
+
+
+def _hint(text: str, output_format: OutputFormat) -> None:
+    """Where to look next; other programs read no hints."""
+    if output_format is OutputFormat.TABLE:
+        make_console().print(f"\n{text}", style="dim", highlight=False, markup=False)
+
+
+def _warn_of_broken(broken: Sequence[Any]) -> None:
     for plugin in broken:
         typer.echo(f"epi-bench: warning: {plugin.error}", err=True)
 
 
-def _suites_table() -> Table:
-    from epi_bench.task.files.suites import builtin_suites
-
-    table = Table(title="Suites", title_justify="left")
-    for column in ("suite", "tasks", ""):
-        table.add_column(column)
-    for name, suite in builtin_suites().items():
-        table.add_row(name, ", ".join(suite.tasks), suite.definition.summary)
-    return table
-
-
-def _card_table(task: Any) -> Table:
-    from epi_bench.runs.warnings import SPLITS
+def _card_table(task: Any) -> FittedTable:
     from epi_bench.task.files.file_task import FileTask
+    from epi_bench.task.rows.source import SPLITS
 
     card = task.card
-    title = plain(f"{task.name}: {card.summary}")
-    table = Table(title=title, title_justify="left", show_header=False)
-    table.add_column()
-    table.add_column(overflow="fold")
     direction = "higher is better" if card.higher_is_better else "lower is better"
     rows = [
         ("ability", card.ability),
@@ -172,7 +205,7 @@ def _card_table(task: Any) -> Table:
             "metric",
             f"{card.metric} ({direction}, {card.metric_range[0]} to {card.metric_range[1]})",
         ),
-        ("chance", "next to nothing" if card.chance is None else f"{card.chance:g} of 100"),
+        ("chance", "practically 0" if card.chance is None else f"{card.chance:g} of 100"),
         ("longest answer", f"{card.max_new_tokens} tokens"),
         ("licence", card.licence),
     ]
@@ -185,31 +218,33 @@ def _card_table(task: Any) -> Table:
     elif isinstance(task, FileTask):
         rows.append(("origin", str(task.file.path)))
         rows += [(split, str(task.locate_rows(split))) for split in SPLITS]
-    for row in rows:
-        table.add_row(*map(plain, row))
-    return table
+    title = f"{task.name}: {card.summary}"
+    return FittedTable([Column(""), Column("", text=True)], rows, title)
 
 
-def _options_table(options: dict[str, Option], title: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    for column in ("option", "type", "default", "meaning"):
-        table.add_column(column, overflow="fold")
-    for option in options.values():
-        default = "required" if option.default is inspect.Parameter.empty else str(option.default)
-        cells = (option.name, option.type_name, default, option.description)
-        table.add_row(*map(plain, cells))
-    return table
+def _print_description(name: str, item: Any, console: Console) -> None:
+    console.print(name, style="bold", highlight=False, markup=False)
+    console.print(description(item))
 
 
-def plain(text: str) -> Text:
-    """Text of a plugin or of data as it is: no markup, no terminal codes."""
-    return Text(one_line(text))
-
-
-def _first_line(item: Any) -> str:
-    return one_line((inspect.getdoc(item) or "").split("\n", 1)[0])
-
-
-def _body(cls: type) -> str:
-    """The docstring without its ``Args`` section, which is shown as a table."""
-    return (inspect.getdoc(cls) or "").split("\nArgs:", 1)[0].rstrip() + "\n"
+def _print_options(item: Any, skip: int, title: str, console: Console) -> None:
+    options = options_of(item, skip)
+    if not options:
+        return
+    columns = [
+        Column("option"),
+        Column("type", text=True),
+        Column("default"),
+        Column("meaning", text=True),
+    ]
+    rows = [
+        (
+            option.name,
+            option.type_name,
+            "required" if option.default is inspect.Parameter.empty else str(option.default),
+            without_markup(option.description),
+        )
+        for option in options.values()
+    ]
+    console.print()
+    console.print(FittedTable(columns, rows, title))

@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from epi_bench.results.leaderboard import MEASURES
+from epi_bench.results.record.circumstances import Cost
 from epi_bench.results.record.run_record import RunRecord
-from epi_bench.results.record.scores import JudgeRecord, ScoreMatrixRecord
+from epi_bench.results.record.scores import Confusion, JudgeRecord, ScoreMatrixRecord
 from epi_bench.results.record.workspace import Workspace
+from epi_bench.results.tables import Column, FittedTable
 from epi_bench.runs.request import RunOutcome
 
 UNDEFINED = "–"
 
+MOST_LABELS_SHOWN = 8
+"""With more labels the confusion matrix is wider than most terminals; it is in the record."""
+
 _SCALE = "0 to 100"
 _UNITS = {"reference_negative_log_likelihood": "nats a token", "judge": "0 to 10"}
-"""Units of the metrics that are no task's own."""
+"""Units of the metrics that do not belong to one task."""
 
 
 def print_record(outcome: RunOutcome, console: Console) -> None:
@@ -26,25 +30,24 @@ def print_record(outcome: RunOutcome, console: Console) -> None:
     record = outcome.record
     if record is None or record.score_matrix is None:
         return
-    console.print(_matrix_table(record.score_matrix))
-    console.print(_metrics_table(record))
+    tables = [_matrix_table(record.score_matrix), _metrics_table(record)]
     if record.judge:
-        console.print(_judge_table(record.judge))
+        tables.append(_judge_table(record.judge))
     if record.secondary_scores:
-        console.print(_secondary_table(record))
+        tables.append(_secondary_table(record))
+    tables += [
+        _confusion_table(task, confusion)
+        for task, confusion in record.confusion.items()
+        if len(confusion.labels) <= MOST_LABELS_SHOWN
+    ]
+    for table in tables:
+        console.print(table)
+        console.print()
     for line in _cut_lines(record):
         console.print(line, highlight=False, markup=False)
     if record.cost:
-        cost = record.cost
-        memory = f"{(cost.peak_memory_bytes or 0) / 2**30:.2f} GB peak memory"
-        console.print(
-            f"Cost: {cost.training_seconds:.1f} s training, {cost.evaluation_seconds:.1f} s "
-            f"scoring, {cost.tokens_trained:,} tokens, {memory}, "
-            f"{cost.extra_state_bytes / 2**20:.1f} MB of strategy state, "
-            f"{cost.trainable_parameters:,} of {cost.total_parameters:,} parameters trained",
-            highlight=False,
-        )
-    console.print(f"Record: {outcome.path}", highlight=False, soft_wrap=True)
+        console.print(_cost_line(record.cost), highlight=False, markup=False)
+    console.print(f"Record: {outcome.path}", highlight=False, markup=False, soft_wrap=True)
     if record.reference_scores is None:
         console.print(
             "With --references: intransigence, interference and the normalised score.",
@@ -54,23 +57,31 @@ def print_record(outcome: RunOutcome, console: Console) -> None:
 
 def print_outcomes(outcomes: Sequence[RunOutcome], workspace: Workspace, console: Console) -> None:
     """One line a run, and where to look next."""
-    table = Table(title="Runs", title_justify="left")
-    for column in ("strategy", "seed", "average accuracy", "backward transfer", "outcome"):
-        table.add_column(column, justify="left" if column == "strategy" else "right")
+    columns = [
+        Column("strategy"),
+        Column("seed", numeric=True),
+        Column("average accuracy", numeric=True),
+        Column("backward transfer", numeric=True),
+        Column("outcome"),
+    ]
+    rows = []
     for outcome in outcomes:
         metrics = outcome.record.metrics if outcome.record else {}
-        table.add_row(
-            outcome.spec.strategy.name,
-            str(outcome.spec.seed),
-            _number(metrics.get("average_accuracy")),
-            _number(metrics.get("backward_transfer")),
-            _outcome_word(outcome),
+        rows.append(
+            (
+                outcome.spec.strategy.name,
+                str(outcome.spec.seed),
+                _number(metrics.get("average_accuracy")),
+                _number(metrics.get("backward_transfer")),
+                _outcome_word(outcome),
+            )
         )
-    console.print(table)
+    console.print(FittedTable(columns, rows, "Runs", keys=2))
     if workspace.leaderboards.is_dir():  # else nothing was published
         console.print(
             f"Ranking: epi-bench leaderboard {workspace.leaderboards}",
             highlight=False,
+            markup=False,
             soft_wrap=True,
         )
 
@@ -83,18 +94,17 @@ def _outcome_word(outcome: RunOutcome) -> str:
     return outcome.record.status
 
 
-def _matrix_table(matrix: ScoreMatrixRecord) -> Table:
-    table = Table(title=f"Score matrix ({_SCALE})", title_justify="left")
-    table.add_column("after")
-    for column in matrix.columns:
-        table.add_column(column.task, justify="right")
+def _matrix_table(matrix: ScoreMatrixRecord) -> FittedTable:
+    """Scores after each experience; bold where a task was just learned."""
+    columns = [Column("after"), *(Column(column.task, numeric=True) for column in matrix.columns)]
+    rows: list[tuple[str | Text, ...]] = []
     for index, (name, row) in enumerate(zip(matrix.rows, matrix.values, strict=True)):
         cells = [
-            f"[bold]{_number(value)}[/bold]" if column.learned_at == index else _number(value)
+            Text(_number(value), style="bold" if column.learned_at == index else "")
             for column, value in zip(matrix.columns, row, strict=True)
         ]
-        table.add_row(escape(name), *cells)
-    return table
+        rows.append((name, *cells))
+    return FittedTable(columns, rows, f"Score matrix ({_SCALE}): each task's score after each row")
 
 
 def _cut_lines(record: RunRecord) -> list[str]:
@@ -110,29 +120,31 @@ def _cut_lines(record: RunRecord) -> list[str]:
     return lines
 
 
-def _metrics_table(record: RunRecord) -> Table:
-    table = Table(show_header=False, title="Metrics", title_justify="left")
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_column(style="dim")
+def _cost_line(cost: Cost) -> str:
+    memory = f"{(cost.peak_memory_bytes or 0) / 2**30:.2f} GB peak memory"
+    return (
+        f"Cost: {cost.training_seconds:.1f} s training, {cost.evaluation_seconds:.1f} s "
+        f"scoring, {cost.tokens_trained:,} tokens, {memory}, "
+        f"{cost.extra_state_bytes / 2**20:.1f} MB of strategy state, "
+        f"{cost.trainable_parameters:,} of {cost.total_parameters:,} parameters trained"
+    )
+
+
+def _metrics_table(record: RunRecord) -> FittedTable:
+    rows = []
     for measure in MEASURES.values():
         value = measure.of(record)
         if value is not None and not measure.cost and not measure.name.endswith("_left_out"):
-            row = (
-                measure.title,
-                _number(value / measure.divisor, measure.decimals),
-                measure.formula,
-            )
-            table.add_row(*map(escape, row))
-    return table
+            number = _number(value / measure.divisor, measure.decimals)
+            rows.append((measure.title, number, Text(measure.formula, style="dim")))
+    columns = [Column(""), Column("", numeric=True), Column("", text=True)]
+    return FittedTable(columns, rows, "Metrics")
 
 
-def _judge_table(judge: JudgeRecord) -> Table:
+def _judge_table(judge: JudgeRecord) -> FittedTable:
     """Mean grade, plus or minus its standard error, and how many answers got none."""
-    table = Table(title=escape(f"Judge {judge.model} (0 to 10)"), title_justify="left")
     names = list(judge.rows[0].tasks) if judge.rows else []
-    for column in ("after", *names):
-        table.add_column(column, justify="left" if column == "after" else "right")
+    rows = []
     for row in judge.rows:
         cells = []
         for name in names:
@@ -140,21 +152,17 @@ def _judge_table(judge: JudgeRecord) -> Table:
             missing = f", {task.missing} missing" if task.missing else ""
             error = _number(task.standard_error, 2)
             cells.append(f"{_number(task.mean, 2)} ± {error} (n = {task.n}{missing})")
-        table.add_row(escape(row.row), *cells)
-    return table
+        rows.append((row.row, *cells))
+    columns = [Column("after"), *(Column(name, numeric=True) for name in names)]
+    return FittedTable(columns, rows, f"Judge {judge.model} (0 to 10)")
 
 
-def _secondary_table(record: RunRecord) -> Table:
+def _secondary_table(record: RunRecord) -> FittedTable:
     """Every metric of every task after the last experience, with its standard error.
 
-    Shares are shown on the scale of the score matrix; what is none, with its unit.
+    Shares are shown on the scale of the score matrix, everything else with its unit.
     """
-    table = Table(title="All metrics of the tasks, at the end", title_justify="left")
-    for name in ("task", "metric"):
-        table.add_column(name)
-    for name in ("mean", "standard error"):
-        table.add_column(name, justify="right")
-    table.add_column("scale")
+    rows = []
     for task in record.task_order:
         errors = record.secondary_standard_errors.get(task, {})
         units = {**_UNITS, **record.secondary_units.get(task, {})}
@@ -167,8 +175,31 @@ def _secondary_table(record: RunRecord) -> Table:
             else:
                 numbers, scale = (_hundredfold(value), _hundredfold(errors.get(metric))), _SCALE
             cells = (_number(number, 1 if scale == _SCALE else 3) for number in numbers)
-            table.add_row(escape(task), escape(metric), *cells, escape(scale))
-    return table
+            rows.append((task, metric, *cells, scale))
+        if confusion := record.confusion.get(task):
+            mean = _number(confusion.balanced_accuracy)
+            rows.append((task, "balanced_acc", mean, UNDEFINED, _SCALE))
+    columns = [
+        Column("task"),
+        Column("metric"),
+        Column("mean", numeric=True),
+        Column("standard error", numeric=True),
+        Column("scale"),
+    ]
+    return FittedTable(columns, rows, "All metrics of the tasks, at the end", keys=2)
+
+
+def _confusion_table(task: str, confusion: Confusion) -> FittedTable:
+    """Right labels down, chosen ones across; the right choices are bold."""
+    columns = [Column("right label"), *(Column(label, numeric=True) for label in confusion.labels)]
+    rows: list[Sequence[str | Text]] = []
+    for right, counts in zip(confusion.labels, confusion.counts, strict=True):
+        cells = [
+            Text(str(count), style="bold" if right == chosen else "")
+            for chosen, count in zip(confusion.labels, counts, strict=True)
+        ]
+        rows.append((right, *cells))
+    return FittedTable(columns, rows, f"{task}: right label, and which was chosen")
 
 
 def _primary_score(

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from epi_bench.errors import UserError, foreign_code, unknown_name
 from epi_bench.plugins.loading import LOADS, REGISTRIES, plugin_load
@@ -26,6 +26,7 @@ from epi_bench.plugins.session_source import is_of_session
 from epi_bench.plugins.source_code import source_fingerprint
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -71,24 +72,28 @@ class Registry(Generic[T]):
         self._code: dict[str, str | None] = {}
         REGISTRIES.append(self)
 
-    def register(self, name: str) -> Callable[[T], T]:
+    def register(self, name: str) -> Callable[[Item], Item]:
         """A decorator that makes its object known as ``name``; a class's ``name`` is set to it.
+
+        What is decorated keeps its own type for type checkers; whether it can be one of these is
+        checked when it is registered.
 
         Registering the same name again replaces the object when it comes from the same source
         (a module that is imported twice) and is refused otherwise.
 
         Raises:
-            UserError: If the name is no identifier, or belongs to something else already, or the
-                object cannot be one of these.
+            UserError: If the name is not an identifier, or belongs to something else already, or
+                the object cannot be one of these.
         """
         if not isinstance(name, str) or not name.isidentifier():
             raise UserError(
                 f"{self.kind} name {name!r} is not usable: use letters, digits and underscores"
             )
 
-        def decorate(item: T) -> T:
-            self._check(name, item)
-            self._registered[name] = item
+        def decorate(item: Item) -> Item:
+            known = cast(T, item)  # as the check says
+            self._check(name, known)
+            self._registered[name] = known
             self._code.pop(name, None)
             if isinstance(item, type):
                 item.name = name  # type: ignore[attr-defined]
@@ -120,7 +125,7 @@ class Registry(Generic[T]):
         return name in self.names()
 
     def code_fingerprint(self, name: str) -> str | None:
-        """SHA-256 of a plugin's source, see ``plugin_code``; ``None`` for a built-in.
+        """SHA-256 of a plugin's source, see :mod:`.source_code`; ``None`` for a built-in.
 
         It is the source as it was when the plugin was loaded.
 
@@ -167,9 +172,11 @@ class Registry(Generic[T]):
                 loaded[name] = self.get(name)
             except UserError as error:
                 broken.append(BrokenPlugin(name, source, str(error)))
-            if points and name in self._builtin_modules():
-                told = f"{self.kind} plugin {name!r} ({source}) is named like a built-in: rename it"
-                broken.append(BrokenPlugin(name, source, told))
+            if points and self.is_builtin(name):
+                message = (
+                    f"{self.kind} plugin {name!r} ({source}) is named like a built-in: rename it"
+                )
+                broken.append(BrokenPlugin(name, source, message))
         return loaded, broken
 
     def content(self) -> tuple[dict[str, T], dict[str, str | None]]:
@@ -187,7 +194,7 @@ class Registry(Generic[T]):
         self._code[name] = fingerprint
 
     def _check(self, name: str, item: T) -> None:
-        """Refuse an object that is none of this kind, or whose name is taken."""
+        """Refuse an object that is not one of these, or whose name is taken."""
         problem = self._problem(item)
         if problem:
             raise UserError(f"{self.kind} {name!r} {problem}")

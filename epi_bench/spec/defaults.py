@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from epi_bench.errors import UserError
 from epi_bench.spec.explain import explain_validation
-from epi_bench.spec.run_spec import RunSpec
+from epi_bench.spec.run_spec import ModelSpec, RunSpec
 
 TINY_DEFAULTS: dict[str, Any] = {
     "data": {"max_length": 128},
@@ -30,34 +30,78 @@ MODEL_DEFAULTS: dict[str, Any] = {"training": {"epochs": 1.0}}
 """Budget of any other model."""
 
 
+BUDGETS = ("steps", "epochs")
+"""Settings of ``training`` that exclude each other: the one that is given wins."""
+
+COMPLETE = "complete"
+"""Key of a file that holds every setting of a run; what is missing from it has no value."""
+
+
 def complete_spec(values: Mapping[str, Any]) -> RunSpec:
     """A specification from what the user gave, the rest from the defaults for that model.
 
     Args:
         values: Nested as the sections of :class:`RunSpec`; a given budget (``steps`` or
-            ``epochs``) replaces the default one.
+            ``epochs``) replaces the default one. With ``complete = true`` beside the sections,
+            as in the ``run.toml`` of a finished run, the model's defaults are left out.
 
     Raises:
         UserError: For an unknown key or a value out of range; the key is named.
+
+    >>> complete_spec({"training": {"epochs": 2}}).training.steps is None
+    True
+    >>> complete_spec({"model": {"name": "models/mine"}}).training.epochs
+    1.0
     """
-    model = dict(values.get("model") or {})
-    tiny = model.get("name", "tiny") == "tiny"
-    merged = _merge(TINY_DEFAULTS if tiny else MODEL_DEFAULTS, values)
-    given = dict(values.get("training") or {})
-    for budget, other in (("steps", "epochs"), ("epochs", "steps")):
+    settings = {name: value for name, value in values.items() if name != COMPLETE}
+    if not _is_complete(values):
+        settings = overlay_settings(model_defaults(_model_name(settings)), settings)
+    try:
+        return RunSpec.model_validate(settings)
+    except ValidationError as error:
+        raise explain_validation(error, RunSpec) from error
+
+
+def model_defaults(name: str) -> Mapping[str, Any]:
+    """The settings that depend on the model, nested as in a specification."""
+    return TINY_DEFAULTS if name == "tiny" else MODEL_DEFAULTS
+
+
+def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` laid on ``base``, table by table: what both have is taken from ``over``."""
+    merged = {k: dict(v) if isinstance(v, Mapping) else v for k, v in base.items()}
+    for key, value in over.items():
+        inner = merged.get(key)
+        both = isinstance(value, Mapping) and isinstance(inner, dict)
+        merged[key] = overlay(inner, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def overlay_settings(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for settings of a run: a budget given in one way replaces the other.
+
+    >>> overlay_settings({"training": {"steps": 100}}, {"training": {"epochs": 2}})
+    {'training': {'epochs': 2}}
+    """
+    merged = overlay(base, over)
+    training = over.get("training")
+    given = training if isinstance(training, Mapping) else {}
+    for budget, other in (BUDGETS, BUDGETS[::-1]):
         if given.get(budget) is not None and given.get(other) is None:
             merged["training"].pop(other, None)
-    try:
-        return RunSpec.model_validate(merged)
-    except ValidationError as error:
-        raise UserError(explain_validation(error, RunSpec)) from error
-
-
-def _merge(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    merged = {k: dict(v) if isinstance(v, Mapping) else v for k, v in defaults.items()}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(key), dict):
-            merged[key] = _merge(merged[key], value)
-        else:
-            merged[key] = value
     return merged
+
+
+def _is_complete(values: Mapping[str, Any]) -> bool:
+    complete = values.get(COMPLETE, False)
+    if not isinstance(complete, bool):
+        raise UserError(
+            f"{COMPLETE}={complete!r} must be true or false: whether every setting is given"
+        )
+    return complete
+
+
+def _model_name(values: Mapping[str, Any]) -> str:
+    model = values.get("model")
+    name = model.get("name") if isinstance(model, Mapping) else None
+    return name if isinstance(name, str) else str(ModelSpec.model_fields["name"].default)

@@ -1,37 +1,26 @@
-"""What is wrong with a specification or a TOML file, in one line that names the place."""
+"""What is wrong with a specification or a file, in one line that names the place.
+
+Every failed validation of this package is put into words here, whether it comes from a flag, a
+TOML file, a run record or the Python API.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from epi_bench.errors import UserError, unknown_name
+from epi_bench.errors import UserError, unknown_name, validation_reason
 from epi_bench.spec.toml_lines import TomlLines
 
-
-def explain_validation(error: ValidationError, root: type[BaseModel]) -> str:
-    """The first problem of a failed validation in one line, with the closest known key."""
-    problem = error.errors()[0]
-    path = [str(part) for part in problem["loc"]]
-    where = ".".join(path)
-    if problem["type"] == "extra_forbidden":
-        model: Any = root
-        for part in path[:-1]:
-            model = model.model_fields[part].annotation
-        return str(
-            unknown_name("setting", where, [".".join([*path[:-1], k]) for k in model.model_fields])
-        )
-    reason = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "value_error":
-        return f"{where}: {reason}" if where else reason
-    return f"{where}={problem['input']!r}: {reason[0].lower()}{reason[1:]}"
+LONGEST_VALUE = 60
+"""Characters of the longest value that a message repeats."""
 
 
 class DefinitionError(UserError):
-    """A file that says what cannot be.
+    """A file with invalid settings.
 
     Attributes:
         problems: One line each; the message joins them.
@@ -42,31 +31,69 @@ class DefinitionError(UserError):
         self.problems = list(problems)
 
 
+def explain_validation(
+    error: ValidationError, root: type[BaseModel], prefix: str = ""
+) -> UserError:
+    """The error to raise for a failed validation: its first problem, and how many more there are.
+
+    Args:
+        error: What pydantic raised.
+        root: The model that was validated.
+        prefix: What the message begins with, such as the file; ends with a colon and a space.
+    """
+    first, *others = error.errors()
+    more = f" (and {len(others)} more)" if others else ""
+    unknown = first["type"] == "extra_forbidden"
+    setting = () if unknown or not first["loc"] else ".".join(map(str, first["loc"]))
+    return UserError(f"{prefix}{explain_problem(first, root)}{more}", setting=setting)
+
+
 def explain_in_file(
     error: ValidationError, root: type[BaseModel], path: Path, lines: TomlLines
 ) -> DefinitionError:
     """All problems of a failed validation, each with its line."""
-    told = []
+    explained = []
     for problem in error.errors():
-        keys = [str(part) for part in problem["loc"]]
-        line = lines.line(keys)
+        line = lines.line([str(part) for part in problem["loc"]])
         place = f"{path} line {line}" if line else str(path)
-        told.append(f"{place}: {_explain(problem, keys, root)}")
-    return DefinitionError(list(dict.fromkeys(told)))
+        explained.append(f"{place}: {explain_problem(problem, root)}")
+    return DefinitionError(list(dict.fromkeys(explained)))
 
 
-def _explain(problem: Mapping[str, Any], keys: Sequence[str], root: type[BaseModel]) -> str:
-    key = ".".join(keys)
+def explain_problem(problem: Mapping[str, Any], root: type[BaseModel]) -> str:
+    """One problem of a failed validation: the place, its value if that is short, and the reason.
+
+    Args:
+        problem: One of ``ValidationError.errors()``.
+        root: The model that was validated; gives the names that would have been accepted.
+    """
+    path = [str(part) for part in problem["loc"]]
+    where = ".".join(path)
+    reason = validation_reason(problem)
     if problem["type"] == "extra_forbidden":
-        model: Any = root
-        for part in keys[:-1]:
-            model = model.model_fields[part].annotation
-        table = ".".join(keys[:-1])
-        kind = f"key of [{table}]" if table else "key"
-        return str(unknown_name(kind, keys[-1], model.model_fields))
+        known = {name for model in _models_at(root, path[:-1]) for name in model.model_fields}
+        return str(unknown_name("setting", where, [".".join([*path[:-1], k]) for k in known]))
     if problem["type"] == "missing":
-        return f"{key} is missing"
-    reason = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "value_error":
-        return f"{key}: {reason}" if key else reason
-    return f"{key} = {problem['input']!r}: {reason[0].lower()}{reason[1:]}"
+        return f"{where} is missing"
+    if not where or f"{where}." in reason:
+        return reason
+    if problem["type"] == "value_error" or not _is_short(problem["input"]):
+        return f"{where}: {reason}"
+    return f"{where}={problem['input']!r}: {reason}"
+
+
+def _is_short(value: object) -> bool:
+    """Whether a message may repeat a value: prompts and tables would fill the screen."""
+    return not isinstance(value, Mapping) and len(repr(value)) <= LONGEST_VALUE
+
+
+def _models_at(annotation: Any, path: Sequence[str]) -> list[type[BaseModel]]:
+    """The models that may stand at a place below a type; several in a union."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        if not path:
+            return [annotation]
+        field = annotation.model_fields.get(path[0])
+        return _models_at(field.annotation, path[1:]) if field else []
+    holds_parts = get_origin(annotation) in (dict, list, tuple, Mapping, Sequence)
+    below = path[1:] if holds_parts else path
+    return [model for inner in get_args(annotation) for model in _models_at(inner, below)]

@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from epi_bench.spec.flag import Flag
 from epi_bench.spec.streams import Order
 
 MasterWeights = Literal["float32", "none"]
@@ -31,109 +32,272 @@ class Section(BaseModel):
 
 
 class ModelSpec(Section):
-    """Which model is fine-tuned.
+    """Which model is fine-tuned."""
 
-    Attributes:
-        name: ``tiny`` (shipped with the package), a hub id, a local folder, or a ``.gguf`` file.
-        revision: Hub branch, tag or commit.
-        dtype: Type of the weights that are loaded, scored and saved; how bfloat16 ones are trained
-            is said by ``training.master_weights``.
-    """
-
-    name: str = "tiny"
-    revision: str | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    name: Annotated[
+        str,
+        Flag(
+            "Model and data",
+            "--model",
+            elsewhere=("model-name-or-path", "model-name", "model-path", "model-id", "base-model",
+                       "pretrained"),
+        ),
+    ] = Field(
+        default="tiny",
+        description="tiny (comes with the package), a local folder, a .gguf file or a hub id.",
+    )  # fmt: skip
+    revision: Annotated[
+        str | None, Flag("Model and data", default_as="main", elsewhere=("model-revision",))
+    ] = Field(default=None, description="Branch, tag or commit of the model on the hub.")
+    dtype: Annotated[
+        Literal["float32", "bfloat16"],
+        Flag("Model and data", elsewhere=("torch-dtype", "precision", "model-dtype")),
+    ] = Field(
+        default="float32",
+        description="Type of the weights that are loaded, scored and saved. How bfloat16 weights "
+        "are trained is set by training.master_weights.",
+    )
 
 
 class StrategySpec(Section):
     """Which strategy, with which hyperparameters (those left out keep their defaults)."""
 
-    name: str = "epi"
-    options: dict[str, JsonValue] = Field(default_factory=dict)
+    name: Annotated[
+        str,
+        Flag(
+            "Strategy",
+            "--strategy",
+            elsewhere=("method", "algorithm", "strategy-name"),
+            made_from_field=False,
+        ),
+    ] = Field(
+        default="epi", description="Name of the strategy: a built-in one, or one of a plugin."
+    )
+    options: Annotated[
+        dict[str, JsonValue], Flag("Strategy", "--set", default_as="none", made_from_field=False)
+    ] = Field(
+        default_factory=dict,
+        description="Hyperparameters of the strategy by name; those left out keep their defaults.",
+    )
 
 
 class StreamSpec(Section):
     """Which stream, in which task order, with which options."""
 
-    kind: str = "sequential"
-    order: Order = "given"
-    options: dict[str, JsonValue] = Field(default_factory=dict)
+    kind: Annotated[str, Flag("Stream", "--stream", elsewhere=("scenario", "stream-kind"))] = Field(
+        default="sequential",
+        description="How the tasks are met, such as one after the other or mixed. "
+        "`epi-bench streams list` shows all.",
+    )
+    order: Annotated[Order, Flag("Stream", elsewhere=("task-order",))] = Field(
+        default="given", description="Task order; random draws one for each seed."
+    )
+    options: Annotated[
+        dict[str, JsonValue],
+        Flag("Stream", "--stream-option", default_as="none", made_from_field=False),
+    ] = Field(default_factory=dict, description="Options of the stream by name.")
 
 
 class DataSpec(Section):
-    """Which data.
+    """Which data."""
 
-    Attributes:
-        tasks: Task names, in the given order.
-        train_examples: Training examples of each task; ``None`` takes all.
-        test_examples: Test examples of each task; ``None`` takes all.
-        max_length: Longest conversation in tokens.
-        mask_history: Whether only the last assistant turn of a training conversation carries loss;
-            otherwise every assistant turn does.
-    """
-
-    tasks: tuple[str, ...] = Field(default=MINI_TASKS, min_length=1)
-    train_examples: int | None = Field(default=None, ge=1)
-    test_examples: int | None = Field(default=None, ge=1)
-    max_length: int = Field(default=1024, ge=8)
-    mask_history: bool = False
+    tasks: Annotated[
+        tuple[str, ...],
+        Flag(
+            "Model and data",
+            default_as="mini",
+            elsewhere=("task", "dataset", "datasets", "dataset-name", "data", "train-file"),
+            made_from_field=False,
+        ),
+    ] = Field(
+        default=MINI_TASKS,
+        min_length=1,
+        description="Names of tasks or suites, or .toml files that describe them, in order.",
+    )
+    train_examples: Annotated[
+        int | None,
+        Flag(
+            "Model and data",
+            default_as="all",
+            elsewhere=("max-train-samples", "train-samples", "num-train-examples", "n-train"),
+        ),
+    ] = Field(default=None, ge=1, description="Training examples of each task.")
+    test_examples: Annotated[
+        int | None,
+        Flag(
+            "Model and data",
+            default_as="all",
+            elsewhere=("max-eval-samples", "eval-samples", "num-test-examples", "limit", "n-test"),
+        ),
+    ] = Field(default=None, ge=1, description="Test examples of each task.")
+    max_length: Annotated[
+        int,
+        Flag(
+            "Model and data",
+            elsewhere=("max-seq-length", "max-seq-len", "max-sequence-length", "block-size",
+                       "seq-length", "cutoff-len", "model-max-length", "context-length"),
+        ),
+    ] = Field(
+        default=1024,
+        ge=8,
+        description="Longest conversation in tokens. A longer training conversation loses its end, "
+        "a longer test prompt its beginning.",
+    )  # fmt: skip
+    mask_history: Annotated[bool, Flag("Model and data")] = Field(
+        default=False,
+        description="Train on the last assistant turn of a conversation only, not on every one.",
+    )
+    options: Annotated[
+        dict[str, dict[str, JsonValue]],
+        Flag("Model and data", "--task-option", default_as="none", made_from_field=False),
+    ] = Field(
+        default_factory=dict,
+        description="Options of tasks, by task; those left out keep their defaults.",
+    )
 
     @model_validator(mode="after")
-    def _tasks_differ(self) -> Self:
+    def _tasks_fit(self) -> Self:
         if len(set(self.tasks)) != len(self.tasks):
             raise ValueError(f"a task is listed twice in {', '.join(self.tasks)}")
+        for name in self.options:
+            if name not in self.tasks:
+                known = ", ".join(self.tasks)
+                raise ValueError(
+                    f"options of {name!r}, which is not among the run's tasks: {known}"
+                )
         return self
 
 
 class TrainingSpec(Section):
-    """How each experience is trained.
+    """How each experience is trained."""
 
-    Attributes:
-        steps: Optimizer steps for each task's share of the stream; exclusive with ``epochs``.
-        epochs: Passes over each experience's own examples; exclusive with ``steps``. In a pass
-            every example comes once; its last step is smaller where the sizes ask for it.
-        batch_size: Most examples of one micro-batch, on each process.
-        accumulation: An optimizer step takes so many times ``batch_size`` examples on each
-            process. How they are cut into micro-batches changes no more than the last bits.
-        optimizer: ``adamw``, ``sgd`` (momentum 0.9) or ``adafactor``.
-        learning_rate: Peak of the schedule. AdamW moves a weight by about the learning rate at a
-            step, Adafactor the weights of a tensor by at most that in the root mean square, SGD by
-            the learning rate times the gradient.
-        warmup_share: Share of an experience's steps with linearly rising learning rate.
-        decay: Schedule after the warm-up, down to zero at the experience's end.
-        weight_decay: Decoupled weight decay, for every optimizer: at each step a weight is
-            multiplied by ``1 - learning rate * weight_decay``. Vectors are not decayed.
-        max_gradient_norm: Gradients are clipped to this norm; 0 turns clipping off.
-        max_skipped_steps: Steps in a row whose gradients are not finite, at which the run fails;
-            fewer are skipped and counted.
-        autocast: Mixed precision of the forward pass of the training; scores are those of the
-            model as it is saved. A bfloat16 model with float32 master weights always has it.
-        master_weights: How bfloat16 weights are trained: ``float32`` keeps them in float32 while
-            training; ``none`` trains them in bfloat16 with stochastic rounding, in less memory.
-        gradient_checkpointing: Trade time for memory.
-        fresh_optimizer: Whether each experience begins with a new optimizer state.
-    """
-
-    steps: int | None = Field(default=None, ge=1)
-    epochs: float | None = Field(default=None, gt=0)
-    batch_size: int = Field(default=8, ge=1)
-    accumulation: int = Field(default=1, ge=1)
-    optimizer: Literal["adamw", "sgd", "adafactor"] = "adamw"
-    learning_rate: float = Field(default=2e-5, gt=0)
-    warmup_share: float = Field(default=0.05, ge=0, le=1)
-    decay: Literal["linear", "cosine", "constant"] = "linear"
-    weight_decay: float = Field(default=0.01, ge=0)
-    max_gradient_norm: float = Field(default=1.0, ge=0)
-    max_skipped_steps: int = Field(default=10, ge=1)
-    autocast: Literal["none", "bf16"] = "none"
-    master_weights: MasterWeights = "float32"
-    gradient_checkpointing: bool = False
-    fresh_optimizer: bool = True
+    steps: Annotated[
+        int | None,
+        Flag(
+            "Training", elsewhere=("max-steps", "num-steps", "train-steps", "iterations", "iters")
+        ),
+    ] = Field(
+        default=None,
+        ge=1,
+        description="Optimizer steps for each task's share of the stream, instead of epochs.",
+    )
+    epochs: Annotated[
+        float | None,
+        Flag("Training", elsewhere=("num-train-epochs", "num-epochs", "n-epochs", "max-epochs")),
+    ] = Field(
+        default=None,
+        gt=0,
+        description="Passes over each experience's own examples, instead of steps. In a pass every "
+        "example comes once; its last step is smaller where the sizes ask for it.",
+    )
+    batch_size: Annotated[
+        int,
+        Flag(
+            "Training",
+            elsewhere=("per-device-train-batch-size", "train-batch-size", "micro-batch-size",
+                       "per-device-batch-size", "bs"),
+        ),
+    ] = Field(
+        default=8,
+        ge=1,
+        description="Examples of one micro-batch, at most, on each process.",
+    )  # fmt: skip
+    accumulation: Annotated[
+        int,
+        Flag(
+            "Training",
+            elsewhere=("gradient-accumulation-steps", "gradient-accumulation", "grad-accum",
+                       "accumulation-steps", "grad-acc-steps"),
+        ),
+    ] = Field(
+        default=1,
+        ge=1,
+        description="Micro-batches of an optimizer step. How its examples are cut into "
+        "micro-batches changes no more than the last bits.",
+    )  # fmt: skip
+    optimizer: Annotated[
+        Literal["adamw", "sgd", "adafactor"],
+        Flag("Training", elsewhere=("optim", "optimizer-type", "optimiser")),
+    ] = Field(default="adamw", description="Optimizer; sgd has momentum 0.9.")
+    learning_rate: Annotated[
+        float, Flag("Training", elsewhere=("lr", "peak-lr", "max-lr", "base-lr"))
+    ] = Field(
+        default=2e-5,
+        gt=0,
+        description="Peak of the learning rate. AdamW moves a weight by about the learning rate at "
+        "a step, Adafactor the weights of a tensor by at most that in the root mean square, SGD by "
+        "the learning rate times the gradient.",
+    )
+    warmup_share: Annotated[
+        float, Flag("Training", elsewhere=("warmup-ratio", "warmup-steps", "warmup", "lr-warmup"))
+    ] = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="Share of an experience's steps with linearly rising learning rate.",
+    )
+    decay: Annotated[
+        Literal["linear", "cosine", "constant"],
+        Flag(
+            "Training",
+            elsewhere=("lr-scheduler-type", "lr-scheduler", "scheduler", "lr-schedule", "lr-decay"),
+        ),
+    ] = Field(
+        default="linear",
+        description="Learning rate after the warm-up; linear and cosine end at zero. They reach "
+        "it at the end of each experience.",
+    )
+    weight_decay: Annotated[float, Flag("Training", elsewhere=("wd", "l2"))] = Field(
+        default=0.01,
+        ge=0,
+        description="Decoupled weight decay, for every optimizer. At each step a weight is "
+        "multiplied by 1 - learning rate * weight decay. Vectors are not decayed.",
+    )
+    max_gradient_norm: Annotated[
+        float,
+        Flag(
+            "Training",
+            elsewhere=("max-grad-norm", "grad-clip", "gradient-clip-val", "clip-grad-norm",
+                       "gradient-clipping", "clip-norm"),
+        ),
+    ] = Field(
+        default=1.0, ge=0, description="Gradients are clipped to this norm; 0 turns clipping off."
+    )  # fmt: skip
+    max_skipped_steps: Annotated[int, Flag("Training")] = Field(
+        default=10,
+        ge=1,
+        description="Steps in a row whose gradients are not finite, at which the run fails. Fewer "
+        "are skipped and counted.",
+    )
+    autocast: Annotated[
+        Literal["none", "bf16"],
+        Flag("Training", elsewhere=("bf16", "fp16", "mixed-precision", "amp")),
+    ] = Field(
+        default="none",
+        description="Mixed precision of the forward pass of the training. Scores are those of the "
+        "model as it is saved. A bfloat16 model with float32 master weights always has it.",
+    )
+    master_weights: Annotated[MasterWeights, Flag("Training")] = Field(
+        default="float32",
+        description="How bfloat16 weights are trained: in float32, or none for bfloat16 with "
+        "stochastic rounding, in less memory.",
+    )
+    gradient_checkpointing: Annotated[
+        bool, Flag("Training", elsewhere=("grad-checkpointing", "activation-checkpointing"))
+    ] = Field(
+        default=False,
+        description="Compute activations a second time instead of keeping them: slower, in less "
+        "memory.",
+    )
+    fresh_optimizer: Annotated[bool, Flag("Training", elsewhere=("reset-optimizer",))] = Field(
+        default=True,
+        description="Whether each experience begins with a new optimizer state.",
+    )
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
         if (self.steps is None) == (self.epochs is None):
-            raise ValueError("give either steps or epochs")
+            raise ValueError("give either training.steps or training.epochs")
         return self
 
     def examples_a_step(self, processes: int = 1) -> int:
@@ -142,28 +306,46 @@ class TrainingSpec(Section):
 
 
 class EvaluationSpec(Section):
-    """How the model is scored.
+    """How the model is scored."""
 
-    Attributes:
-        batch_size: Examples scored at once; does not change the scores.
-        probe_examples: Training examples of each task in its gradient-conflict probe; 0 turns the
-            probes off.
-        max_new_tokens: Longest answer to generate, in tokens, for tasks that allow a longer one;
-            ``None`` leaves each task its own limit.
-    """
-
-    batch_size: int = Field(default=32, ge=1)
-    probe_examples: int = Field(default=16, ge=0)
-    max_new_tokens: int | None = Field(default=None, ge=1)
+    batch_size: Annotated[
+        int,
+        Flag(
+            "Evaluation",
+            "--evaluation-batch-size",
+            elsewhere=("per-device-eval-batch-size", "eval-batch-size", "test-batch-size"),
+        ),
+    ] = Field(default=32, ge=1, description="Examples scored at once; does not change the scores.")
+    probe_examples: Annotated[int, Flag("Evaluation")] = Field(
+        default=16,
+        ge=0,
+        description="Training examples of each task in its gradient-conflict probe; 0 turns the "
+        "probes off.",
+    )
+    max_new_tokens: Annotated[
+        int | None,
+        Flag(
+            "Evaluation",
+            default_as="each task's own limit",
+            elsewhere=(
+                "max-tokens",
+                "max-gen-toks",
+                "max-generation-length",
+                "generation-max-length",
+            ),
+        ),
+    ] = Field(
+        default=None,
+        ge=1,
+        description="Longest answer to generate, in tokens, for tasks that allow a longer one.",
+    )
 
 
 class RunSpec(Section):
     """Everything that determines a run's numbers.
 
-    Attributes:
-        seed: Of every random draw, and of the task order if it is random.
-        threads: CPU threads of torch; ``None`` leaves torch's choice. Sums depend on it in their
-            last bits.
+    Each field says what it is for; ``epi-bench settings`` lists all, and flags, ``run.toml`` and
+    the settings of the Python API are these fields.
     """
 
     model: ModelSpec = ModelSpec()
@@ -172,15 +354,32 @@ class RunSpec(Section):
     data: DataSpec = Field(default_factory=DataSpec)
     training: TrainingSpec
     evaluation: EvaluationSpec = EvaluationSpec()
-    seed: int = Field(default=0, ge=0)
-    threads: int | None = Field(default=None, ge=1)
+    seed: Annotated[int, Flag("Stream", elsewhere=("random-seed", "random-state", "data-seed"))] = (
+        Field(
+            default=0,
+            ge=0,
+            description="Seed of every random draw, and of the task order if it is random.",
+        )
+    )
+    threads: Annotated[
+        int | None,
+        Flag(
+            "Training",
+            default_as="torch's choice",
+            elsewhere=("num-threads", "cpu-threads", "n-threads"),
+        ),
+    ] = Field(
+        default=None,
+        ge=1,
+        description="CPU threads of torch. Sums depend on it in their last bits.",
+    )
 
     @model_validator(mode="after")
     def _master_weights_fit(self) -> Self:
         if self.training.master_weights == "none" and self.model.dtype == "float32":
             raise ValueError(
                 "training.master_weights='none' is a way to train bfloat16 weights: "
-                "add --dtype bfloat16 or leave it out"
+                "set model.dtype to bfloat16, or leave it out"
             )
         return self
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal, TypeVar, get_args
+
+from pydantic import JsonValue
 
 from epi_bench.errors import UserError, foreign_code, one_line
 from epi_bench.plugins.registry import Registry
+from epi_bench.spec.randomness import seeded_generator
 
 Order = Literal["given", "reversed", "random"]
 Mixing = Literal["concat", "interleave_under", "interleave_over"]
@@ -45,11 +49,15 @@ StreamBuilder = Callable[..., list[ExperiencePlan]]
 """Called with the ordered task names and the stream's options as keyword arguments."""
 
 
+MOST_EXPERIENCES = 10_000
+"""Experiences that a stream may have; a builder that never ends stops here."""
+
+
 def _problem(item: object) -> str | None:
-    return None if callable(item) else "is no function that builds a stream"
+    return None if callable(item) else "is not a function that builds a stream"
 
 
-STREAMS: Registry[StreamBuilder] = Registry("stream", problem=_problem)
+STREAMS: Registry[StreamBuilder] = Registry("stream", group="epi_bench.streams", problem=_problem)
 
 BuilderType = TypeVar("BuilderType", bound=StreamBuilder)
 
@@ -57,10 +65,26 @@ BuilderType = TypeVar("BuilderType", bound=StreamBuilder)
 def register_stream(name: str) -> Callable[[BuilderType], BuilderType]:
     """Decorator that makes a function known as the stream ``name``.
 
-    It is called with the tuple of the run's task names, in order, and the stream's options as
-    keyword arguments, and returns a list of :class:`ExperiencePlan`.
+    The function gets the tuple of the run's task names, in order, and the stream's options as
+    keyword arguments. It returns a list of :class:`ExperiencePlan`, which are trained one after
+    the other. Its parameters after the first are the options that a user may set: annotate them
+    and describe them in an ``Args`` section.
+
+    Args:
+        name: Letters, digits and underscores; not the name of another stream.
+
+    Raises:
+        UserError: If the name is taken or not usable.
+
+    Example:
+        Every task twice, with half of its budget each time::
+
+            @register_stream("twice")
+            def twice(tasks: Sequence[str]) -> list[ExperiencePlan]:
+                '''All tasks once, then all of them again.'''
+                return [ExperiencePlan(task, (task,), budget=0.5) for task in [*tasks, *tasks]]
     """
-    return STREAMS.register(name)  # type: ignore[return-value]
+    return STREAMS.register(name)
 
 
 def order_tasks(tasks: Sequence[str], order: Order, seed: int) -> list[str]:
@@ -75,7 +99,7 @@ def order_tasks(tasks: Sequence[str], order: Order, seed: int) -> list[str]:
         return list(reversed(tasks))
     if order == "random":
         shuffled = list(tasks)
-        random.Random(f"task order {seed}").shuffle(shuffled)
+        seeded_generator("task order", seed).shuffle(shuffled)
         return shuffled
     return list(tasks)
 
@@ -123,18 +147,40 @@ def mixed(
     ]
 
 
-def build_stream(kind: str, tasks: Sequence[str], options: dict[str, Any]) -> list[ExperiencePlan]:
-    """The experiences of a stream.
+def complete_stream_options(kind: str, options: Mapping[str, Any]) -> dict[str, JsonValue]:
+    """All options of a stream as JSON values, the defaults filled in.
 
     Raises:
         UserError: If the stream or one of its options is unknown, or an option is out of range.
+    """
+    from epi_bench.plugins.options import complete_options
+
+    return complete_options(f"stream {kind!r}", STREAMS.get(kind), options, skip=1)
+
+
+def build_stream(
+    kind: str, tasks: Sequence[str], options: Mapping[str, Any]
+) -> list[ExperiencePlan]:
+    """The experiences of a stream.
+
+    Args:
+        kind: The stream's name.
+        tasks: Names of the run's tasks, in the stream's order.
+        options: As the user gave them.
+
+    Raises:
+        UserError: If the stream or one of its options is unknown, an option is out of range, or
+            its builder fails or returns experiences that cannot be trained.
+
+    >>> [plan.name for plan in build_stream("sequential", ("first", "second"), {})]
+    ['first', 'second']
     """
     from epi_bench.plugins.options import check_options
 
     builder = STREAMS.get(kind)
     checked = check_options(f"stream {kind!r}", builder, options, skip=1)
     with foreign_code(f"stream {kind!r} cannot be built"):
-        plans = list(builder(tuple(tasks), **checked))
+        plans = list(islice(builder(tuple(tasks), **checked), MOST_EXPERIENCES + 1))
     problem = _first_problem(plans, tasks)
     if problem:
         raise UserError(f"stream {kind!r} cannot be trained: {problem}")
@@ -145,26 +191,49 @@ def _first_problem(plans: Sequence[object], tasks: Sequence[str]) -> str | None:
     """What is wrong with the experiences that a stream's builder returned."""
     if not plans:
         return "it has no experience"
+    if len(plans) > MOST_EXPERIENCES:
+        return f"it has more than {MOST_EXPERIENCES} experiences"
     for number, plan in enumerate(plans, start=1):
         if not isinstance(plan, ExperiencePlan):
-            return f"experience {number} is no ExperiencePlan but {type(plan).__name__}"
-        unknown = [task for task in plan.tasks if task not in tasks]
-        named = f"experience {number}, {plan.name!r},"
-        if not isinstance(plan.name, str) or not plan.name or plan.name != one_line(plan.name):
-            return f"{named} must have a name of one line"
-        if unknown:
-            return f"{named} names the task {unknown[0]!r}, which is not among the run's"
-        if not plan.tasks or len(set(plan.tasks)) != len(plan.tasks):
-            return f"{named} must name at least one task, and none twice"
-        if not (math.isfinite(plan.budget) and plan.budget > 0):
-            return f"{named} has the budget {plan.budget}: it must be positive"
-        if plan.evaluations < 1:
-            return f"{named} has {plan.evaluations} evaluations: it must end with one"
-        if plan.weights and len(plan.weights) != len(plan.tasks):
-            return f"{named} has {len(plan.weights)} weights for {len(plan.tasks)} tasks"
-        if plan.mixing not in get_args(Mixing):
-            return f"{named} has mixing={plan.mixing!r}: choose from {', '.join(get_args(Mixing))}"
+            return f"experience {number} is not an ExperiencePlan but {type(plan).__name__}"
+        problem = _problem_of_tasks(plan, tasks) or _problem_of_amounts(plan)
+        if problem:
+            return f"experience {number}, {plan.name!r}, {problem}"
     return None
+
+
+def _problem_of_tasks(plan: ExperiencePlan, tasks: Sequence[str]) -> str | None:
+    """What is wrong with a plan's name or tasks."""
+    if not isinstance(plan.name, str) or not plan.name or plan.name != one_line(plan.name):
+        return "must have a name of one line"
+    if not isinstance(plan.tasks, tuple | list):
+        return f"has tasks={plan.tasks!r}: give a tuple of names"
+    if not plan.tasks or len({repr(task) for task in plan.tasks}) != len(plan.tasks):
+        return "must name at least one task, and none twice"
+    unknown = [task for task in plan.tasks if task not in tasks]
+    if unknown:
+        return f"names the task {unknown[0]!r}, which is not among the run's"
+    return None
+
+
+def _problem_of_amounts(plan: ExperiencePlan) -> str | None:
+    """What is wrong with how much a plan trains, how often it scores and how it mixes."""
+    if not _is_positive(plan.budget):
+        return f"has the budget {plan.budget!r}: it must be a positive number"
+    if type(plan.evaluations) is not int or plan.evaluations < 1:
+        return f"has {plan.evaluations!r} evaluations: give a whole number from 1 on"
+    if not isinstance(plan.weights, tuple | list) or not all(map(_is_positive, plan.weights)):
+        return f"has weights={plan.weights!r}: give one positive number for each task"
+    if plan.weights and len(plan.weights) != len(plan.tasks):
+        return f"has {len(plan.weights)} weights for {len(plan.tasks)} tasks"
+    if plan.mixing not in get_args(Mixing):
+        return f"has mixing={plan.mixing!r}: choose from {', '.join(get_args(Mixing))}"
+    return None
+
+
+def _is_positive(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value > 0  # type: ignore[arg-type,operator]
 
 
 def mix_examples(

@@ -1,4 +1,4 @@
-"""Reading TOML files."""
+"""Reading TOML files, and writing the one that repeats a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from typing import Any
 import tomli_w
 
 from epi_bench.errors import UserError
+from epi_bench.spec.defaults import COMPLETE
 from epi_bench.spec.run_spec import RunSpec
+
+_HEAD = """\
+# Every setting of one run. One that is missing here is left unset, whatever the model's defaults;
+# flags override what the file says.
+"""
 
 
 def spec_to_toml(spec: RunSpec, extra: Mapping[str, Any] | None = None) -> str:
@@ -21,14 +27,14 @@ def spec_to_toml(spec: RunSpec, extra: Mapping[str, Any] | None = None) -> str:
         extra: Further top-level tables, such as file locations.
     """
     content = spec.model_dump(mode="json", exclude_none=True)
-    return tomli_w.dumps({**content, **(extra or {})})
+    return _HEAD + tomli_w.dumps({COMPLETE: True, **content, **(extra or {})})
 
 
 def read_toml_text(path: Path) -> tuple[str, dict[str, Any]]:
     """A TOML file's text and content.
 
     Raises:
-        UserError: If the file is missing or is no TOML; the line is named.
+        UserError: If the file is missing or is not TOML; the line is named.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -37,7 +43,7 @@ def read_toml_text(path: Path) -> tuple[str, dict[str, Any]]:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except RecursionError as error:
         raise UserError(f"{path} is not a TOML file: it is nested too deeply") from error
-    except ValueError as error:  # no TOML, no UTF-8, or a number of thousands of digits
+    except ValueError as error:  # not TOML, not UTF-8, or a number of thousands of digits
         raise UserError(f"{path} is not a TOML file: {error}") from error
 
 

@@ -6,15 +6,19 @@ from collections.abc import Callable
 
 import pytest
 
+from epi_bench.results.leaderboard import publish, rank_track
 from epi_bench.results.metrics.derived import derive_metrics
+from epi_bench.results.record.circumstances import ExperienceRecord
 from epi_bench.results.record.run_record import RunRecord
+from epi_bench.results.record.scores import Diagnostics
 from epi_bench.results.record.track import make_track, track_facts
 from epi_bench.spec.defaults import complete_spec
 from epi_bench.spec.run_spec import short_hash
+from epi_bench.spec.streams import complete_stream_options
 from epi_bench.testing import Witness
 
 DEFAULTS = {"ratio": 0.5, "interval": 20}
-"""Hyperparameters of the made-up strategies."""
+"""Hyperparameters of the synthetic strategies."""
 
 
 def _make_run(
@@ -59,7 +63,13 @@ def _make_run(
             "source": source,
         },
         "track": make_track(
-            track_facts(spec, fingerprints["model"], fingerprints["tasks"], protocols)
+            track_facts(
+                spec,
+                fingerprints["model"],
+                fingerprints["tasks"],
+                protocols,
+                complete_stream_options(stream, {}),
+            )
         ),
         "task_order": order,
         "score_matrix": {
@@ -103,6 +113,78 @@ def _make_run(
 def make_run() -> Callable[..., RunRecord]:
     """Makes finished runs; see ``_make_run``."""
     return _make_run
+
+
+@pytest.fixture
+def board_runs(make_run):
+    """Runs of one track: three of epi, two of ewc, one of a strategy with an option."""
+    good = [make_run("epi", (60 + i, 80), seed=i, references=(75, 85)) for i in range(3)]
+    bad = [make_run("ewc", (20 + 2 * i, 80), seed=i, seconds=5.0) for i in range(2)]
+    return [*good, *bad, make_run("wise", (5, 5), options={"share": "a|b"}, dirty=True)]
+
+
+@pytest.fixture
+def ranking(board_runs):
+    """Their ranking by average accuracy."""
+    return rank_track(board_runs)
+
+
+@pytest.fixture
+def board(board_runs, make_run, tmp_path):
+    """A folder of published records: that track, and another one with a single run."""
+    for run in [*board_runs, make_run(stream="mixed")]:
+        publish(run, tmp_path)
+    return tmp_path
+
+
+MASK_STATISTICS = (
+    Diagnostics(step=10, values={}),
+    Diagnostics(
+        step=20,
+        values={
+            "achieved_ratio": 0.5,
+            "jaccard_chance": 1 / 3,
+            "protected_mlp": 0.25,
+            "refreshes": 1,
+        },
+    ),
+    Diagnostics(
+        step=30,
+        values={
+            "achieved_ratio": 0.5,
+            "jaccard_chance": 1 / 3,
+            "refreshes": 2,
+            "jaccard_previous": 0.8,
+            "jaccard_first": 0.8,
+            "protected_mlp": 0.75,
+            "protected_layer_10": 0.5,
+            "protected_layer_2": 0.25,
+        },
+    ),
+    Diagnostics(
+        step=35,
+        values={
+            "achieved_ratio": 0.5,
+            "jaccard_chance": 1 / 3,
+            "refreshes": 3,
+            "jaccard_previous": 0.6,
+            "jaccard_first": 0.5,
+            "jaccard_experience_1": 0.4,
+            "protected_mlp": 0.75,
+        },
+    ),
+)
+
+
+@pytest.fixture
+def masked_run(make_run):
+    """A run of two experiences, 20 and 15 steps, whose mask moved."""
+    experiences = tuple(
+        ExperienceRecord(name=name, tasks=(name,), steps=steps, examples=9)
+        for name, steps in (("a", 20), ("b", 15))
+    )
+    changes = {"mask_statistics": MASK_STATISTICS, "experiences": experiences}
+    return make_run().model_copy(update=changes)
 
 
 @pytest.fixture(scope="session")

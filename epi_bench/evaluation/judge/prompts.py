@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from epi_bench.errors import UserError, unknown_name
 from epi_bench.files import shipped_file
 from epi_bench.model.chat.drafts import without_drafts
+from epi_bench.spec.defaults import overlay
+from epi_bench.spec.explain import explain_validation
 from epi_bench.spec.toml import read_toml
 from epi_bench.task.example import Example, Message
 
@@ -127,11 +127,11 @@ def load_prompts(path: Path | None = None) -> JudgePrompts:
         UserError: If the file cannot be read or a setting is not valid; both are named.
     """
     shipped = read_toml(shipped_file("judge_prompts.toml"))
-    values = _overlay(shipped, read_toml(path)) if path else shipped
+    values = overlay(shipped, read_toml(path)) if path else shipped
     try:
         return JudgePrompts.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"judge prompts in {path}: {_first_problem(error)}") from error
+        raise explain_validation(error, JudgePrompts, f"judge prompts in {path}: ") from error
 
 
 def conversation_text(messages: tuple[Message, ...]) -> str:
@@ -141,31 +141,9 @@ def conversation_text(messages: tuple[Message, ...]) -> str:
     return "\n\n".join(f"{turn['role'].capitalize()}: {turn['content']}" for turn in messages)
 
 
-def _first_problem(error: ValidationError) -> str:
-    """The first problem in one line; the value is left out, because prompts are long."""
-    problem = error.errors()[0]
-    where = ".".join(map(str, problem["loc"]))
-    if problem["type"] == "extra_forbidden":
-        model = JudgePrompt if len(problem["loc"]) > 1 else JudgePrompts
-        prefix = where.rpartition(".")[0]
-        known = [f"{prefix}.{name}" if prefix else name for name in model.model_fields]
-        return str(unknown_name("setting", where, known))
-    reason = problem["msg"].removeprefix("Value error, ")
-    return f"{where}: {reason[0].lower()}{reason[1:]}"
-
-
 def _on_scale(number: str | None) -> float | None:
     try:
         score = float((number or "").replace(",", "."))
     except ValueError:
         return None
     return score if 0 <= score <= BEST_SCORE else None
-
-
-def _overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        inner = merged.get(key)
-        both = isinstance(value, Mapping) and isinstance(inner, Mapping)
-        merged[key] = _overlay(inner, value) if both else value  # type: ignore[arg-type]
-    return merged

@@ -10,9 +10,16 @@ from epi_bench.results.leaderboard.comparison import (
     ComparedStrategy,
     compare,
     compare_with_others,
+    find_label,
+    p_value_text,
 )
 from epi_bench.results.leaderboard.configuration import group_by_configuration, settings_of
-from epi_bench.results.leaderboard.export import to_csv, to_json
+from epi_bench.results.leaderboard.export import (
+    comparisons_to_csv,
+    comparisons_to_json,
+    to_csv,
+    to_json,
+)
 from epi_bench.results.leaderboard.measures import (
     COLUMNS,
     MEASURES,
@@ -40,9 +47,13 @@ __all__ = [
     "Ranking",
     "compare",
     "compare_with_others",
+    "comparisons_to_csv",
+    "comparisons_to_json",
+    "find_label",
     "find_measure",
     "group_by_configuration",
     "load_published",
+    "p_value_text",
     "pair_of",
     "publish",
     "rank_track",

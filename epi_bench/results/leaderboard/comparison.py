@@ -106,6 +106,13 @@ def compare_with_others(
     return sorted(compared, key=lambda c: c.comparisons[measures[0]].mean_difference or 0.0)
 
 
+def p_value_text(p: float | None) -> str:
+    """A p value with three decimals; an en dash where the test is undefined."""
+    if p is None:
+        return "–"
+    return "< 0.001" if p < 0.0005 else f"{p:.3f}"
+
+
 def find_label(groups: Mapping[str, Sequence[RunRecord]], name: str) -> str:
     """The label that a strategy has in a track.
 

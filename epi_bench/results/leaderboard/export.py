@@ -8,13 +8,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from epi_bench.results.leaderboard.comparison import ComparedStrategy
 from epi_bench.results.leaderboard.measures import MEASURES
 from epi_bench.results.leaderboard.ranking import Entry, Ranking
 from epi_bench.results.metrics.statistics import Interval
 
 
 def to_csv(rankings: Sequence[Ranking]) -> str:
-    """All measures of all entries, one line an entry; marks are joined by blanks."""
+    """All measures of all entries, one line an entry; marks are joined by spaces."""
     header = ["track", "ranked_by", "rank", "strategy", "runs", "pairs", "marks"]
     for name in MEASURES:
         header += [name, f"{name}_half_width", f"{name}_n"]
@@ -37,6 +38,63 @@ def to_json(rankings: Sequence[Ranking]) -> str:
     """Everything that the rankings hold, the tests between all pairs included."""
     content = {"tracks": [_ranking_content(ranking) for ranking in rankings]}
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def comparisons_to_csv(strategy: str, compared: Sequence[ComparedStrategy]) -> str:
+    """Every comparison of a table, one line for each other strategy and measure."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(_COMPARISON), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_comparison_contents(strategy, compared))
+    return text.getvalue()
+
+
+def comparisons_to_json(strategy: str, compared: Sequence[ComparedStrategy]) -> str:
+    """The same as :func:`comparisons_to_csv` as a JSON list of objects."""
+    return json.dumps(_comparison_contents(strategy, compared), indent=1, ensure_ascii=False) + "\n"
+
+
+_COMPARISON = (
+    "first",
+    "second",
+    "metric",
+    "pairs",
+    "mean_difference",
+    "low",
+    "high",
+    "p_value",
+    "adjusted_p_value",
+    "items",
+    "items_mean_difference",
+    "items_low",
+    "items_high",
+)
+"""What is written of a comparison; ``low`` and ``high`` are the ends of its 95 % interval."""
+
+
+def _comparison_contents(
+    strategy: str, compared: Sequence[ComparedStrategy]
+) -> list[dict[str, Any]]:
+    contents = []
+    for other in compared:
+        for measure, found in other.comparisons.items():
+            low, high = found.interval or (None, None)
+            items = found.items
+            numbers = [found.mean_difference, low, high, found.p_value, found.adjusted_p_value]
+            of_items: list[float | None] = [None, None, None]
+            if items is not None:
+                of_items = [items.mean_difference, items.low, items.high]
+            values = (
+                strategy,
+                other.label,
+                measure,
+                found.n,
+                *map(_rounded, numbers),
+                None if items is None else items.n,
+                *map(_rounded, of_items),
+            )
+            contents.append(dict(zip(_COMPARISON, values, strict=True)))
+    return contents
 
 
 def _rounded(value: float | None) -> float | None:

@@ -5,28 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from epi_bench.results.leaderboard import MARKS, MEASURES, Ranking
-from epi_bench.results.leaderboard.table import (
-    BEST,
-    MARK_SIGNS,
-    UNDEFINED,
-    table_columns,
-    table_measures,
-)
+from epi_bench.results.leaderboard.table import BEST, MARK_SIGNS, UNDEFINED, RankingTable
 from epi_bench.results.metrics.statistics import SIGNIFICANCE
 
 
-def legend(rankings: Sequence[Ranking]) -> list[str]:
-    """What a reader needs to understand the tables of these rankings, one line a subject."""
-    columns = {c.title: c.formula for r in rankings for c in table_columns(r) if c.formula}
+def legend(tables: Sequence[RankingTable]) -> list[str]:
+    """What a reader needs to understand these tables, one line a subject."""
+    columns = {c.title: c.formula for table in tables for c in table.columns if c.formula}
+    entries = [entry for table in tables for entry in table.ranking.entries]
     lines = [
         "R[t,i]: score (0 to 100) on task i after experience t; t = 0 is the base model, T the "
         "last row. S_i: score of full fine-tuning on task i alone with the same budget.",
         *(f"{title}: {formula}." for title, formula in columns.items()),
-        *(line for ranking in rankings for line in _left_out_tasks(ranking)),
+        *(line for table in tables for line in _left_out_tasks(table)),
         f"{BEST} best value of a column. {UNDEFINED} undefined.",
-        *dict.fromkeys(_about_ranks(ranking) for ranking in rankings),
+        *dict.fromkeys(_about_ranks(table.ranking) for table in tables),
     ]
-    present = {mark for r in rankings for entry in r.entries for mark in entry.marks}
+    present = {mark for entry in entries for mark in entry.marks}
     lines += [f"{MARK_SIGNS[mark]} {MARKS[mark]}." for mark in MARKS if mark in present]
     return lines
 
@@ -64,15 +59,15 @@ def _about_ranks(ranking: Ranking) -> str:
     )
 
 
-def _left_out_tasks(ranking: Ranking) -> list[str]:
+def _left_out_tasks(table: RankingTable) -> list[str]:
     """A line for each shown mean that leaves tasks out, with their number in each entry."""
     lines = []
-    for name in table_measures(ranking):
+    for name in table.measures:
         counts = MEASURES.get(f"{name}_left_out")
         if counts is None:
             continue
-        found = {entry.label: entry.values[counts.name] for entry in ranking.entries}
-        told = [f"{label} {i.mean:g}" for label, i in found.items() if i and i.mean > 0]
-        if told:
-            lines.append(f"{counts.title}, mean over the runs: {', '.join(told)}.")
+        found = {entry.label: entry.values[counts.name] for entry in table.ranking.entries}
+        counted = [f"{label} {i.mean:g}" for label, i in found.items() if i and i.mean > 0]
+        if counted:
+            lines.append(f"{counts.title}, mean over the runs: {', '.join(counted)}.")
     return lines

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from epi_bench.results.leaderboard import Ranking
 from epi_bench.results.leaderboard.legend import describe_track, legend
-from epi_bench.results.leaderboard.table import BEST, table_columns
+from epi_bench.results.leaderboard.table import BEST, ranking_table
+from epi_bench.results.tables import markdown_row
 
 
 def to_markdown(ranking: Ranking, level: int = 2) -> str:
@@ -16,7 +15,8 @@ def to_markdown(ranking: Ranking, level: int = 2) -> str:
         ranking: What is shown.
         level: Of the heading.
     """
-    columns = table_columns(ranking)
+    table = ranking_table(ranking)
+    columns = table.columns
     lines = [f"{'#' * level} {ranking.track}", "", describe_track(ranking), ""]
     lines.append(markdown_row([column.title for column in columns]))
     lines.append(markdown_row(["---:" if column.numeric else ":---" for column in columns]))
@@ -26,9 +26,5 @@ def to_markdown(ranking: Ranking, level: int = 2) -> str:
                 [f"**{c.cells[row]}** {BEST}" if c.best[row] else c.cells[row] for c in columns]
             )
         )
-    lines += ["", *(f"- {line}" for line in legend([ranking]))]
+    lines += ["", *(f"- {line}" for line in legend([table]))]
     return "\n".join(lines) + "\n"
-
-
-def markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

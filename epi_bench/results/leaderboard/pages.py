@@ -12,8 +12,9 @@ from epi_bench.results.leaderboard import (
     rank_track,
     to_csv,
 )
-from epi_bench.results.leaderboard.markdown import markdown_row, to_markdown
+from epi_bench.results.leaderboard.markdown import to_markdown
 from epi_bench.results.leaderboard.table import UNDEFINED
+from epi_bench.results.tables import markdown_row
 
 
 def rendered_files(published: PublishedRecords) -> dict[Path, str]:

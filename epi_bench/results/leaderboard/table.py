@@ -1,6 +1,6 @@
-"""Rankings as tables to be read: on the terminal, in markdown, beside the records.
+"""A ranking as a table to be read: on the terminal, in markdown, beside the records.
 
-The same rankings always give the same text: no dates, no environment. Undefined is an en dash.
+The same ranking always gives the same text: no dates, no environment. Undefined is an en dash.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from epi_bench.results.leaderboard import (
     Measure,
     Ranking,
 )
+from epi_bench.results.tables import Column, FittedTable
 
 UNDEFINED = "–"
 
-
 BEST = "★"
-
 
 MARK_SIGNS = {"dirty": "†", "fewer": "‡"}
 
@@ -44,27 +43,77 @@ class TableColumn:
     numeric: bool = True
 
 
-def table_columns(ranking: Ranking) -> list[TableColumn]:
-    """The columns of a ranking's table; metrics that no entry defines are left out."""
+@dataclass(frozen=True)
+class RankingTable:
+    """A ranking with the columns that show it.
+
+    Attributes:
+        ranking: What is shown.
+        measures: Names of the measures among the columns.
+        columns: From left to right; metrics that no entry defines are left out.
+    """
+
+    ranking: Ranking
+    measures: tuple[str, ...]
+    columns: tuple[TableColumn, ...]
+
+    def fitted(self, most: int | None = None) -> FittedTable:
+        """The table for a terminal: ``rich.print(table.fitted())``.
+
+        Args:
+            most: Leading columns that are shown; ``None`` for all.
+        """
+        from rich.text import Text
+
+        shown = self.columns[:most]
+        cells = [
+            [
+                Text(cell, style="bold" if best else "")
+                for cell, best in zip(_starred(column), column.best, strict=True)
+            ]
+            for column in shown
+        ]
+        return FittedTable(
+            columns=[Column(column.title, column.numeric) for column in shown],
+            rows=list(zip(*cells, strict=True)),
+            keys=2,
+        )
+
+
+def ranking_table(ranking: Ranking) -> RankingTable:
+    """The table of a ranking."""
     entries = ranking.entries
+    measures = _shown_measures(ranking)
     none_best = (False,) * len(entries)
     columns = [
         TableColumn("rank", "", tuple(_rank(entry) for entry in entries), none_best),
         TableColumn("strategy", "", tuple(_marked(entry) for entry in entries), none_best, False),
         TableColumn("runs", "", tuple(str(entry.runs) for entry in entries), none_best),
     ]
-    columns += [_measure_column(MEASURES[name], entries) for name in table_measures(ranking)]
+    columns += [_measure_column(MEASURES[name], entries) for name in measures]
     if any(entry.order_sensitivity for entry in entries):
         cells = tuple(_order_cell(entry) for entry in entries)
         formula = "max - min of R[T,i] over task orders: mean over the tasks / largest"
         columns.append(TableColumn("order sensitivity", formula, cells, none_best))
-    return columns
+    return RankingTable(ranking, tuple(measures), tuple(columns))
 
 
-def table_measures(ranking: Ranking) -> list[str]:
-    """Names of the measures that a ranking's table shows."""
+def table_columns(ranking: Ranking) -> list[TableColumn]:
+    """The columns of a ranking's table; metrics that no entry defines are left out."""
+    return list(ranking_table(ranking).columns)
+
+
+def _shown_measures(ranking: Ranking) -> list[str]:
     shown = [name for name in COLUMNS if any(entry.values[name] for entry in ranking.entries)]
     return shown if ranking.measure in shown else [ranking.measure, *shown]
+
+
+def _starred(column: TableColumn) -> list[str]:
+    """The cells with a star after the best ones, padded so that the numbers stay aligned."""
+    if not any(column.best):
+        return list(column.cells)
+    stars = [f" {BEST}" if best else "  " for best in column.best]
+    return [cell + star for cell, star in zip(column.cells, stars, strict=True)]
 
 
 def _measure_column(measure: Measure, entries: Sequence[Entry]) -> TableColumn:

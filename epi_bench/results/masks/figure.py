@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from epi_bench.errors import UserError
+from epi_bench.results.leaderboard.figure import figure_file
 from epi_bench.results.masks.trace import (
     DRIFT_LINES,
     MaskTrace,
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import QuadMesh
 
-FORMATS = (".png", ".svg", ".pdf")
-"""File types that figures are written as."""
-
 
 def draw_mask(record: RunRecord, path: Path) -> None:
     """Draw drift, protected shares and the tasks' overlap of one run into a file.
@@ -34,34 +31,26 @@ def draw_mask(record: RunRecord, path: Path) -> None:
     Raises:
         UserError: If the ending is another, matplotlib is not installed, or there is no mask.
     """
-    if path.suffix.lower() not in FORMATS:
-        raise UserError(f"cannot draw into {path}: the name must end in {', '.join(FORMATS)}")
     trace = trace_mask(record)
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError(
-            'figures need matplotlib, which is not installed: pip install "epi-bench[plot]"'
-        ) from error
     maps = [rows for rows in (trace.layers, trace.protected) if rows]
     heights = [3.0, *(0.6 + 0.25 * len(rows) for rows in maps)]
     matrix = len(trace.overlap.experiences) > 1
-    figure = Figure(figsize=(13 if matrix else 9, 1 + sum(heights)), layout="constrained")
-    parts = figure.subfigures(1, 2, squeeze=False, width_ratios=(9, 5))[0] if matrix else [figure]
-    name, seed = record.strategy.name, record.spec.seed
-    figure.suptitle(f"{name}, {record.spec.stream.kind} stream, seed {seed}")
-    drift, *shares = parts[0].subplots(len(heights), 1, sharex=True, height_ratios=heights)
-    _draw_drift(drift, trace)
-    for axes, rows in zip(shares, maps, strict=True):
-        mesh = _draw_shares(axes, trace.steps, rows)
-    shares[-1].set_xlabel("optimizer step")
-    parts[0].colorbar(mesh, ax=shares, label="protected share")
-    for part in parts[1:]:
-        _draw_overlap(part.subplots(), trace.overlap, trace.chance)
-    try:
-        figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    with figure_file(path, 13 if matrix else 9, 1 + sum(heights)) as figure:
+        parts = (
+            figure.subfigures(1, 2, squeeze=False, width_ratios=(9, 5))[0] if matrix else [figure]
+        )
+        name, seed = record.strategy.name, record.spec.seed
+        figure.suptitle(f"{name}, {record.spec.stream.kind} stream, seed {seed}")
+        drift, *shares = parts[0].subplots(
+            len(heights), 1, sharex=True, height_ratios=heights, squeeze=False
+        )[:, 0]
+        _draw_drift(drift, trace)
+        for axes, rows in zip(shares, maps, strict=True):
+            mesh = _draw_shares(axes, trace.steps, rows)
+        shares[-1].set_xlabel("optimizer step")
+        parts[0].colorbar(mesh, ax=shares, label="protected share")
+        for part in parts[1:]:
+            _draw_overlap(part.subplots(), trace.overlap, trace.chance)
 
 
 def _draw_drift(axes: Axes, trace: MaskTrace) -> None:

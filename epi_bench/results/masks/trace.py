@@ -50,6 +50,7 @@ class MaskTrace:
         steps: Optimizer steps at which they were taken.
         drift: Jaccard indices by the names of :data:`DRIFT_LINES`, one value a step, ``None`` where
             there was nothing to compare with.
+        refreshes: Masks that there had been by each step; ``None`` in records without the count.
         protected: Protected share of each kind of module, in [0, 1], one value a step.
         layers: The same of each layer of the stack, by ``layer_<number>`` from 0; empty where the
             parameters' names tell no layers.
@@ -61,6 +62,7 @@ class MaskTrace:
 
     steps: tuple[int, ...]
     drift: dict[str, tuple[float | None, ...]]
+    refreshes: tuple[float | None, ...]
     protected: dict[str, tuple[float, ...]]
     layers: dict[str, tuple[float, ...]]
     boundaries: tuple[tuple[str, int], ...]
@@ -109,6 +111,7 @@ def trace_mask(record: RunRecord) -> MaskTrace:
     return MaskTrace(
         steps=tuple(point.step for point in points),
         drift={name: tuple(point.values.get(name) for point in points) for name in DRIFT_LINES},
+        refreshes=tuple(point.values.get("refreshes") for point in points),
         protected=_shares(points, sorted(shares - set(layers))),
         layers=_shares(points, layers),
         boundaries=tuple(boundaries),

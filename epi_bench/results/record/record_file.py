@@ -13,6 +13,7 @@ from epi_bench.errors import UserError
 from epi_bench.files import write_atomically
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.track import SCHEMA_VERSION
+from epi_bench.spec.explain import explain_validation
 
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """For each old schema version the function that turns its content into the next version's."""
@@ -59,7 +60,7 @@ def load_record(path: Path) -> RunRecord:
     try:
         return RunRecord.model_validate(_migrate(content))
     except ValidationError as error:
-        raise UserError(f"{path} is not a valid run record: {_first_problem(error)}") from error
+        raise explain_validation(error, RunRecord, f"{path} is not a valid run record: ") from error
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
@@ -89,13 +90,3 @@ def _migrate(content: Any) -> dict[str, Any]:
 
 def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON number")
-
-
-def _first_problem(error: ValidationError) -> str:
-    """The first problem of a failed validation in one line."""
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    reason = problem["msg"].removeprefix("Value error, ")
-    further = len(error.errors()) - 1
-    more = f" (and {further} more)" if further else ""
-    return (f"{where}: {reason}" if where else reason) + more

@@ -20,6 +20,7 @@ from epi_bench.results.record.circumstances import (
 )
 from epi_bench.results.record.part import Number, Part
 from epi_bench.results.record.scores import (
+    Confusion,
     Diagnostics,
     GradientConflictRecord,
     JudgeRecord,
@@ -35,26 +36,35 @@ class RunRecord(Part):
     """The result of a run.
 
     Attributes:
+        schema_version: Of this format; it rises when a field changes its meaning.
+        run_id: Hash of what determines the run's numbers; the name of its folder.
+        status: ``finished``, or ``failed`` after training had begun.
         error: Why a failed run failed; ``None`` for a finished one.
+        spec: Every setting of the run, as in its ``run.toml``.
         task_order: The tasks as the stream ordered them.
         task_data: For each task what became of its rows and examples.
+        experiences: What each experience trained on, in the order of the stream.
         secondary_scores: For each task every metric of the last row, in the task's own units.
         secondary_standard_errors: Of ``secondary_scores``, over the test items; records made before
             they were kept have none.
-        secondary_units: For each task the units of those that are no shares from 0 to 1. Not named
-            are the loss of the reference (nats a token) and the judge's grade (0 to 10).
+        secondary_units: For each task the units of those metrics that are not shares from 0 to 1.
+            Not named are the loss of the reference (nats a token) and the judge's grade (0 to 10).
         item_scores: For each task the primary metric of each test item in the last row, 0..100,
             packed by :func:`pack_items`.
+        confusion: For each task that labels texts which labels the last row's model chose; records
+            made before it was kept have none.
         reference_scores: For each task the score of full fine-tuning on it alone, if measured.
         metrics: What :func:`epi_bench.results.metrics.derived.derive_metrics` returns.
         skipped_steps: Steps whose gradients were not finite, so that nothing was updated.
+        losses: Training loss at the steps that were logged.
+        mask_statistics: What the strategy reported at its refreshes or at intervals.
         moved_weights: Share of the weights that training could move whose value in the saved model
             differs from the loaded one, in 0..1 (for an adapter that is merged: of the layers it
             is merged into); an estimate above two million weights. Records made before it was
             measured have none.
         default_chat_template: Whether the tokenizer brought no chat template of its own.
-        judge: A judge model's grades, if one was asked. It is no part of ``spec``: the same run may
-            be recorded with and without.
+        judge: A judge model's grades, if one was asked. It is not part of ``spec``: the same run
+            may be recorded with and without.
     """
 
     schema_version: Literal[1] = 1
@@ -72,6 +82,7 @@ class RunRecord(Part):
     secondary_standard_errors: dict[str, dict[str, Number]] = Field(default_factory=dict)
     secondary_units: dict[str, dict[str, str]] = Field(default_factory=dict)
     item_scores: dict[str, str] = Field(default_factory=dict)
+    confusion: dict[str, Confusion] = Field(default_factory=dict)
     reference_scores: dict[str, Number] | None = None
     metrics: dict[str, int | Number] = Field(default_factory=dict)
     gradient_conflict: GradientConflictRecord | None = None

@@ -6,6 +6,7 @@ from typing import Self
 
 from pydantic import model_validator
 
+from epi_bench.results.metrics.confusion import balanced_accuracy
 from epi_bench.results.record.part import Number, Part
 
 
@@ -13,6 +14,7 @@ class ScoreColumn(Part):
     """A column of the score matrix.
 
     Attributes:
+        task: The task's name.
         metric: The task's primary metric.
         learned_at: The row right after the task was last trained on; ``None`` if there is no such
             moment (mixed stream).
@@ -68,8 +70,38 @@ class ScoreMatrixRecord(Part):
         return self
 
 
+class Confusion(Part):
+    """Which labels were chosen for the test items of a task that labels texts.
+
+    Attributes:
+        labels: In the order of rows and columns.
+        counts: ``counts[right][chosen]``, test items.
+    """
+
+    labels: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+    @model_validator(mode="after")
+    def _is_square(self) -> Self:
+        size = len(self.labels)
+        if len(self.counts) != size or any(len(row) != size for row in self.counts):
+            raise ValueError(f"counts must have {size} rows of {size} numbers")
+        return self
+
+    @property
+    def balanced_accuracy(self) -> float | None:
+        """Mean of the shares labelled right of each label, 0..100; ``None`` without items."""
+        return balanced_accuracy(self.counts)
+
+
 class ConflictPoint(Part):
-    """Cosines between the tasks' gradients at one point of evaluation."""
+    """Cosines between the tasks' gradients at one point of evaluation.
+
+    Attributes:
+        row: The point's row in the score matrix.
+        cosines: One number a pair of tasks, in -1..1; ``None`` where a gradient is zero or not
+            finite.
+    """
 
     row: str
     cosines: tuple[tuple[Number, ...], ...]
@@ -99,7 +131,13 @@ class Diagnostics(Part):
 
 
 class Retention(Part):
-    """Negative log-likelihood of a general held-out text, in nats a token."""
+    """Negative log-likelihood of a general held-out text, in nats a token.
+
+    Attributes:
+        nll_before: Of the base model.
+        nll_after: Of the finished model.
+        tokens: Tokens of the text that were scored.
+    """
 
     nll_before: Number = None
     nll_after: Number = None
@@ -123,7 +161,12 @@ class JudgedTask(Part):
 
 
 class JudgedRow(Part):
-    """What a judge graded at one point of evaluation: ``row`` as in the score matrix."""
+    """What a judge graded at one point of evaluation.
+
+    Attributes:
+        row: The point's row in the score matrix.
+        tasks: The grades by task.
+    """
 
     row: str
     tasks: dict[str, JudgedTask]

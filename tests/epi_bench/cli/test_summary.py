@@ -1,5 +1,6 @@
 """What a run's results look like on screen: each number once, on one scale."""
 
+import re
 from io import StringIO
 from pathlib import Path
 
@@ -19,8 +20,8 @@ def rows(make_run):
         console = Console(width=200, record=True, file=StringIO())
         print_record(RunOutcome(record.spec, record, Path("record.json")), console)
         table = console.export_text().split("All metrics of the tasks, at the end")[1]
-        cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in table.splitlines()]
-        return {(row[0], row[1]): row[2:] for row in cells if len(row) == 5}
+        cells = [re.split(r"\s{2,}", line.strip()) for line in table.splitlines()]
+        return {(row[0], row[1]): row[2:] for row in cells if len(row) == 5 and row[0] != "task"}
 
     return print_rows
 
@@ -43,6 +44,19 @@ def test_every_share_is_shown_on_the_scale_of_the_score_matrix(rows):
     }
 
 
+def test_labels_have_their_balanced_accuracy_and_matrix(rows, capsys, make_run):
+    confusion = {"b": {"labels": ["no", "[red]"], "counts": [[3, 1], [2, 2]]}}
+    shown = rows(secondary_scores={"b": {"acc": 0.8}}, confusion=confusion)
+    assert shown["b", "balanced_acc"] == ["62.5", "–", "0 to 100"]
+    record = make_run(secondary_scores={"b": {"acc": 0.8}}, confusion=confusion)
+    print_record(RunOutcome(record.spec, record, Path("record.json")), Console(width=200))
+    printed = capsys.readouterr().out
+    assert "b: right label, and which was chosen" in " ".join(printed.split())
+    cells = [line.replace("│", " ").split() for line in printed.splitlines()]
+    assert ["no", "3", "1"] in cells
+    assert ["[red]", "2", "2"] in cells  # a label is shown as text
+
+
 def test_the_primary_metric_is_the_score_whatever_its_range(rows):
     # A metric from -1 to 1, say: the record keeps it as the task gives it.
     shown = rows(secondary_scores={"a": {"exact_match": -0.19}})
@@ -56,6 +70,34 @@ def test_a_metric_that_is_no_share_is_shown_in_its_unit(rows):
         secondary_units={"a": {"answer_length": "words [of prose]"}},
     )
     assert shown["a", "answer_length"] == ["0.500", "0.125", "words [of prose]"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120])
+def test_no_name_and_no_number_is_cut(make_run, width):
+    tasks = ("mini_instruct_reversed", "mini_chat_with_a_long_name")
+    record = make_run(scores=(40.5, 80.0))
+    matrix = record.score_matrix
+    columns = [
+        column.model_copy(update={"task": name})
+        for column, name in zip(matrix.columns, tasks, strict=True)
+    ]
+    record = record.model_copy(
+        update={
+            "score_matrix": matrix.model_copy(
+                update={"rows": ("base", *tasks), "columns": tuple(columns)}
+            ),
+            "task_order": tasks,
+            "secondary_scores": {tasks[0]: {"reference_negative_log_likelihood": 1.5}},
+        }
+    )
+    console = Console(width=width, file=StringIO())
+    print_record(RunOutcome(record.spec, record, Path("record.json")), console)
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    words = text.split()
+    for word in (*tasks, "reference_negative_log_likelihood", "40.5", "80.0", "60.2"):
+        assert word in words
+    assert "…" not in text
 
 
 def test_the_ranking_is_shown_where_there_is_one(tmp_path):

@@ -10,6 +10,8 @@ import pytest
 
 from epi_bench.errors import UserError, one_line
 from epi_bench.plugins.loading import REGISTRIES, load_plugin_file
+from epi_bench.runs.identity import plugin_fingerprints
+from epi_bench.spec.defaults import complete_spec
 from epi_bench.spec.streams import STREAMS, build_stream
 from epi_bench.strategy.strategy import STRATEGIES, create_strategy
 from epi_bench.task.task import TASKS
@@ -67,9 +69,9 @@ BROKEN = {
     "": "registers nothing",
     "from epi_bench.strategies.full_sft import FullSFT": "registers nothing",
     f"{HEAD}class Mine(Strategy): pass": "registers nothing",
-    f"{HEAD}@register_strategy('mine')\nclass Mine: pass": "'mine' is no strategy",
-    f"{HEAD}@register_strategy('mine')\ndef mine(): pass": "'mine' is no strategy",
-    f"{HEAD}register_strategy('mine')(5)": "'mine' is no strategy",
+    f"{HEAD}@register_strategy('mine')\nclass Mine: pass": "'mine' is not a strategy",
+    f"{HEAD}@register_strategy('mine')\ndef mine(): pass": "'mine' is not a strategy",
+    f"{HEAD}register_strategy('mine')(5)": "'mine' is not a strategy",
     f"{HEAD}@register_strategy\nclass Mine(Strategy): pass": "is not usable",
     f"{HEAD}@register_strategy('a b')\nclass Mine(Strategy): pass": "'a b' is not usable",
     f"{HEAD}@register_strategy('all')\nclass Mine(Strategy): pass": "means something else",
@@ -341,15 +343,48 @@ class TestCode:
 
 class TestEntryPoints:
     @staticmethod
-    def announce(monkeypatch, **points):
+    def announce(monkeypatch, group="epi_bench.strategies", **points):
         from importlib.metadata import EntryPoint
 
         found = [
-            EntryPoint(name, value, "epi_bench.strategies")
-            for name, values in points.items()
-            for value in values
+            EntryPoint(name, value, group) for name, values in points.items() for value in values
         ]
-        monkeypatch.setattr("epi_bench.plugins.registry.entry_points", lambda group: found)
+        monkeypatch.setattr(
+            "epi_bench.plugins.registry.entry_points",
+            lambda group: [point for point in found if point.group == group],
+        )
+
+    def test_a_stream_of_a_package_is_trained_shown_and_hashed(self, monkeypatch, tmp_path, capsys):
+        from epi_bench.cli.listing import list_streams, show_stream
+
+        monkeypatch.syspath_prepend(tmp_path)
+        (tmp_path / "beside_one.py").write_text(
+            f"{HEAD}def twice(tasks, rounds: int = 2):\n"
+            '    """All tasks, again and again.\n\n    Args:\n        rounds: How often."""\n'
+            "    return [ExperiencePlan(t, (t,), budget=1 / rounds) for t in tasks * rounds]\n"
+        )
+        self.announce(monkeypatch, "epi_bench.streams", twice=["beside_one:twice"], mixed=["x:y"])
+        assert "twice" in STREAMS.names()
+        plans = build_stream("twice", ("a", "b"), {"rounds": "2"})
+        assert [(plan.name, plan.budget) for plan in plans] == [(n, 0.5) for n in "abab"]
+        with pytest.raises(UserError, match="unknown option of stream 'twice' 'round': did you"):
+            build_stream("twice", ("a",), {"round": 1})
+        with pytest.raises(UserError, match="rounds='two' is not a valid int"):
+            build_stream("twice", ("a",), {"rounds": "two"})
+        with pytest.raises(UserError, match="unknown stream 'twixe': did you mean 'twice'"):
+            build_stream("twixe", ("a",), {})
+        spec = complete_spec({"stream": {"kind": "twice"}})
+        assert len(plugin_fingerprints(spec)["stream:twice"]) == 64
+        assert not STREAMS.is_builtin("twice")
+        show_stream("twice")
+        shown = capsys.readouterr().out
+        assert "All tasks, again and again." in shown
+        assert "How often." in shown
+        assert "Args:" not in shown
+        list_streams()
+        printed = capsys.readouterr()
+        assert "twice  All tasks, again and again." in printed.out
+        assert "stream plugin 'mixed' (x:y) is named like a built-in" in printed.err
 
     def test_one_that_fails_only_breaks_itself(self, monkeypatch, tmp_path):
         monkeypatch.syspath_prepend(tmp_path)
@@ -360,7 +395,7 @@ class TestEntryPoints:
         assert "epi" in loaded
         assert [plugin.name for plugin in broken] == ["first", "second"]
         assert "SystemExit: 0" in broken[0].error
-        assert "'second' is no strategy" in broken[1].error
+        assert "'second' is not a strategy" in broken[1].error
 
     def test_one_named_like_a_built_in_is_told_and_never_used(self, monkeypatch):
         self.announce(monkeypatch, full_sft=["elsewhere:Mine"])
@@ -385,19 +420,39 @@ def test_a_strategy_that_cannot_be_made_is_a_user_error(stop, load):
     ("body", "message"),
     [
         ("[]", "it has no experience"),
-        ("[tasks]", "experience 1 is no ExperiencePlan but tuple"),
+        ("[tasks]", "experience 1 is not an ExperiencePlan but tuple"),
         ("5", "TypeError"),
         ("[ExperiencePlan('x', ('other',))]", "'other', which is not among the run's"),
         ("[ExperiencePlan('x', ())]", "at least one task, and none twice"),
-        ("[ExperiencePlan('x', tasks, budget=0)]", "has the budget 0: it must be positive"),
+        (
+            "[ExperiencePlan('x', tasks, budget=0)]",
+            "has the budget 0: it must be a positive number",
+        ),
         ("[ExperiencePlan('x', tasks, budget=float('nan'))]", "has the budget nan"),
         ("[ExperiencePlan('x', tasks, evaluations=0)]", "has 0 evaluations"),
         ("[ExperiencePlan('x', tasks, mixing='stir')]", "mixing='stir': choose from concat"),
         ("[ExperiencePlan('x', tasks, weights=(1, 2, 3))]", "3 weights for 2 tasks"),
         ("1/0", "ZeroDivisionError"),
+        ("None", "TypeError"),
+        ("exit('over')", "cannot be built: SystemExit: over"),
+        ("[ExperiencePlan('x', None)]", "has tasks=None: give a tuple of names"),
+        ("[ExperiencePlan('x', 'ab')]", "has tasks='ab': give a tuple of names"),
+        ("[ExperiencePlan('x', (['a'],))]", r"names the task \['a'\], which is not among"),
+        ("[ExperiencePlan('x', ('a', 'a'))]", "at least one task, and none twice"),
+        ("[ExperiencePlan('', tasks)]", "must have a name of one line"),
+        ("[ExperiencePlan('x\\ny', tasks)]", "must have a name of one line"),
+        ("[ExperiencePlan(5, tasks)]", "must have a name of one line"),
+        ("[ExperiencePlan('x', tasks, budget=-1)]", "has the budget -1"),
+        ("[ExperiencePlan('x', tasks, budget='1')]", "has the budget '1'"),
+        ("[ExperiencePlan('x', tasks, budget=True)]", "has the budget True"),
+        ("[ExperiencePlan('x', tasks, evaluations=1.5)]", "has 1.5 evaluations"),
+        ("[ExperiencePlan('x', tasks, weights=5)]", "has weights=5: give one positive number"),
+        ("[ExperiencePlan('x', tasks, weights=(1, -1))]", "has weights=.* one positive number"),
+        ("iter(lambda: ExperiencePlan('x', tasks), None)", "more than 10000 experiences"),
     ],
 )
 def test_a_stream_that_cannot_be_trained_is_refused(body, message, load):
     load(f"{HEAD}@register_stream('mine')\ndef mine(tasks):\n    return {body}\n")
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as refused:
         build_stream("mine", ("a", "b"), {})
+    assert str(refused.value).startswith("stream 'mine' cannot be ")

@@ -77,7 +77,7 @@ def test_settings_of_the_launcher_that_the_run_overrules_are_told(no_variables, 
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "2")
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "NO")
     assert overruled_settings(training) == [
-        "ACCELERATE_MIXED_PRECISION=fp16 has no effect on a run: set --autocast instead"
+        "ACCELERATE_MIXED_PRECISION=fp16 has no effect on a run: set training.autocast instead"
     ]
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
@@ -199,7 +199,7 @@ def test_accelerate_leaves_the_number_of_threads(monkeypatch, toy_spec):
         torch.set_num_threads(3)
         raise ValueError("bf16 mixed precision requires\nanother device")
 
-    monkeypatch.setattr("epi_bench.training.loop.Accelerator", start)
+    monkeypatch.setattr("epi_bench.training.accelerator.Accelerator", start)
     with fixed_numerics(2):
         with pytest.raises(UserError, match="cannot start: bf16 mixed precision requires another"):
             create_accelerator(toy_spec().training)

@@ -127,7 +127,6 @@ def test_the_flag_reaches_the_file_that_repeats_the_run(
 
 
 def test_progress_is_told_for_large_data_sets_only(toy_model, data_dir, tmp_path, monkeypatch):
-    from epi_bench.runs import preparation
 
     class Told(RunObserver):
         def __init__(self):
@@ -138,7 +137,7 @@ def test_progress_is_told_for_large_data_sets_only(toy_model, data_dir, tmp_path
 
     few, many = Told(), Told()
     prepare_run(spec_for(toy_model, "ultrachat"), data_dir, observer=few)
-    monkeypatch.setattr(preparation, "SHOWN_FROM", 10)
+    monkeypatch.setattr("epi_bench.runs.examples.SHOWN_FROM", 10)
     prepare_run(spec_for(toy_model, "ultrachat"), data_dir, observer=many)
     assert few.calls == []
     ((what, done, total),) = many.calls

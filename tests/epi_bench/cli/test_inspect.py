@@ -1,0 +1,74 @@
+"""What ``inspect`` shows of one run and of several."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from epi_bench.cli.inspect import inspect
+from epi_bench.errors import UserError
+from epi_bench.results.leaderboard import publish
+
+
+@pytest.fixture
+def call(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    app = typer.Typer()
+    app.command()(inspect)
+    return lambda *arguments: CliRunner().invoke(app, [str(part) for part in arguments])
+
+
+def rows(text):
+    return [re.split(r"\s{2,}", line.strip()) for line in text.splitlines() if "──" not in line]
+
+
+def test_of_one_run_every_change_is_shown_with_headings(masked_run, call, tmp_path):
+    result = call(publish(masked_run, tmp_path))
+    assert result.exit_code == 0, result.exception
+    shown = rows(result.stdout)
+    assert shown[0][0].startswith(f"epi, seed 0, run {masked_run.run_id}: overlap of the mask")
+    assert shown[1:5] == [
+        ["experience", "step", "previous", "first", "chance", "mlp"],
+        ["a", "20", "–", "–", "0.333", "0.250"],
+        ["b", "30", "0.800", "0.800", "0.333", "0.750"],
+        ["b", "35", "0.600", "0.500", "0.333", "0.750"],
+    ]
+    assert shown[6][0].startswith("Overlap of the masks at the ends of the experiences")
+    assert shown[7:] == [["mask after", "a", "b"], ["a", "1.000", "0.400"], ["b", "0.400", "1.000"]]
+
+
+def test_a_step_at_which_nothing_changed_has_no_row(masked_run, call, tmp_path):
+    first, second, third, last = masked_run.mask_statistics
+    again = third.model_copy(update={"step": 33})
+    points = (first, second, third, again, last)
+    result = call(publish(masked_run.model_copy(update={"mask_statistics": points}), tmp_path))
+    assert [row[1] for row in rows(result.stdout)[2:5]] == ["20", "30", "35"]
+
+
+def test_of_several_runs_the_mean_is_shown(masked_run, make_run, call, tmp_path):
+    other = masked_run.model_copy(update={"run_id": "other"})
+    for record in (masked_run, other, make_run("ewc")):
+        path = publish(record, tmp_path)
+    result = call(path.parent)
+    assert result.exit_code == 0, result.exception
+    shown = rows(result.stdout)
+    assert [f"epi on {masked_run.track.name}, 2 runs"] in shown
+    assert ["last mask with the first", "0.50", "0.50", "0.50"] in shown
+    assert call(path.parent, "--strategy", "epi").stdout == result.stdout
+    markdown = call(path.parent, "--format", "markdown").stdout
+    assert "| last mask with the first | 0.50 | 0.50 | 0.50 |" in markdown
+
+
+def test_what_cannot_be_shown_is_a_user_error(masked_run, make_run, call, tmp_path):
+    publish(make_run("ewc", seed=1), tmp_path)
+    folder = publish(make_run("ewc"), tmp_path).parent
+    assert "none of the 2 runs has mask statistics" in str(call(folder).exception)
+    publish(masked_run, tmp_path)
+    drawn = call(folder, "--out", tmp_path / "mask.png").exception
+    assert isinstance(drawn, UserError)
+    assert "--out draws one run, but 3 were given" in str(drawn)
+    unknown = call(folder, "--strategy", "epy").exception
+    assert "unknown strategy of these runs 'epy': did you mean 'epi'" in str(unknown)

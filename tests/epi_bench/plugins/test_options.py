@@ -1,0 +1,78 @@
+"""Options read from signatures and docstrings."""
+
+from __future__ import annotations
+
+import doctest
+from functools import partial
+
+import pytest
+
+from epi_bench.errors import UserError
+from epi_bench.plugins import options
+from epi_bench.plugins.options import argument_descriptions, changed_options, options_of
+
+
+def by_share(tasks, share: float = 0.5, names: tuple[str, ...] = ()):
+    """Divides.
+
+    Args:
+        share: How much: between 0
+            and 1.
+        names: Whose.
+
+    Returns:
+        Nothing.
+    """
+
+
+GOOGLE = "One.\n\nArgs:\n    first (int): What to add\n        to the second.\n\nRaises:\n    X: y"
+NUMPY = "One.\n\nParameters\n----------\nfirst : int\n    What to add\n    to the second.\n"
+SPHINX = "One.\n\n:param first: What to add\n    to the second.\n:raises X: y"
+
+
+@pytest.mark.parametrize("text", [GOOGLE, NUMPY, SPHINX], ids=["google", "numpy", "sphinx"])
+def test_descriptions_are_read_in_every_common_style(text):
+    assert argument_descriptions(text) == {"first": "What to add to the second."}
+
+
+@pytest.mark.parametrize("text", ["", "Args:", "Args:\n    first", "\0", "Attributes:\n    x: y"])
+def test_a_docstring_without_arguments_describes_none(text):
+    assert argument_descriptions(text) == {}
+
+
+def test_the_examples_of_the_docstrings_hold():
+    assert doctest.testmod(options).attempted > 0
+    assert doctest.testmod(options).failed == 0
+
+
+def test_name_type_default_and_meaning_come_from_the_function():
+    found = options_of(by_share, skip=1)
+    assert list(found) == ["share", "names"]
+    assert found["share"].annotation is float
+    assert found["share"].default == 0.5
+    assert found["share"].description == "How much: between 0 and 1."
+
+
+def test_partial_functions_and_objects_that_can_be_called_have_options():
+    class Divider:
+        def __call__(self, tasks, share: float = 0.5):
+            pass
+
+    assert options_of(partial(by_share, share=0.25), skip=1)["share"].default == 0.25
+    assert options_of(Divider(), skip=1)["share"].annotation is float
+
+
+def test_what_has_no_signature_is_a_user_error():
+    with pytest.raises(UserError, match="the options of Odd cannot be read: TypeError"):
+        options_of(type("Odd", (), {"__signature__": 5, "__call__": None}))
+
+
+def test_only_options_that_differ_from_their_default_are_changed():
+    def changed(**values):
+        return changed_options("stream 'x'", by_share, values, skip=1)
+
+    assert changed() == changed(share=0.5) == changed(share="0.5", names="") == {}
+    assert changed(share="0.25") == {"share": 0.25}
+    assert changed(names="b,a") == {"names": ["b", "a"]}
+    with pytest.raises(UserError, match="unknown option of stream 'x' 'shar': did you mean"):
+        changed(shar=1)
