@@ -35,7 +35,9 @@ def hold_back_libraries() -> None:
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Hold them back inside; afterwards they talk as they did before."""
-    from transformers.utils import logging
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")  # bars it will not show
+        from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.disable_progress_bar()

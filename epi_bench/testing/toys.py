@@ -84,7 +84,7 @@ def toy_loop(
     seed: int = 0,
     training: Mapping[str, Any] | None = None,
 ) -> TrainingLoop:
-    """The training loop of a strategy on the toy tasks, before its first step.
+    """The started training loop of a strategy on the toy tasks, before its first step.
 
     Args:
         strategy: A fresh one.
@@ -114,7 +114,7 @@ def toy_loop(
         accelerator=create_accelerator(spec, cpu=True, dtype=str(model.dtype).split(".")[1]),
         total_steps=sum(experience.steps for experience in experiences),
         experience_count=len(experiences),
-    )
+    ).start()
 
 
 def train_toy(strategy: Strategy, **options: Any) -> PreTrainedModel:
