@@ -33,7 +33,9 @@ def inspect(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Draw one run into this file: .png, .svg or .pdf."),
+        typer.Option(
+            "--out", metavar="FILE", help="Draw one run into this file: .png, .svg or .pdf."
+        ),
     ] = None,
     text_format: Annotated[
         TextFormat, typer.Option("--format", help="How the tables are printed.")
@@ -43,7 +45,7 @@ def inspect(
 
     Of one run: the overlap (Jaccard) of the mask with the previous and the
     first one, beside that of two random masks of its size, the protected share
-    by kind of module, and the overlap between the experiences' masks. --output
+    by kind of module, and the overlap between the experiences' masks. --out
     draws the same over all steps, with the protected share by layer.
 
     Of several runs: mean, smallest and largest overlap, strategy by strategy.
@@ -58,7 +60,7 @@ def inspect(
         show_tables(_tables_of_run(records[0], output), text_format)
         return
     if output is not None:
-        raise UserError(f"--output draws one run, but {len(records)} were given: name one of them")
+        raise UserError(f"--out draws one run, but {len(records)} were given: name one of them")
     show_tables(_drift_tables(records), text_format)
 
 
