@@ -42,7 +42,7 @@ ORDER = (
     "api",
     "cli",
 )
-"""Packages of the core, and the three modules beside them; each may import those before it."""
+"""Packages of the core, and the two modules beside them; each may import those before it."""
 
 WITHOUT_TORCH = ORDER[: ORDER.index("model.chat")]
 """Importable without torch, transformers or datasets."""
