@@ -58,7 +58,7 @@ def profile(
         ProfileFormat, typer.Option("--format", help="table or json.")
     ] = ProfileFormat.TABLE,
 ) -> None:
-    """Time training steps of strategies on synthetic batches, beside with full fine-tuning."""
+    """Time training steps of strategies on synthetic batches, beside full fine-tuning."""
     from epi_bench.api.selection import Selection
     from epi_bench.training.profiling import Workload
 
