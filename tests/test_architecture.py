@@ -19,6 +19,7 @@ REPOSITORY = Path(__file__).parents[1]
 ORDER = (
     "errors",
     "files",
+    "tables",
     "plugins",
     "spec",
     "results.metrics",
@@ -27,7 +28,6 @@ ORDER = (
     "task",
     "task.files",
     "results.record",
-    "results",
     "results.leaderboard",
     "results.masks",
     "model.chat",
@@ -42,7 +42,7 @@ ORDER = (
     "api",
     "cli",
 )
-"""Packages of the core, and the three modules beside them; each may import those before it."""
+"""Packages of the core, and the two modules beside them; each may import those before it."""
 
 WITHOUT_TORCH = ORDER[: ORDER.index("model.chat")]
 """Importable without torch, transformers or datasets."""
@@ -128,7 +128,8 @@ def test_there_is_no_circle_between_modules():
 
 def test_every_module_stands_in_a_package_of_the_order():
     packages = {_package(module) for module in MODULES if not _is_face(module)}
-    assert packages == set(ORDER)
+    parents = {"results"}  # holds packages only
+    assert packages - parents == set(ORDER)
 
 
 def test_packages_import_only_what_stands_before_them():

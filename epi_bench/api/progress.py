@@ -20,11 +20,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from epi_bench.results.tables import wrap_cells
 from epi_bench.runs.observer import RunObserver, StepReport
+from epi_bench.tables import wrap_cells
 
-NARROW = 90
-"""Characters of a line below which the bar says less."""
+NARROW, WIDE = 80, 100
+"""Characters of a line below which the bar is short, and from which the time spent is shown."""
 
 
 @contextmanager
@@ -152,16 +152,15 @@ class LiveProgress(RunObserver):
 
 
 def _bar_columns(width: int) -> list[ProgressColumn]:
-    """What fits in a line: on a narrow terminal the bar is short and the time spent left out."""
-    narrow = width < NARROW
+    """What fits in a line."""
     return [
         TextColumn("{task.description}", style="bold", markup=False),
-        BarColumn(bar_width=6 if narrow else 20),
+        BarColumn(bar_width=6 if width < NARROW else 20),
         MofNCompleteColumn(),
         TextColumn("{task.fields[status]}", markup=False),
-        *([] if narrow else [TimeElapsedColumn()]),
+        *([TimeElapsedColumn()] if width >= WIDE else []),
         TextColumn("left"),
-        TimeRemainingColumn(compact=narrow),
+        TimeRemainingColumn(compact=width < WIDE),
     ]
 
 

@@ -11,12 +11,12 @@ from rich.console import Console
 from epi_bench.api.progress import LiveProgress
 from epi_bench.cli.flag_names import with_flags
 from epi_bench.cli.summary import print_outcomes, print_record
-from epi_bench.results.tables import make_console
 from epi_bench.runs.many_runs import make_runs
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.quiet import quiet_libraries
 from epi_bench.runs.request import RunOutcome, RunRequest
 from epi_bench.spec.run_spec import RunSpec
+from epi_bench.tables import make_console
 
 
 def execute(specs: Sequence[RunSpec], request: RunRequest, jobs: int, quiet: bool) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from epi_bench.results.masks.trace import MaskTrace
     from epi_bench.results.record.run_record import RunRecord
-    from epi_bench.results.tables import FittedTable
+    from epi_bench.tables import FittedTable
 
 _HEADS = {"jaccard_previous": "previous", "jaccard_first": "first", "jaccard_chance": "chance"}
 
@@ -91,7 +91,7 @@ def _tables_of_run(record: RunRecord, output: Path | None) -> list[FittedTable]:
 def _mask_table(run: str, trace: MaskTrace) -> FittedTable:
     """A row for each step at which something had changed since the row above."""
     from epi_bench.results.masks.trace import DRIFT_LINES
-    from epi_bench.results.tables import Column, FittedTable
+    from epi_bench.tables import Column, FittedTable
 
     series = [*(trace.drift[name] for name in DRIFT_LINES), *trace.protected.values()]
     rows: list[tuple[str, ...]] = []
@@ -119,7 +119,7 @@ def _experience(trace: MaskTrace, step: int) -> str:
 
 
 def _overlap_table(trace: MaskTrace) -> FittedTable:
-    from epi_bench.results.tables import Column, FittedTable
+    from epi_bench.tables import Column, FittedTable
 
     names = trace.overlap.experiences
     return FittedTable(
@@ -161,7 +161,7 @@ def _drift_tables(records: Sequence[RunRecord]) -> list[FittedTable]:
 
 def _drift_table(heading: str, traces: Sequence[MaskTrace]) -> FittedTable:
     from epi_bench.results.masks.drift import mask_drift
-    from epi_bench.results.tables import Column, FittedTable
+    from epi_bench.tables import Column, FittedTable
 
     rows = [
         (drift.between, f"{drift.mean:.2f}", f"{min(drift.values):.2f}", f"{max(drift.values):.2f}")

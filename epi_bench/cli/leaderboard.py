@@ -52,7 +52,7 @@ def leaderboard(
     cannot tell apart share a rank. Only runs of one track (same model, tasks,
     budget, stream and scoring) are ranked together.
 
-    Files that are no valid record are left out, with one warning line each.
+    Files that are not valid records are left out, with one warning line each.
     """
     from epi_bench.errors import UserError, unknown_name
     from epi_bench.results.leaderboard import find_measure, load_published, rank_track
@@ -86,7 +86,7 @@ def _show(rankings: list[Ranking], output_format: OutputFormat, output: Path | N
     """Print the rankings, or write them to a file."""
     if output is None and output_format is OutputFormat.TABLE:
         from epi_bench.cli.ranking_table import print_rankings
-        from epi_bench.results.tables import make_console
+        from epi_bench.tables import make_console
 
         print_rankings(rankings, make_console())
         return
@@ -108,7 +108,7 @@ def _as_text(rankings: list[Ranking], output_format: OutputFormat) -> str:
     from epi_bench.cli.ranking_table import print_rankings
     from epi_bench.results.leaderboard import to_csv, to_json
     from epi_bench.results.leaderboard.markdown import to_markdown
-    from epi_bench.results.tables import UNLIMITED
+    from epi_bench.tables import UNLIMITED
 
     if output_format is OutputFormat.CSV:
         return to_csv(rankings)

@@ -14,7 +14,7 @@ from epi_bench.cli.docstrings import description, first_sentence, without_markup
 from epi_bench.cli.output import OutputFormat, TableFormat, show_table
 from epi_bench.plugins.loading import load_plugin_files
 from epi_bench.plugins.options import options_of
-from epi_bench.results.tables import Column, FittedTable, make_console
+from epi_bench.tables import Column, FittedTable, make_console
 
 if TYPE_CHECKING:
     from rich.console import Console

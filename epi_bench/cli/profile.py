@@ -127,7 +127,7 @@ def _ratio(row: dict[str, Any]) -> str:
 
 
 def _print_table(report: dict[str, Any]) -> None:
-    from epi_bench.results.tables import Column, FittedTable, make_console
+    from epi_bench.tables import Column, FittedTable, make_console
 
     columns = [Column("strategy")]
     for name in ("ms a step", "to full_sft", "tokens/s", "peak MiB", "extra state MiB"):

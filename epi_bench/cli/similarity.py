@@ -10,7 +10,7 @@ from epi_bench.cli.listing import DataFolder, PluginFiles
 from epi_bench.cli.output import OutputFormat, TableFormat, show_table
 from epi_bench.errors import UserError
 from epi_bench.plugins.loading import load_plugin_files
-from epi_bench.results.tables import Column, FittedTable
+from epi_bench.tables import Column, FittedTable
 
 
 def compare_tasks(

@@ -12,8 +12,8 @@ from epi_bench.results.record.circumstances import Cost
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.scores import Confusion, JudgeRecord, ScoreMatrixRecord
 from epi_bench.results.record.workspace import Workspace
-from epi_bench.results.tables import Column, FittedTable
 from epi_bench.runs.request import RunOutcome
+from epi_bench.tables import Column, FittedTable
 
 UNDEFINED = "–"
 

@@ -10,7 +10,7 @@ import typer
 
 from epi_bench.cli.listing import DataFolder
 from epi_bench.errors import UserError, one_line
-from epi_bench.results.tables import Column, FittedTable, make_console
+from epi_bench.tables import Column, FittedTable, make_console
 
 if TYPE_CHECKING:
     from epi_bench.task.code_task import CodeTask

@@ -59,7 +59,7 @@ def settings_of(record: RunRecord) -> dict[str, Any]:
 
 
 def _shown(group: Sequence[RunRecord]) -> dict[str, Any]:
-    """The settings that the label shows: what the user set, as far as it is no default.
+    """The settings that the label shows: what the user set, as far as it differs from the default.
 
     An option that one of the runs left out has its default value in all of them.
     """

@@ -48,7 +48,7 @@ def publish(record: RunRecord, root: Path) -> Path:
 
 
 def load_published(root: Path) -> PublishedRecords:
-    """Every published record below a folder; broken and misplaced files are left out and told.
+    """Every published record below a folder; what is broken or misplaced is left out.
 
     Raises:
         UserError: If the folder is missing or holds no record at all.
@@ -81,7 +81,7 @@ def load_placed(path: Path) -> RunRecord:
     """A published record, whose file must lie where its content belongs.
 
     Raises:
-        UserError: If it is no finished run, or lies elsewhere.
+        UserError: If the run is not finished, or the file lies elsewhere.
     """
     record = load_record(path)
     if record.status != "finished":

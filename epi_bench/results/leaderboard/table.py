@@ -15,7 +15,7 @@ from epi_bench.results.leaderboard import (
     Measure,
     Ranking,
 )
-from epi_bench.results.tables import Column, FittedTable
+from epi_bench.tables import Column, FittedTable
 
 UNDEFINED = "–"
 

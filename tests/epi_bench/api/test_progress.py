@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from epi_bench.api.progress import LiveProgress
-from epi_bench.results.tables import UNLIMITED
 from epi_bench.runs.observer import StepReport
+from epi_bench.tables import UNLIMITED
 
 TASKS = ("mini_math", "mini_code", "mini_logic", "mini_instruct", "mini_chat")
 

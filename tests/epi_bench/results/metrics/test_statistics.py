@@ -209,7 +209,7 @@ class TestCompareItems:
         first, second = ({str(i): generator.gauss(50, 20) for i in range(500)} for _ in range(2))
         differences = [first[item] - second[item] for item in first]
         expected = s.mean_interval(differences)  # the t quantile of 499 is the normal one: 1.96
-        found = s.compare_items(first, second)
+        found = s.compare_items({"t": first}, {"t": second})
         assert found.mean_difference == pytest.approx(expected.mean)
         for side, end in ((found.low, -1), (found.high, 1)):
             assert side == pytest.approx(expected.mean + end * expected.half_width, abs=0.2)

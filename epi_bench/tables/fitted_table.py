@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -29,9 +29,6 @@ GAP = 2
 
 READABLE = 28
 """Characters in a line of running text, which is not squeezed into less."""
-
-UNLIMITED = 100_000
-"""Width of a console that nobody looks at: nothing is wrapped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,41 +118,6 @@ class FittedTable:
 def markdown_row(cells: Sequence[str]) -> str:
     """A line of a markdown table."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def make_console(quiet: bool = False) -> Console:
-    """The console of standard output.
-
-    As wide as the terminal, or as ``COLUMNS`` says; in a pipe or a file without ``COLUMNS``, as
-    wide as needed.
-    """
-    import os
-
-    from rich.console import Console
-
-    console = Console(quiet=quiet)
-    if console.file.isatty() or os.environ.get("COLUMNS", "").isdigit():
-        return console
-    return Console(quiet=quiet, width=UNLIMITED)
-
-
-def wrap_cells(first: str, cells: Mapping[str, str] | Sequence[str], width: int) -> str:
-    """``first`` and then cells, in lines that break between cells and begin below each other.
-
-    Args:
-        first: Begins the first line; the others are indented by as much.
-        cells: None of them is broken.
-        width: Characters of a line; a cell that is longer has a line of its own.
-    """
-    from rich.cells import cell_len
-
-    indent = min(cell_len(first), max(width // 3, 2))
-    lines = [first]
-    for cell in cells:
-        if cell_len(lines[-1]) + cell_len(cell) > width and lines[-1].strip():
-            lines.append(" " * indent)
-        lines[-1] += f"{cell}  "
-    return "\n".join(line.rstrip() for line in lines)
 
 
 class _Measured:

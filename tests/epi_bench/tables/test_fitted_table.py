@@ -15,7 +15,11 @@ from rich.console import Console
 from rich.text import Text
 
 from epi_bench.errors import one_line
-from epi_bench.results.tables import UNLIMITED, Column, FittedTable, make_console, wrap_cells
+<<<<<<<< HEAD:tests/epi_bench/results/test_tables.py
+from epi_bench.tables import UNLIMITED, Column, FittedTable, make_console, wrap_cells
+========
+from epi_bench.tables import UNLIMITED, Column, FittedTable
+>>>>>>>> work-screens:tests/epi_bench/tables/test_fitted_table.py
 
 COLUMNS = [
     Column("rank", numeric=True),
@@ -124,19 +128,3 @@ def test_the_same_cells_as_csv_json_and_markdown():
         "| a\\|b | 1 |",
         "| c | 2 |",
     ]
-
-
-def test_lines_break_between_cells_only():
-    cells = ["mini_math 10", "mini_code 20", "mini_instruct 30"]
-    assert wrap_cells("  base:  ", cells, 36) == (
-        "  base:  mini_math 10  mini_code 20\n         mini_instruct 30"
-    )
-    assert wrap_cells("  base:  ", cells, 10).split("\n")[0] == "  base:"
-
-
-@pytest.mark.parametrize(("columns", "width"), [("77", 77), (None, UNLIMITED), ("", UNLIMITED)])
-def test_a_pipe_is_as_wide_as_columns_says_or_as_needed(columns, width, monkeypatch, capsys):
-    monkeypatch.delenv("COLUMNS", raising=False)
-    if columns is not None:
-        monkeypatch.setenv("COLUMNS", columns)
-    assert make_console().width == width
