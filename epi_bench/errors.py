@@ -126,3 +126,14 @@ def validation_reason(problem: Mapping[str, Any]) -> str:
     reason = str(problem["msg"]).removeprefix("Value error, ")
     own = problem["type"] == "value_error"  # written in this package, so that its case is right
     return reason if own else reason[:1].lower() + reason[1:]
+
+
+def some_of(names: Iterable[str], shown: int = 3) -> str:
+    """The first of many names, and how many more there are.
+
+    >>> some_of(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    listed = list(names)
+    more = f" and {len(listed) - shown} more" if len(listed) > shown else ""
+    return ", ".join(listed[:shown]) + more

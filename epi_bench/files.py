@@ -1,4 +1,6 @@
-"""Files: those that the package brings along, and those that are written whole or not at all."""
+"""Files: those that the package brings along, those that are written whole or not at all, and
+where caches lie.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,39 @@ from epi_bench.errors import UserError
 def shipped_file(name: str = "") -> Path:
     """A file or folder below ``epi_bench/data``; without a name, that folder."""
     return Path(str(files("epi_bench") / "data" / name))
+
+
+CACHE_VARIABLE = "EPI_BENCH_CACHE"
+"""Environment variable with the folder of all caches; one of :data:`NO_CACHE` turns them off."""
+
+NO_CACHE = ("", "0", "none", "off")
+"""Values of ``EPI_BENCH_CACHE`` that are not a folder; in capitals or not."""
+
+
+def cache_folder(kind: str) -> Path | None:
+    """Where one kind of cache lies; nothing is made.
+
+    Args:
+        kind: Name of the folder inside epi-bench's cache folder, such as ``"judge"``.
+
+    Returns:
+        The folder inside ``EPI_BENCH_CACHE``, or inside the folder where the system keeps caches
+        if that is not set; ``None`` if caches are turned off.
+
+    Raises:
+        UserError: If ``EPI_BENCH_CACHE`` begins with the home folder of a user who does not exist.
+    """
+    given = os.environ.get(CACHE_VARIABLE)
+    if given is None:
+        from platformdirs import user_cache_path
+
+        return user_cache_path("epi-bench", appauthor=False) / kind
+    if given.strip().lower() in NO_CACHE:
+        return None
+    try:
+        return Path(given.strip()).expanduser() / kind
+    except RuntimeError as error:
+        raise UserError(f"{CACHE_VARIABLE}={given}: {error}") from error
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from epi_bench import load_name, names_in_stub
+from epi_bench.plugins.stub_names import load_name, names_in_stub
 
 _HOMES = names_in_stub(Path(__file__).with_suffix(".pyi"))
 

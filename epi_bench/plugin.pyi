@@ -1,10 +1,12 @@
 # Strategies
 from epi_bench.errors import TrainingFailedError as TrainingFailedError
 from epi_bench.isolation import Isolation as Isolation
+from epi_bench.isolation.saved_state import state_part as state_part
 from epi_bench.model.chat.chat_encoder import ChatEncoder as ChatEncoder
 from epi_bench.model.chat.encoded_example import EncodedExample as EncodedExample
 from epi_bench.strategy.elastic_anchor import ElasticAnchor as ElasticAnchor
 from epi_bench.strategy.fisher import diagonal_fisher as diagonal_fisher
+from epi_bench.strategy.fisher import experience_fisher as experience_fisher
 from epi_bench.strategy.hooks import Experience as Experience
 from epi_bench.strategy.hooks import Step as Step
 from epi_bench.strategy.hooks import StrategyContext as StrategyContext
@@ -31,6 +33,9 @@ from epi_bench.task.example import Example as Example
 from epi_bench.task.example import Message as Message
 from epi_bench.task.example import Prediction as Prediction
 from epi_bench.task.example import ask as ask
+from epi_bench.task.example import conversation as conversation
+from epi_bench.task.generated_task import SYNTHETIC_WORDS as SYNTHETIC_WORDS
+from epi_bench.task.generated_task import GeneratedTask as GeneratedTask
 from epi_bench.task.instruction_task import InstructionTask as InstructionTask
 from epi_bench.task.python_source import defined_names as defined_names
 from epi_bench.task.python_source import used_names as used_names

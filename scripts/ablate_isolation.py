@@ -16,20 +16,16 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
+from study import METRICS, VALIDATION_SEEDS, make_records, mean_cells, write_table
+
+from epi_bench.results.leaderboard import p_value_text
 from epi_bench.results.metrics.statistics import compare
 from epi_bench.results.record.run_record import RunRecord
-from epi_bench.results.record.workspace import Workspace
-from epi_bench.runs.many_runs import run_in_subprocesses
-from epi_bench.runs.request import RunRequest
 from epi_bench.spec.defaults import complete_spec
 from epi_bench.spec.run_spec import RunSpec, StrategySpec
 from epi_bench.strategy.strategy import STRATEGIES
-
-VALIDATION_SEEDS = (100, 101)
-METRICS = ("average_accuracy", "backward_transfer", "learning_accuracy")
 
 
 @dataclass(frozen=True)
@@ -152,7 +148,7 @@ def table(question: str, records: Sequence[tuple[RunSpec, RunRecord]]) -> str:
         if group:
             accuracy = _by_seed(group, METRICS[0])
             first = first or accuracy
-            cells = " | ".join(_mean(_by_seed(group, metric)) for metric in METRICS)
+            cells = mean_cells(list(group.values()))
             compared = _compared(accuracy, first) if accuracy is not first else "– | –"
             lines.append(f"| {setting} | {len(group)} | {cells} | {compared} |")
     return "\n".join(lines) + "\n"
@@ -163,16 +159,10 @@ def _by_seed(group: Mapping[int, RunRecord], metric: str) -> dict[int, float]:
     return {seed: value for seed, value in values.items() if value is not None}
 
 
-def _mean(values: Mapping[int, float]) -> str:
-    return f"{fmean(values.values()):.1f}" if values else "–"  # a mixed stream has no transfer
-
-
 def _compared(values: Mapping[int, float], first: Mapping[int, float]) -> str:
     result = compare(values, first)
     difference = "–" if result.mean_difference is None else f"{result.mean_difference:+.1f}"
-    p = result.p_value
-    shown = "–" if p is None else "< 0.001" if p < 0.0005 else f"{p:.3f}"
-    return f"{difference} | {shown}"
+    return f"{difference} | {p_value_text(result.p_value)}"
 
 
 def main() -> None:
@@ -193,17 +183,9 @@ def main() -> None:
         for question in questions:
             specs = [setting.spec(seed) for setting in QUESTIONS[question]]
             wanted += [spec for spec in specs if spec not in wanted]
-    request = RunRequest(Workspace(arguments.out), published=False)
-    records = []
-    for number, outcome in enumerate(run_in_subprocesses(wanted, request, arguments.jobs), start=1):
-        strategy = outcome.spec.strategy
-        done = f"[{number}/{len(wanted)}] {strategy.name} {strategy.options}"
-        print(done, outcome.error or "", flush=True)
-        if outcome.record is not None and outcome.succeeded:
-            records.append((outcome.spec, outcome.record))
+    records = make_records(wanted, arguments.out, arguments.jobs)
     text = "\n".join(table(question, records) for question in questions)
-    (arguments.out / "ablations.md").write_text(text, encoding="utf-8")
-    print(text)
+    write_table(text, arguments.out / "ablations.md")
 
 
 if __name__ == "__main__":

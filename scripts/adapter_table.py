@@ -18,10 +18,8 @@ from pathlib import Path
 from epi_bench.errors import UserError
 from epi_bench.task.dataset_task import DatasetTask
 from epi_bench.task.rows.locate import locate
-from epi_bench.task.rows.source import Split
+from epi_bench.task.rows.source import SPLITS, Split
 from epi_bench.task.task import TASKS
-
-SPLITS: tuple[Split, ...] = ("train", "test")
 
 
 @dataclass(frozen=True)

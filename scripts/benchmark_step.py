@@ -71,7 +71,7 @@ def strategy_loop(name: str, backbone: Backbone, prepared: PreparedRun) -> Train
         accelerator=create_accelerator(prepared.spec.training, cpu=True),
         total_steps=1,
         experience_count=1,
-    )
+    ).start()
 
 
 def measure(spec: RunSpec, names: list[str], rounds: int, steps: int) -> None:

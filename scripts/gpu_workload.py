@@ -111,7 +111,7 @@ def make_loop(
         accelerator=create_accelerator(spec, cpu, str(next(model.parameters()).dtype)[6:]),
         total_steps=size.steps * (size.rounds + 1),
         experience_count=size.rounds + 1,
-    )
+    ).start()
 
 
 def make_strategy(name: str, options: Mapping[str, Any] | None = None) -> Strategy:
@@ -127,8 +127,9 @@ def drawn_batches(
 ) -> list[dict[str, Tensor]]:
     """The batches that the loop draws in its experience ``turn``."""
     from epi_bench.model.batching import collate, drawn_steps
+    from epi_bench.spec.randomness import seeded_generator
 
-    draws = random.Random(f"batches of experience {turn} {SEED}")
+    draws = seeded_generator(f"batches of experience {turn}", SEED)
     steps = drawn_steps(len(examples), spec.batch_size, draws)
     drawn = [[examples[p] for p in next(steps)] for _ in range(spec.steps or 0)]
     return [collate(sorted(step, key=len, reverse=True), 0, device) for step in drawn]

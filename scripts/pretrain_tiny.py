@@ -25,15 +25,11 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 from epi_bench.model.batching import IGNORED_LABEL, collate
 from epi_bench.model.chat.chat_encoder import ChatEncoder
 from epi_bench.model.chat.encoded_example import EncodedExample
-from epi_bench.task.example import Message
-from epi_bench.tasks._generated import (
-    COLOURS,
-    NAMES,
-    OPPOSITES,
-    THINGS,
-    conversation,
-)
+from epi_bench.task.example import Message, conversation
+from epi_bench.task.generated_task import SYNTHETIC_WORDS
 
+NAMES, THINGS = SYNTHETIC_WORDS.names, SYNTHETIC_WORDS.things
+COLOURS, OPPOSITES = SYNTHETIC_WORDS.colours, SYNTHETIC_WORDS.opposites
 FOLDER = Path(__file__).resolve().parent.parent / "epi_bench" / "data" / "tiny"
 VOCABULARY_SIZE = 768
 WORD_REPEATS = 2_000  # makes each word one token, with and without a blank before it
@@ -362,7 +358,7 @@ def main() -> None:
     conversations = draw_conversations("pre-training", CONVERSATIONS)
     tokenizer = train_tokenizer(conversations)
     encoder = ChatEncoder(tokenizer, MAX_LENGTH)
-    examples = encoder.encode_all(conversations)
+    examples = [encoder.encode(messages) for messages in conversations]
     print(f"{sum(map(len, examples)) / len(examples):.1f} tokens a conversation")
     model = new_model(tokenizer)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters")

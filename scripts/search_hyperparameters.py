@@ -14,16 +14,14 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+from study import METRICS, VALIDATION_SEEDS, make_records, mean_cells, metric_values, write_table
+
 from epi_bench.results.record.run_record import RunRecord
-from epi_bench.results.record.workspace import Workspace
-from epi_bench.runs.many_runs import run_in_subprocesses
-from epi_bench.runs.request import RunRequest
 from epi_bench.spec.defaults import complete_spec
 from epi_bench.spec.run_spec import RunSpec, StrategySpec
-
-VALIDATION_SEEDS = (100, 101)
 
 GRIDS: dict[str, list[dict[str, Any]]] = {
     "full_sft": [{}],
@@ -80,20 +78,13 @@ def table(records: list[RunRecord]) -> str:
     ]
     for name in GRIDS:
         settings = groups.get(name, {})
-        best = max(settings, key=lambda s: _mean(settings[s], "average_accuracy"), default=None)
+        best = max(
+            settings, key=lambda s: fmean(metric_values(settings[s], METRICS[0])), default=None
+        )
         for setting, group in settings.items():
-            cells = [
-                f"{_mean(group, metric):.1f}"
-                for metric in ("average_accuracy", "backward_transfer", "learning_accuracy")
-            ]
             mark = " **best**" if setting == best and len(settings) > 1 else ""
-            lines.append(f"| {name} | {setting}{mark} | {len(group)} | {' | '.join(cells)} |")
+            lines.append(f"| {name} | {setting}{mark} | {len(group)} | {mean_cells(group)} |")
     return "\n".join(lines) + "\n"
-
-
-def _mean(records: list[RunRecord], metric: str) -> float:
-    values = [record.metrics[metric] for record in records]
-    return sum(value for value in values if value is not None) / len(values)
 
 
 def main() -> None:
@@ -105,18 +96,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("search_results"))
     arguments = parser.parse_args()
     wanted = specs(arguments.strategies.split(","), VALIDATION_SEEDS[: arguments.seeds])
-    request = RunRequest(Workspace(arguments.out), published=False)
-    records = []
-    for number, outcome in enumerate(run_in_subprocesses(wanted, request, arguments.jobs), start=1):
-        name = outcome.spec.strategy
-        print(
-            f"[{number}/{len(wanted)}] {name.name} {name.options}", outcome.error or "", flush=True
-        )
-        if outcome.record is not None and outcome.succeeded:
-            records.append(outcome.record)
-    text = table(records)
-    (arguments.out / "table.md").write_text(text, encoding="utf-8")
-    print(text)
+    made = make_records(wanted, arguments.out, arguments.jobs)
+    write_table(table([record for _, record in made]), arguments.out / "table.md")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ class EPI(IsolationStrategy):
     1. importance ``I <- beta I + (1 - beta) g^2``
     2. normalised within each parameter tensor
     3. ``M = 1`` for the top ``ratio`` of all normalised scores, one threshold for the whole model
-    4. M is measured anew every ``interval`` optimizer steps, once ``warmup`` steps are done
+    4. M is measured again every ``interval`` optimizer steps, once ``warmup`` steps are done
     5. ``theta <- theta + (1 - M) delta``, where ``delta`` is what the optimizer finally did
 
     The sources leave beta, interval, ratio, warm-up and the kind of normalisation open; the

@@ -31,7 +31,7 @@ class EPIAdaptive(IsolationStrategy):
        this set maximises (share of s protected) - (share of f blocked), so the ratio follows
        from the conflict: next to nothing is protected while a single task is trained, much when
        a new task asks for other weights than those before.
-    2. the mask is measured anew after an interval that is halved when the overlap of two masks
+    2. the mask is measured again after an interval that is halved when the overlap of two masks
        (Jaccard, divided by the largest value that their sizes allow) falls below ``lowest_overlap``
        and doubled when it exceeds ``highest_overlap``, between 1 step and ``longest_interval``
     3. a protected weight is bit-identical between two refreshes

@@ -15,10 +15,11 @@ from epi_bench import (
     IsolationStrategy,
     Step,
     UserError,
-    diagonal_fisher,
+    experience_fisher,
     normalise,
     reassign,
     register_strategy,
+    state_part,
     unit_mean,
 )
 
@@ -28,14 +29,14 @@ class EPIConsolidated(IsolationStrategy):
     """EPI whose importance is consolidated at each end of an experience.
 
     EPI's moving average forgets an experience within about ``1 / (1 - beta)`` steps. Here the
-    average begins anew with each experience, and what it says at the end is kept:
+    average begins again with each experience, and what it says at the end is kept:
 
     1. end of experience k: ``P <- merge(P, N(I_k))``, one merged copy for all finished experiences;
        ``N`` normalises within each tensor, ``I_k`` is the diagonal Fisher information at the
        weights just reached, or the moving average of squared training gradients
     2. hard protection, if ``ratio`` > 0: the top ``ratio`` of P, or with ``current`` of
-       ``max(P, N(I))`` measured anew every ``interval`` steps with the present importance ``I``, is
-       bit-identical between two refreshes; nothing is protected in the first experience
+       ``max(P, N(I))`` measured again every ``interval`` steps with the present importance ``I``,
+       is bit-identical between two refreshes; nothing is protected in the first experience
     3. graded protection, if ``penalty`` > 0: after each optimizer step every weight is drawn back
        to where the last experience left it,
        ``theta <- theta* + (theta - theta*) / (1 + lr penalty F)``, where ``F`` is the sum of the
@@ -143,7 +144,7 @@ class EPIConsolidated(IsolationStrategy):
             before = self._elastic.stiffness
             new = unit_mean(importance)
             self._elastic.fix({k: v + before[k] if before else v for k, v in new.items()})
-        self._begin_anew()
+        self._begin_again()
         super().end_experience(experience)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -161,8 +162,8 @@ class EPIConsolidated(IsolationStrategy):
         if "finished" not in state:
             return
         self._finished = int(state["finished"])
-        self._past = _part(state, "past.")
-        self._elastic.load_state_dict(_part(state, "elastic."))
+        self._past = {k: v.clone() for k, v in state_part(state, "past.").items()}
+        self._elastic.load_state_dict(state_part(state, "elastic."))
 
     def state_bytes(self) -> int:
         """Bytes of the engine and of what has been kept."""
@@ -178,10 +179,9 @@ class EPIConsolidated(IsolationStrategy):
     def _importance_of(self, experience: Experience) -> Mapping[str, Tensor]:
         if self.source == "gradients":
             return self.isolation.importance.values
-        generator = self.context.generator(f"fisher samples of experience {experience.index}")
-        count = min(self.fisher_samples, len(experience.examples))
-        samples = generator.sample(list(experience.examples), count)
-        return diagonal_fisher(self.context, self.isolation.parameters, samples)
+        return experience_fisher(
+            self.context, self.isolation.parameters, experience, self.fisher_samples
+        )
 
     def _normalised(self, scores: Tensor) -> Tensor:
         return normalise(scores, self.isolation.normalisation)
@@ -191,7 +191,7 @@ class EPIConsolidated(IsolationStrategy):
         generator = self.context.torch_generator(f"{name} after {self._finished}")
         return reassign(scores, self.control, generator)
 
-    def _begin_anew(self) -> None:
+    def _begin_again(self) -> None:
         """The next experience's moving average starts from zero."""
         average = self.isolation.importance
         average.load_state_dict({k: torch.zeros_like(v) for k, v in average.state_dict().items()})
@@ -203,7 +203,3 @@ class EPIConsolidated(IsolationStrategy):
         if self.merge == "max":
             return torch.maximum(past, new)
         return past + (new - past) / self._finished
-
-
-def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v.clone() for k, v in state.items() if k.startswith(prefix)}

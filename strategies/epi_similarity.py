@@ -15,9 +15,10 @@ from epi_bench import (
     IsolationStrategy,
     Step,
     UserError,
-    diagonal_fisher,
+    experience_fisher,
     reassign,
     register_strategy,
+    state_part,
     unit_mean,
 )
 
@@ -144,11 +145,11 @@ class EPISimilarity(IsolationStrategy):
         """Take up all of it."""
         super().load_state_dict(state)
         self._past = []
-        while past := _part(state, f"past.{len(self._past)}."):
-            self._past.append(past)
+        while past := state_part(state, f"past.{len(self._past)}."):
+            self._past.append({name: tensor.clone() for name, tensor in past.items()})
         if self._past:
             self._similarities = state["similarities"].tolist()
-            self._elastic.load_state_dict(_part(state, "elastic."))
+            self._elastic.load_state_dict(state_part(state, "elastic."))
 
     def state_bytes(self) -> int:
         """Bytes of the engine and of what has been kept."""
@@ -165,10 +166,16 @@ class EPISimilarity(IsolationStrategy):
         return reassign(scores, self.control, self.context.torch_generator(purpose))
 
     def _fisher(self, experience: Experience, moment: str) -> dict[str, Tensor]:
-        generator = self.context.generator(f"fisher samples, {moment} of {experience.index}")
-        count = min(self.fisher_samples, len(experience.examples))
-        samples = generator.sample(list(experience.examples), count)
-        return unit_mean(diagonal_fisher(self.context, self.isolation.parameters, samples))
+        purpose = f"fisher samples, {moment} of {experience.index}"
+        return unit_mean(
+            experience_fisher(
+                self.context,
+                self.isolation.parameters,
+                experience,
+                self.fisher_samples,
+                purpose,
+            )
+        )
 
 
 def similarity(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
@@ -176,7 +183,3 @@ def similarity(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> flo
     dot = sum(float((a.double() * second[name]).sqrt().sum()) for name, a in first.items())
     norms = [sum(float(t.double().sum()) for t in each.values()) for each in (first, second)]
     return dot / (norms[0] * norms[1]) ** 0.5 if min(norms) > 0 else 0.0
-
-
-def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v.clone() for k, v in state.items() if k.startswith(prefix)}

@@ -12,7 +12,7 @@ from epi_bench import (
     Experience,
     Strategy,
     UserError,
-    diagonal_fisher,
+    experience_fisher,
     register_strategy,
 )
 
@@ -105,7 +105,4 @@ class EWC(Strategy):
 
     def _fisher(self, experience: Experience) -> dict[str, Tensor]:
         trained = {n: p for n, p in self.context.model.named_parameters() if p.requires_grad}
-        generator = self.context.generator(f"fisher samples of experience {experience.index}")
-        count = min(self.fisher_samples, len(experience.examples))
-        samples = generator.sample(list(experience.examples), count)
-        return diagonal_fisher(self.context, trained, samples)
+        return experience_fisher(self.context, trained, experience, self.fisher_samples)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import random
 
-from epi_bench import Example, TaskCard, register_task
-from epi_bench.tasks._generated import (
-    COLOURS,
-    LICENCE,
-    NAMES,
-    THINGS,
+from epi_bench import (
+    SYNTHETIC_WORDS,
+    Example,
     GeneratedTask,
+    TaskCard,
     conversation,
+    register_task,
 )
+
+COLOURS = SYNTHETIC_WORDS.colours
+NAMES = SYNTHETIC_WORDS.names
+THINGS = SYNTHETIC_WORDS.things
 
 
 @register_task("mini_chat")
@@ -24,7 +27,7 @@ class MiniChat(GeneratedTask):
         ability="chat",
         scoring="teacher_forced",
         metric="exact_match",
-        licence=LICENCE,
+        licence="Apache-2.0",
         max_new_tokens=16,
     )
 

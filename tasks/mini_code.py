@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import random
 
-from epi_bench import Example, TaskCard, register_task
-from epi_bench.tasks._generated import (
-    LICENCE,
-    THINGS,
+from epi_bench import (
+    SYNTHETIC_WORDS,
+    Example,
     GeneratedTask,
+    TaskCard,
     conversation,
+    register_task,
 )
+
+THINGS = SYNTHETIC_WORDS.things
 
 SELECTIONS = (
     ("the first {n} of {}", "{}[:{n}]"),
@@ -43,7 +46,7 @@ class MiniCode(GeneratedTask):
         ability="code",
         scoring="teacher_forced",
         metric="exact_match",
-        licence=LICENCE,
+        licence="Apache-2.0",
         max_new_tokens=48,
     )
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from epi_bench import Example, TaskCard, register_task
-from epi_bench.tasks._generated import (
-    LICENCE,
-    OPPOSITES,
+from epi_bench import (
+    SYNTHETIC_WORDS,
+    Example,
     GeneratedTask,
+    TaskCard,
     conversation,
+    register_task,
 )
+
+OPPOSITES = SYNTHETIC_WORDS.opposites
 
 WORDS = tuple(word for pair in OPPOSITES[:6] for word in pair)
 
@@ -33,7 +36,7 @@ class MiniInstruct(GeneratedTask):
         ability="instructions",
         scoring="teacher_forced",
         metric="exact_match",
-        licence=LICENCE,
+        licence="Apache-2.0",
         max_new_tokens=24,
     )
 

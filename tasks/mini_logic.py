@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import random
 
-from epi_bench import Example, TaskCard, register_task
-from epi_bench.tasks._generated import (
-    COLOURS,
-    LICENCE,
-    NAMES,
-    THINGS,
+from epi_bench import (
+    SYNTHETIC_WORDS,
+    Example,
     GeneratedTask,
+    TaskCard,
     conversation,
+    register_task,
 )
+
+COLOURS = SYNTHETIC_WORDS.colours
+NAMES = SYNTHETIC_WORDS.names
+THINGS = SYNTHETIC_WORDS.things
 
 COMPARISONS = (("older", "oldest", "youngest"), ("taller", "tallest", "shortest"))
 """More, most, least."""
@@ -27,7 +30,7 @@ class MiniLogic(GeneratedTask):
         ability="logic",
         scoring="choice",
         metric="acc",
-        licence=LICENCE,
+        licence="Apache-2.0",
         max_new_tokens=4,
         chance=25.0,
     )

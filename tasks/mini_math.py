@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import random
 
-from epi_bench import Example, TaskCard, register_task
-from epi_bench.tasks._generated import (
-    LICENCE,
-    NAMES,
-    THINGS,
+from epi_bench import (
+    SYNTHETIC_WORDS,
+    Example,
     GeneratedTask,
+    TaskCard,
     conversation,
+    register_task,
 )
+
+NAMES = SYNTHETIC_WORDS.names
+THINGS = SYNTHETIC_WORDS.things
 
 EVENTS = ("gets", "buys", "finds")
 
@@ -25,7 +28,7 @@ class MiniMath(GeneratedTask):
         ability="mathematics",
         scoring="teacher_forced",
         metric="exact_match",
-        licence=LICENCE,
+        licence="Apache-2.0",
         max_new_tokens=16,
     )
 

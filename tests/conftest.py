@@ -230,7 +230,7 @@ def train_toy(toy_spec):
                 ),
                 total_steps=prepared.total_steps,
                 experience_count=len(prepared.experiences),
-            )
+            ).start()
             for experience in prepared.experiences:
                 loop.train(experience, on_step)
         return loop

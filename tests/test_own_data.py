@@ -60,6 +60,11 @@ def test_the_commands_run_as_written(commands, folder, epi_bench):
     records = [load_record(path) for path in folder.rglob("record.json")]
     assert len(records) == len(runs) == 1
     assert records[0].status == "finished"
+    labelled = records[0].confusion.get("tickets")
+    if labelled:
+        assert sum(map(sum, labelled.counts)) == records[0].task_data["tickets"].test_examples
+        assert "tickets: right label, and which was chosen" in " ".join("".join(printed).split())
+    assert bool(labelled) == ("tickets" in records[0].task_order)
     if "validate" in commands[0]:
         assert "fine" in printed[0]
     if "show" in commands[1]:

@@ -134,7 +134,7 @@ def _score(
     model: Any, tokenizer: Any, spec: RunSpec, data_dir: Path | None, allow_code_execution: bool
 ) -> dict[str, TaskScores]:
     from epi_bench.model.chat.chat_encoder import ChatEncoder
-    from epi_bench.model.checks import check_fit
+    from epi_bench.model.limits import check_fit
 
     encoder = ChatEncoder(tokenizer, spec.data.max_length)
     evaluators = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -13,13 +13,18 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
+from epi_bench.results.tables import wrap_cells
 from epi_bench.runs.observer import RunObserver, StepReport
+
+NARROW = 90
+"""Characters of a line below which the bar says less."""
 
 
 @contextmanager
@@ -63,21 +68,13 @@ class LiveProgress(RunObserver):
 
     Args:
         console: Where to draw.
+        wording: Rewords a warning for its readers, such as by adding flags to names of settings.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, wording: Callable[[str], str] = str) -> None:
         self._console = console
-        self._progress = Progress(
-            TextColumn("{task.description}", style="bold", markup=False),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}", markup=False),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-        )
+        self._wording = wording
+        self._progress = Progress(*_bar_columns(console.width), console=console, transient=True)
         self._bar: TaskID | None = None
         self._preparation: TaskID | None = None
         self._warned: set[str] = set()
@@ -99,13 +96,14 @@ class LiveProgress(RunObserver):
         return _OneOfSeveral(self, self._progress, title)
 
     def run_started(self, run_id: str, title: str, total_steps: int, tasks: Sequence[str]) -> None:
-        self._console.print(f"[bold]{title}[/bold]  run {run_id}: {', '.join(tasks)}")
+        line = f"{title}  run {run_id}: {', '.join(tasks)}"
+        self._console.print(line, style="bold", highlight=False, markup=False)
         if self._bar is not None:
             self._progress.remove_task(self._bar)
         self._bar = self._progress.add_task("starting", total=total_steps, status="")
 
     def warning(self, message: str) -> None:
-        self._console.print(f"warning: {message}", style="yellow", markup=False)
+        self._console.print(f"warning: {self._wording(message)}", style="yellow", markup=False)
 
     def warn_once(self, message: str) -> None:
         """Print a warning that several runs may have in common."""
@@ -115,7 +113,7 @@ class LiveProgress(RunObserver):
 
     def say(self, line: str, style: str = "") -> None:
         """Print a line above the bars."""
-        self._console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(line, style=style, highlight=False, markup=False)
 
     def stage(self, name: str) -> None:
         if self._bar is not None:
@@ -141,8 +139,9 @@ class LiveProgress(RunObserver):
         )
 
     def scored(self, row: str, scores: Mapping[str, float]) -> None:
-        cells = "  ".join(f"{name} {score:.0f}" for name, score in scores.items())
-        self._console.print(f"  {row}:  {cells}", highlight=False, markup=False, soft_wrap=True)
+        cells = [f"{name} {score:.0f}" for name, score in scores.items()]
+        line = wrap_cells(f"  {row}:  ", cells, self._console.width)
+        self._console.print(line, highlight=False, markup=False)
 
     def run_ended(self, status: str, error: str | None) -> None:
         if self._bar is not None:
@@ -150,6 +149,20 @@ class LiveProgress(RunObserver):
             self._bar = None
         if error:
             self._console.print(f"run {status}: {error}", style="red", markup=False)
+
+
+def _bar_columns(width: int) -> list[ProgressColumn]:
+    """What fits in a line: on a narrow terminal the bar is short and the time spent left out."""
+    narrow = width < NARROW
+    return [
+        TextColumn("{task.description}", style="bold", markup=False),
+        BarColumn(bar_width=6 if narrow else 20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[status]}", markup=False),
+        *([] if narrow else [TimeElapsedColumn()]),
+        TextColumn("left"),
+        TimeRemainingColumn(compact=narrow),
+    ]
 
 
 class _OneOfSeveral(RunObserver):

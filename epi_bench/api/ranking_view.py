@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 from epi_bench.results.leaderboard import Ranking
 from epi_bench.results.leaderboard.legend import describe_track
-from epi_bench.results.leaderboard.table import BEST, TableColumn, table_columns
+from epi_bench.results.leaderboard.table import BEST, TableColumn, ranking_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
 
 TERMINAL_COLUMNS = 7
 """Columns of a ranking on a terminal; a notebook shows all of them."""
@@ -30,7 +29,7 @@ def ranking_parts(rankings: Sequence[Ranking], notes: Sequence[str]) -> Iterator
     for ranking in rankings:
         yield Text(ranking.track, style="bold")
         yield Text(describe_track(ranking), style="dim")
-        yield _table(table_columns(ranking)[:TERMINAL_COLUMNS])
+        yield ranking_table(ranking).fitted(TERMINAL_COLUMNS)
     for note in notes:
         yield Text(note, style="yellow")
 
@@ -41,25 +40,10 @@ def ranking_html(rankings: Sequence[Ranking], notes: Sequence[str]) -> str:
     for ranking in rankings:
         parts += [
             f"<p><b>{escape(ranking.track)}</b><br>{escape(describe_track(ranking))}</p>",
-            _html_table(table_columns(ranking)),
+            _html_table(ranking_table(ranking).columns),
         ]
     parts += [f"<p>{escape(note)}</p>" for note in notes]
     return "\n".join([*parts, "</div>"])
-
-
-def _table(columns: Sequence[TableColumn]) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
-    for column in columns:
-        table.add_column(
-            Text(column.title), justify="right" if column.numeric else "left", overflow="fold"
-        )
-    for cells in zip(*(_marked(column) for column in columns), strict=True):
-        table.add_row(*map(Text, cells))
-    return table
 
 
 def _html_table(columns: Sequence[TableColumn]) -> str:

@@ -11,7 +11,7 @@ from epi_bench.errors import UserError, unknown_name
 from epi_bench.plugins.loading import load_plugin_files
 from epi_bench.runs.many_runs import expand
 from epi_bench.spec.defaults import complete_spec, overlay_settings
-from epi_bench.spec.run_spec import RunSpec
+from epi_bench.spec.run_spec import MINI_TASKS, RunSpec
 from epi_bench.spec.toml import read_toml
 from epi_bench.strategy.strategy import STRATEGIES, create_strategy
 from epi_bench.task.files.selection import TaskSelection, select_tasks
@@ -31,6 +31,7 @@ class Selection:
         strategy_options: Values of ``--set``.
         tasks: Value of ``--tasks``.
         stream_options: Values of ``--stream-option``.
+        task_options: Values of ``--task-option``.
         seeds: How many.
         config: TOML file, or ``None``.
         plugins: Values of ``--plugin``.
@@ -48,6 +49,7 @@ class Selection:
     config: Path | None
     plugins: Sequence[Path]
     data_dir: Path | None
+    task_options: Sequence[str] = ()
     left_out: list[str] = field(init=False, default_factory=list)
     _file: dict[str, Any] = field(init=False, default_factory=dict)
     _selected: TaskSelection = field(init=False, default_factory=TaskSelection)
@@ -92,8 +94,12 @@ class Selection:
         merged = overlay_settings(self._file, settings)
         self._selected = self._select_tasks()
         if self.stream_options:
-            options = dict(map(_split_assignment, self.stream_options))
+            options = dict(map(split_assignment, self.stream_options))
             merged.setdefault("stream", {}).setdefault("options", {}).update(options)
+        data = merged.setdefault("data", {})
+        if self.task_options and isinstance(data, dict):
+            tasks = self._selected.names or list(MINI_TASKS)
+            data["options"] = _with_task_options(data.get("options", {}), self.task_options, tasks)
         in_file = merged.pop("strategy", {})
         strategies = self._strategies(in_file)
         spec = spec_on_tasks(merged, self._selected)
@@ -126,12 +132,12 @@ class Selection:
         else:
             names = [name.strip() for name in self.strategies.split(",") if name.strip()]
         if not names:
-            raise UserError("--strategy names no strategy")
+            raise UserError("strategy.name names no strategy", setting="strategy.name")
         options: dict[str, dict[str, Any]] = {name: {} for name in names}
         if in_file.get("name", "epi") in options:
             options[in_file.get("name", "epi")].update(in_file.get("options", {}))
         for assignment in self.strategy_options:
-            key, value = _split_assignment(assignment)
+            key, value = split_assignment(assignment)
             owner, _, option = key.rpartition(".")
             if not owner and len(names) > 1:
                 raise UserError(
@@ -162,7 +168,7 @@ def spec_on_tasks(settings: Mapping[str, Any], selected: TaskSelection) -> RunSp
     spec = complete_spec(merged)
     _experience_count(spec)
     _check_tasks(spec)
-    return spec
+    return _with_checked_task_options(spec)
 
 
 def split_names(text: str) -> list[str]:
@@ -173,7 +179,7 @@ def split_names(text: str) -> list[str]:
     """
     names = [part.strip() for part in text.split(",") if part.strip()]
     if not names:
-        raise UserError("--tasks names no task")
+        raise UserError("data.tasks names no task", setting="data.tasks")
     return names
 
 
@@ -186,6 +192,42 @@ def _not_selected(owner: str, option: str, names: Sequence[str]) -> UserError:
         f"strategy.name, or leave the option {owner}.{option} out",
         setting="strategy.name",
     )
+
+
+def _with_task_options(in_file: Any, assignments: Sequence[str], tasks: Sequence[str]) -> Any:
+    """The options of tasks from a file, and over them those from flags, by task."""
+    if not isinstance(in_file, Mapping) or not all(
+        isinstance(values, Mapping) for values in in_file.values()
+    ):
+        return in_file  # the checks of the specification say what is wrong
+    options = {name: dict(values) for name, values in in_file.items()}
+    for assignment in assignments:
+        key, value = split_assignment(assignment)
+        owner, _, option = key.rpartition(".")
+        if not owner and len(tasks) > 1:
+            raise UserError(
+                f"--task-option {assignment}: several tasks are trained, so say which one: "
+                f"--task-option {tasks[0]}.{assignment}"
+            )
+        owner = owner or tasks[0]
+        if owner not in tasks:
+            raise unknown_name("task of this run", owner, tasks)
+        options.setdefault(owner, {})[option] = value
+    return options
+
+
+def _with_checked_task_options(spec: RunSpec) -> RunSpec:
+    """The specification with its tasks' options checked and converted to their types."""
+    if not spec.data.options:
+        return spec
+    from epi_bench.plugins.options import given_options
+    from epi_bench.task.task import TASKS
+
+    options = {
+        name: given_options(f"task {name!r}", TASKS.get(name), values, skip=1)
+        for name, values in spec.data.options.items()
+    }
+    return spec.model_copy(update={"data": spec.data.model_copy(update={"options": options})})
 
 
 def checked_options(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -244,10 +286,15 @@ def _check_tasks(spec: RunSpec) -> None:
             raise unknown_name("task", name, [*known, *builtin_suites()])
 
 
-def _split_assignment(text: str) -> tuple[str, str]:
+def split_assignment(text: str) -> tuple[str, str]:
+    """Name and value of ``NAME=VALUE``, without the spaces around them.
+
+    Raises:
+        UserError: If there is no name or no ``=``.
+    """
     name, separator, value = text.partition("=")
     if not separator or not name:
-        raise UserError(f"{text!r} is no assignment: write NAME=VALUE")
+        raise UserError(f"{text!r} is not an assignment: write NAME=VALUE")
     return name.strip(), value.strip()
 
 

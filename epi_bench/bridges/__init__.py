@@ -5,6 +5,7 @@
 * :class:`EPIPlugin` for avalanche's supervised strategies.
 
 The two classes subclass what their libraries define, so each is imported when it is first used.
+All three act by ``step_hooks`` around the optimizer's step and hold a ``Protection``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from epi_bench import load_name, names_in_stub
+from epi_bench.plugins.stub_names import load_name, names_in_stub
 
 _HOMES = names_in_stub(Path(__file__).with_suffix(".pyi"))
 

@@ -22,7 +22,7 @@ class EPIPlugin(SupervisedPlugin):
     the importance sees the gradients as they are before the update, after plugins such as A-GEM
     have changed them in ``after_backward``. Importance, mask and the count of steps go on from
     experience to experience. Where an experience changes a parameter's shape (a head that grows) or
-    adds one, only that parameter is measured anew, and protected from the next refresh on.
+    adds one, only that parameter is measured again, and protected from the next refresh on.
 
     Args:
         ratio: Share of all trained weights that is protected, in [0, 1); 0 protects nothing.

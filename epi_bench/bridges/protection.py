@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping
-from types import FrameType, TracebackType
+from collections.abc import Mapping
+from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from epi_bench.bridges.continuation import carry_over, check_weights, weight_checksums
-from epi_bench.bridges.optimizer_steps import (
-    FirstStepHook,
-    bare,
-    has_two_phases,
-    observe_in_closure,
-    unscale_gradients,
-    with_step_hooks,
-)
+from epi_bench.bridges.optimizer_steps import with_step_hooks
+from epi_bench.bridges.parameters import stepped_parameters, trained_parameters
+from epi_bench.bridges.step_hooks import StepActions, StepHooks, refuse_second_hooks
 from epi_bench.errors import UserError
 from epi_bench.isolation import Isolation
 from epi_bench.isolation.normalisation import Normalisation
@@ -138,12 +131,9 @@ class Protection:
         self.steps = 0
         self.refreshes = 0
         self.taken_up = 0
-        self._outermost: FrameType | None = None
         self._within_step = False
-        self._moved_aside = False
-        self._skipped = False
         self._warned = False
-        self._handles: list[torch.utils.hooks.RemovableHandle | FirstStepHook] = []
+        self._hooks: StepHooks | None = None
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         """Act on each step of this optimizer from now on, and on no other's.
@@ -154,33 +144,29 @@ class Protection:
         """
         self.remove()
         hooked = with_step_hooks(optimizer)
-        for hook in hooked._optimizer_step_post_hooks.values():
-            if isinstance(getattr(hook, "__self__", None), Protection):
-                raise UserError(
-                    "this optimizer is protected already: call remove() on what protect() returned"
-                )
+        refuse_second_hooks(hooked)
         self.isolation.attach_optimizer(hooked)
         self._optimizer = weakref.ref(hooked)
-        self._within_step = self._moved_aside = False
+        self._within_step = False
         self.take_up_changes()
-        self._handles = [
-            hooked.register_step_pre_hook(self._before_step),
-            hooked.register_step_post_hook(self._after_step),
-        ]
-        if has_two_phases(bare(optimizer)):
-            self._handles.append(FirstStepHook(bare(optimizer), self._before_first_phase))
+        actions = StepActions(
+            prepare=self._prepare,
+            observe=self._observe,
+            updated=self.parameters_updated,
+            skipped=self._step_skipped,
+        )
+        self._hooks = StepHooks(optimizer, hooked, actions)
 
     def remove(self) -> None:
         """Take the hooks off; weights move freely again. Measurements and counts are kept."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
-        self._outermost = None
+        if self._hooks is not None:
+            self._hooks.remove()
+        self._hooks = None
 
     @property
     def active(self) -> bool:
         """Whether it acts on an optimizer."""
-        return bool(self._handles)
+        return self._hooks is not None
 
     def gradients_ready(self) -> None:
         """Take the present gradients into the importance; call before an optimizer step."""
@@ -245,7 +231,9 @@ class Protection:
         self.isolation.check_state(state)
         check_weights(self.isolation, state, CHECKSUMS)
         self.isolation.load_state_dict(state)
-        self._within_step = self._moved_aside = False
+        self._within_step = False
+        if self._hooks is not None:
+            self._hooks.forget_step()
         self.steps = int(state[STEPS])
         self.refreshes = int(state[REFRESHES])
 
@@ -286,7 +274,7 @@ class Protection:
             refuse_moments_that_stand_still(optimizer, moments)
         self._optimizer = weakref.ref(optimizer)
         # The optimizer may train parameters of other models too; those stay as they are.
-        self._known = {id(p) for p in _trained(optimizer)}
+        self._known = {id(p) for p in stepped_parameters(optimizer)}
 
     def _prepare(self) -> None:
         """Before anything moves weights in a step: hold what was written, find what is new."""
@@ -296,7 +284,9 @@ class Protection:
             self._warn_of_changes(self.take_up_changes())
         self._within_step = True
         optimizer = self._optimizer()
-        if optimizer is not None and any(id(p) not in self._known for p in _trained(optimizer)):
+        if optimizer is not None and any(
+            id(p) not in self._known for p in stepped_parameters(optimizer)
+        ):
             earlier = self.isolation
             self._isolate(optimizer)
             carry_over(earlier, self.isolation)
@@ -308,7 +298,7 @@ class Protection:
         warnings.warn(
             f"{changed:,} protected weights were written by other code than the optimizer's step "
             "(weights loaded back, an average copied in, a model cast) and are held at their new "
-            "values from now on; further writes are counted in statistics() and not told. If a "
+            "values from now on; further writes are counted in statistics() and not reported. If a "
             "wrapper around the optimizer writes in each step, protect the wrapper",
             stacklevel=2,
         )
@@ -317,78 +307,7 @@ class Protection:
         if self.ratio > 0:
             self.isolation.observe()
 
-    def _before_step(
-        self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        if self._outermost is not None and _is_running(self._outermost):
-            return None  # a subclass's step() calls its parent's, and both have hooks
-        if not self._moved_aside:
-            self._prepare()
-        self._outermost = sys._getframe(1)
-        self._skipped = not unscale_gradients(optimizer)
-        if self._skipped:
-            return None
-        replaced = observe_in_closure(args, kwargs, self._observe)
-        if replaced is None:
-            self._observe()
-        return replaced
-
-    def _after_step(
-        self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        if sys._getframe(1) is not self._outermost:
-            return  # the outer step is not done yet and may still move weights
-        self._outermost = None
-        self._moved_aside = False
-        if self._skipped:
-            self._within_step = False
-            self.isolation.restore()
-        else:
-            self.parameters_updated()
-
-    def _before_first_phase(self) -> None:
-        """Of an optimizer with two phases: what it writes up to the second is part of its step."""
-        self._prepare()
-        self._moved_aside = True
-
-
-def _trained(optimizer: torch.optim.Optimizer) -> Iterator[nn.Parameter]:
-    """The parameters that the optimizer steps and that are not frozen."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if parameter.requires_grad:
-                yield parameter
-
-
-def _is_running(frame: FrameType) -> bool:
-    """Whether a call is still on the stack; one that has raised is not, and has no post hook."""
-    caller: FrameType | None = sys._getframe(1)
-    while caller is not None and caller is not frame:
-        caller = caller.f_back
-    return caller is frame
-
-
-def trained_parameters(
-    optimizer: torch.optim.Optimizer, model: nn.Module
-) -> dict[str, nn.Parameter]:
-    """The model's trainable parameters that the optimizer steps, by name, tied ones once.
-
-    Names are those of the bare model, without what ``DistributedDataParallel`` or
-    ``torch.compile`` put before them.
-
-    Raises:
-        UserError: If there are none.
-    """
-    stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    inner = model.module if isinstance(model, DistributedDataParallel) else model
-    found = {
-        name.replace("_orig_mod.", ""): parameter
-        for name, parameter in inner.named_parameters()
-        if parameter.requires_grad and id(parameter) in stepped
-    }
-    if not found:
-        raise UserError(
-            "the optimizer trains none of the model's parameters: make it from "
-            "model.parameters() of this very model, after moving or wrapping it"
-        )
-    return found
+    def _step_skipped(self) -> None:
+        """``GradScaler`` found gradients that are not finite: the step counts for nothing."""
+        self._within_step = False
+        self.isolation.restore()

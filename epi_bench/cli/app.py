@@ -9,14 +9,19 @@ import typer
 
 from epi_bench import __version__
 from epi_bench.cli.compare import compare
+from epi_bench.cli.flag_names import message_of
 from epi_bench.cli.inspect import inspect
 from epi_bench.cli.leaderboard import leaderboard
 from epi_bench.cli.listing import strategies_app, streams_app, tasks_app
 from epi_bench.cli.plot import plot_app
 from epi_bench.cli.profile import profile
 from epi_bench.cli.run import run
+from epi_bench.cli.settings import settings
+from epi_bench.cli.similarity import compare_tasks
+from epi_bench.cli.usage import explain_usage_in_one_line
 from epi_bench.cli.validation import validate_tasks
 from epi_bench.errors import UserError
+from epi_bench.runs.quiet import hold_back_libraries
 
 app = typer.Typer(
     name="epi-bench",
@@ -32,12 +37,15 @@ app.command()(run)
 app.command()(leaderboard)
 app.command()(compare)
 tasks_app.command("validate")(validate_tasks)
+tasks_app.command("similarity")(compare_tasks)
 app.command()(inspect)
 app.command()(profile)
 app.add_typer(plot_app, name="plot")
 app.add_typer(strategies_app, name="strategies")
 app.add_typer(tasks_app, name="tasks")
+app.command()(settings)
 app.add_typer(streams_app, name="streams")
+explain_usage_in_one_line(app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -60,8 +68,9 @@ def _common(
 
 def main() -> None:
     """Entry point of ``epi-bench``: user errors are one line and exit code 2."""
+    hold_back_libraries()
     try:
-        app()
+        app(prog_name="epi-bench")
     except UserError as error:
-        typer.echo(f"epi-bench: {error}", err=True)
+        typer.echo(f"epi-bench: {message_of(error)}", err=True)
         sys.exit(2)

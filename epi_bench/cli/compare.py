@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from epi_bench.results.leaderboard import ComparedStrategy
     from epi_bench.results.metrics.statistics import Comparison
-    from epi_bench.tables import FittedTable
+    from epi_bench.results.tables import FittedTable
 
 
 def compare(
@@ -66,7 +66,7 @@ def compare(
         find_label,
         group_by_configuration,
     )
-    from epi_bench.tables import make_console
+    from epi_bench.results.tables import make_console
 
     records = records_of_track(board, track)
     label = find_label(group_by_configuration(records), strategy)
@@ -88,7 +88,7 @@ def compare(
 
 def _table(label: str, metric: str, compared: Sequence[ComparedStrategy]) -> FittedTable:
     from epi_bench.results.leaderboard import find_measure, p_value_text
-    from epi_bench.tables import Column, FittedTable
+    from epi_bench.results.tables import Column, FittedTable
 
     measure = find_measure(metric)
     found = [(other.label, other.comparisons[metric]) for other in compared]
@@ -122,7 +122,7 @@ def _overview(
 ) -> FittedTable:
     """All metrics in one table for a page: their differences, and p of the first one."""
     from epi_bench.results.leaderboard import find_measure, p_value_text
-    from epi_bench.tables import Column, FittedTable
+    from epi_bench.results.tables import Column, FittedTable
 
     measures = [find_measure(name) for name in metrics]
     titles = ["pairs", *(measure.title for measure in measures), "p", "p, Holm"]

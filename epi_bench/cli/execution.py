@@ -9,13 +9,14 @@ import typer
 from rich.console import Console
 
 from epi_bench.api.progress import LiveProgress
+from epi_bench.cli.flag_names import with_flags
 from epi_bench.cli.summary import print_outcomes, print_record
+from epi_bench.results.tables import make_console
 from epi_bench.runs.many_runs import make_runs
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.quiet import quiet_libraries
 from epi_bench.runs.request import RunOutcome, RunRequest
 from epi_bench.spec.run_spec import RunSpec
-from epi_bench.tables import make_console
 
 
 def execute(specs: Sequence[RunSpec], request: RunRequest, jobs: int, quiet: bool) -> None:
@@ -32,14 +33,16 @@ def execute(specs: Sequence[RunSpec], request: RunRequest, jobs: int, quiet: boo
     """
     console = make_console(quiet)
     outcomes: list[RunOutcome] = []
-    progress = None if quiet else LiveProgress(console)
+    progress = None if quiet else LiveProgress(console, with_flags)
     try:
         with quiet_libraries(), progress or nullcontext():
             for outcome in make_runs(specs, request, jobs, progress or RunObserver()):
                 known = outcome.error in [earlier.error for earlier in outcomes]
                 outcomes.append(outcome)
                 if outcome.error and not known:  # a wrong flag is the same for all strategies
-                    typer.echo(f"epi-bench: {outcome.error}", err=True)
+                    typer.echo(
+                        f"epi-bench: {with_flags(outcome.error, outcome.settings)}", err=True
+                    )
                 _announce(outcome, len(outcomes), len(specs), console)
     except KeyboardInterrupt:
         typer.echo("epi-bench: interrupted; the run under way left no record", err=True)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from epi_bench.results.masks.trace import MaskTrace
     from epi_bench.results.record.run_record import RunRecord
-    from epi_bench.tables import FittedTable
+    from epi_bench.results.tables import FittedTable
 
 _HEADS = {"jaccard_previous": "previous", "jaccard_first": "first", "jaccard_chance": "chance"}
 
@@ -33,7 +33,9 @@ def inspect(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Draw one run into this file: .png, .svg or .pdf."),
+        typer.Option(
+            "--out", metavar="FILE", help="Draw one run into this file: .png, .svg or .pdf."
+        ),
     ] = None,
     text_format: Annotated[
         TextFormat, typer.Option("--format", help="How the tables are printed.")
@@ -43,7 +45,7 @@ def inspect(
 
     Of one run: the overlap (Jaccard) of the mask with the previous and the
     first one, beside that of two random masks of its size, the protected share
-    by kind of module, and the overlap between the experiences' masks. --output
+    by kind of module, and the overlap between the experiences' masks. --out
     draws the same over all steps, with the protected share by layer.
 
     Of several runs: mean, smallest and largest overlap, strategy by strategy.
@@ -58,7 +60,7 @@ def inspect(
         show_tables(_tables_of_run(records[0], output), text_format)
         return
     if output is not None:
-        raise UserError(f"--output draws one run, but {len(records)} were given: name one of them")
+        raise UserError(f"--out draws one run, but {len(records)} were given: name one of them")
     show_tables(_drift_tables(records), text_format)
 
 
@@ -89,7 +91,7 @@ def _tables_of_run(record: RunRecord, output: Path | None) -> list[FittedTable]:
 def _mask_table(run: str, trace: MaskTrace) -> FittedTable:
     """A row for each step at which something had changed since the row above."""
     from epi_bench.results.masks.trace import DRIFT_LINES
-    from epi_bench.tables import Column, FittedTable
+    from epi_bench.results.tables import Column, FittedTable
 
     series = [*(trace.drift[name] for name in DRIFT_LINES), *trace.protected.values()]
     rows: list[tuple[str, ...]] = []
@@ -117,7 +119,7 @@ def _experience(trace: MaskTrace, step: int) -> str:
 
 
 def _overlap_table(trace: MaskTrace) -> FittedTable:
-    from epi_bench.tables import Column, FittedTable
+    from epi_bench.results.tables import Column, FittedTable
 
     names = trace.overlap.experiences
     return FittedTable(
@@ -159,7 +161,7 @@ def _drift_tables(records: Sequence[RunRecord]) -> list[FittedTable]:
 
 def _drift_table(heading: str, traces: Sequence[MaskTrace]) -> FittedTable:
     from epi_bench.results.masks.drift import mask_drift
-    from epi_bench.tables import Column, FittedTable
+    from epi_bench.results.tables import Column, FittedTable
 
     rows = [
         (drift.between, f"{drift.mean:.2f}", f"{min(drift.values):.2f}", f"{max(drift.values):.2f}")

@@ -34,7 +34,7 @@ def leaderboard(
     ] = OutputFormat.TABLE,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write to this file instead of the terminal."),
+        typer.Option("--out", metavar="FILE", help="Write to this file instead of the terminal."),
     ] = None,
     update: Annotated[
         bool,
@@ -86,7 +86,7 @@ def _show(rankings: list[Ranking], output_format: OutputFormat, output: Path | N
     """Print the rankings, or write them to a file."""
     if output is None and output_format is OutputFormat.TABLE:
         from epi_bench.cli.ranking_table import print_rankings
-        from epi_bench.tables import make_console
+        from epi_bench.results.tables import make_console
 
         print_rankings(rankings, make_console())
         return
@@ -108,7 +108,7 @@ def _as_text(rankings: list[Ranking], output_format: OutputFormat) -> str:
     from epi_bench.cli.ranking_table import print_rankings
     from epi_bench.results.leaderboard import to_csv, to_json
     from epi_bench.results.leaderboard.markdown import to_markdown
-    from epi_bench.tables import UNLIMITED
+    from epi_bench.results.tables import UNLIMITED
 
     if output_format is OutputFormat.CSV:
         return to_csv(rankings)

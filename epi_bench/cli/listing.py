@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from epi_bench.cli import completion
 from epi_bench.cli.docstrings import description, first_sentence, without_markup
 from epi_bench.cli.output import OutputFormat, TableFormat, show_table
 from epi_bench.plugins.loading import load_plugin_files
 from epi_bench.plugins.options import options_of
-from epi_bench.tables import Column, FittedTable, make_console
+from epi_bench.results.tables import Column, FittedTable, make_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,7 +59,10 @@ def list_strategies(
 
 
 @strategies_app.command("show")
-def show_strategy(name: str, plugin: PluginFiles = None) -> None:
+def show_strategy(
+    name: Annotated[str, typer.Argument(autocompletion=completion.strategy)],
+    plugin: PluginFiles = None,
+) -> None:
     """Show a strategy's update rule, source and hyperparameters."""
     from epi_bench.strategy.strategy import STRATEGIES
 
@@ -109,10 +113,14 @@ def list_tasks(plugin: PluginFiles = None, output_format: TableFormat = OutputFo
 
 @tasks_app.command("show")
 def show_task(
-    name: str,
+    name: Annotated[str, typer.Argument(autocompletion=completion.task)],
     data_dir: DataFolder = None,
     model: ModelName = "tiny",
     plugin: PluginFiles = None,
+    task_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Option of the task; repeatable."),
+    ] = None,
     index: Annotated[int, typer.Option(min=0, help="Which training example.")] = 0,
     count: Annotated[int, typer.Option(min=1, help="How many, from there on.")] = 1,
 ) -> None:
@@ -120,15 +128,21 @@ def show_task(
 
     NAME is a task, or a .toml file that describes one.
     """
+    from epi_bench.api.selection import split_assignment
     from epi_bench.cli.show import render_example
     from epi_bench.spec.run_spec import ModelSpec
     from epi_bench.task.files.file_task import task_type
+    from epi_bench.task.task import create_task
 
     load_plugin_files(plugin or [])
-    task = task_type(name)(data_dir)
+    cls = task_type(name)
+    options = dict(map(split_assignment, task_option or []))
+    options = {key.removeprefix(f"{cls.name}."): value for key, value in options.items()}
+    task = create_task(cls.name, data_dir, options)
     console = make_console()
     examples = [render_example(task, ModelSpec(name=model), index + i) for i in range(count)]
     console.print(_card_table(task))
+    _print_options(cls, 1, f"Set with --task-option {cls.name}.NAME=VALUE", console)
     for example in examples:
         console.print(example)
 
@@ -179,8 +193,8 @@ def _warn_of_broken(broken: Sequence[Any]) -> None:
 
 
 def _card_table(task: Any) -> FittedTable:
-    from epi_bench.runs.warnings import SPLITS
     from epi_bench.task.files.file_task import FileTask
+    from epi_bench.task.rows.source import SPLITS
 
     card = task.card
     direction = "higher is better" if card.higher_is_better else "lower is better"

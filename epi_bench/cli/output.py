@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from epi_bench.tables import FittedTable
+    from epi_bench.results.tables import FittedTable
 
 
 class OutputFormat(StrEnum):
@@ -35,7 +35,7 @@ TableFormat = Annotated[OutputFormat, typer.Option("--format", help="How the tab
 
 def show_table(table: FittedTable, output_format: OutputFormat) -> None:
     """Print a table in the wanted format."""
-    from epi_bench.tables import make_console
+    from epi_bench.results.tables import make_console
 
     if output_format is OutputFormat.CSV:
         typer.echo(table.to_csv(), nl=False)
@@ -49,7 +49,7 @@ def show_table(table: FittedTable, output_format: OutputFormat) -> None:
 
 def show_tables(tables: Sequence[FittedTable], text_format: TextFormat) -> None:
     """Print several tables below one another, with their titles."""
-    from epi_bench.tables import make_console
+    from epi_bench.results.tables import make_console
 
     console = make_console()
     for number, table in enumerate(tables):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from epi_bench.training.profiling import Workload
+from epi_bench.cli import completion
+from epi_bench.cli.setting_flags import SettingFlags, takes_settings
+from epi_bench.spec.defaults import overlay
+from epi_bench.training.profiling import Workload
 
 
 class ProfileFormat(StrEnum):
@@ -20,14 +22,24 @@ class ProfileFormat(StrEnum):
     JSON = "json"
 
 
+@takes_settings(
+    "model.name",
+    "model.revision",
+    "model.dtype",
+    "training.optimizer",
+    "training.autocast",
+    "training.master_weights",
+    "threads",
+)
 def profile(
-    model: Annotated[
-        str, typer.Option(help="tiny, a local folder, a .gguf file or a hub id.")
-    ] = "tiny",
-    revision: Annotated[str | None, typer.Option(help="Hub revision of the model.")] = None,
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16 weights.")] = "float32",
     strategies: Annotated[
-        str, typer.Option("--strategies", "-s", help="Names separated by commas, or all.")
+        str,
+        typer.Option(
+            "--strategy",
+            "-s",
+            help="Names separated by commas, or all.",
+            autocompletion=completion.strategies,
+        ),
     ] = "all",
     set_option: Annotated[
         list[str] | None,
@@ -41,40 +53,27 @@ def profile(
         list[Path] | None,
         typer.Option(metavar="FILE", help="Python file that registers more; repeatable."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples of a step.")] = 4,
-    length: Annotated[int, typer.Option(min=2, help="Tokens of each example.")] = 256,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Examples of a step.")
+    ] = Workload.batch_size,
+    length: Annotated[int, typer.Option(min=2, help="Tokens of each example.")] = Workload.length,
     steps: Annotated[
         int, typer.Option(min=1, help="Timed steps of a turn; 20 hold one refresh of epi's mask.")
-    ] = 20,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of each strategy.")] = 3,
-    optimizer: Annotated[str, typer.Option(help="adamw, sgd or adafactor.")] = "adamw",
-    autocast: Annotated[str, typer.Option(help="Mixed precision: none or bf16.")] = "none",
-    master_weights: Annotated[
-        str, typer.Option(help="How bfloat16 weights are trained: float32 or none.")
-    ] = "float32",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of torch.")] = None,
+    ] = Workload.steps,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each strategy.")] = Workload.rounds,
     cpu: Annotated[bool, typer.Option("--cpu", help="Stay on the CPU.")] = False,
     output_format: Annotated[
         ProfileFormat, typer.Option("--format", help="table or json.")
     ] = ProfileFormat.TABLE,
+    *,
+    settings: SettingFlags,
 ) -> None:
-    """Time training steps of strategies on made-up batches, side by side with full fine-tuning."""
+    """Time training steps of strategies on synthetic batches, beside full fine-tuning."""
     from epi_bench.api.selection import Selection
-    from epi_bench.training.profiling import Workload
 
-    given: dict[str, Any] = {
-        "model": {"name": model, "revision": revision, "dtype": dtype},
-        "training": {
-            "steps": steps,
-            "batch_size": batch_size,
-            "optimizer": optimizer,
-            "autocast": autocast,
-            "master_weights": master_weights,
-        },
-        "threads": threads,
-    }
+    measured = {"training": {"steps": steps, "batch_size": batch_size}}
     selection = Selection(
-        given=given,
+        given=overlay(settings, measured),
         strategies=strategies,
         strategy_options=set_option or [],
         tasks=None,
@@ -127,34 +126,33 @@ def _ratio(row: dict[str, Any]) -> str:
 
 
 def _print_table(report: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from epi_bench.results.tables import Column, FittedTable, make_console
 
-    table = Table(
-        title=(
-            f"{report['model']}, {report['parameters']:,} parameters, {report['device']}, "
-            f"{report['batch_size']} x {report['length']} tokens a step, "
-            f"{report['rounds']} rounds of {report['steps']} steps"
-        ),
-        title_justify="left",
-    )
-    table.add_column("strategy")
-    for column in ("ms a step", "to full_sft", "tokens/s", "peak MiB", "extra state MiB"):
-        table.add_column(column, justify="right")
+    columns = [Column("strategy")]
+    for name in ("ms a step", "to full_sft", "tokens/s", "peak MiB", "extra state MiB"):
+        columns.append(Column(name, numeric=True))
+    rows = []
     for row in report["strategies"]:
         if row["error"]:
-            table.add_row(row["strategy"], "failed")
+            rows.append((row["strategy"], "failed", "", "", "", ""))
             continue
         peak = row["peak_memory_bytes"]
-        table.add_row(
-            row["strategy"],
-            f"{1000 * row['seconds_per_step']:.1f}",
-            _ratio(row),
-            f"{row['tokens_per_second']:,.0f}",
-            "" if peak is None else f"{peak / 2**20:,.0f}",
-            f"{row['extra_state_bytes'] / 2**20:,.2f}",
+        rows.append(
+            (
+                row["strategy"],
+                f"{1000 * row['seconds_per_step']:.1f}",
+                _ratio(row),
+                f"{row['tokens_per_second']:,.0f}",
+                "" if peak is None else f"{peak / 2**20:,.0f}",
+                f"{row['extra_state_bytes'] / 2**20:,.2f}",
+            )
         )
-    Console().print(table)
+    title = (
+        f"{report['model']}, {report['parameters']:,} parameters, {report['device']}, "
+        f"{report['batch_size']} x {report['length']} tokens a step, "
+        f"{report['rounds']} rounds of {report['steps']} steps"
+    )
+    make_console().print(FittedTable(columns, rows, title))
     for row in report["strategies"]:
         if row["error"]:
             typer.echo(f"epi-bench: warning: {row['strategy']}: {row['error']}", err=True)

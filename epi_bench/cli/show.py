@@ -40,7 +40,7 @@ def render_example(task: Task, model: ModelSpec, index: int) -> Group:
         run.append(token)
         last = position + 1 == len(encoded)
         if last or encoded.supervised[position + 1] != encoded.supervised[position]:
-            piece = str(tokenizer.decode(run, skip_special_tokens=False))
+            piece = visible(str(tokenizer.decode(run, skip_special_tokens=False)))
             if encoded.supervised[position]:
                 text.append(f"⟦{piece}⟧", style="bold green")
             else:
@@ -52,3 +52,11 @@ def render_example(task: Task, model: ModelSpec, index: int) -> Group:
         style="bold",
     )
     return Group(title, text)
+
+
+def visible(text: str) -> str:
+    """Text of data on several lines; whatever else cannot be printed is written as in Python."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode("ascii")
+        for c in text
+    )

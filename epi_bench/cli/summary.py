@@ -10,12 +10,15 @@ from rich.text import Text
 from epi_bench.results.leaderboard import MEASURES
 from epi_bench.results.record.circumstances import Cost
 from epi_bench.results.record.run_record import RunRecord
-from epi_bench.results.record.scores import JudgeRecord, ScoreMatrixRecord
+from epi_bench.results.record.scores import Confusion, JudgeRecord, ScoreMatrixRecord
 from epi_bench.results.record.workspace import Workspace
+from epi_bench.results.tables import Column, FittedTable
 from epi_bench.runs.request import RunOutcome
-from epi_bench.tables import Column, FittedTable
 
 UNDEFINED = "–"
+
+MOST_LABELS_SHOWN = 8
+"""With more labels the confusion matrix is wider than most terminals; it is in the record."""
 
 _SCALE = "0 to 100"
 _UNITS = {"reference_negative_log_likelihood": "nats a token", "judge": "0 to 10"}
@@ -32,6 +35,11 @@ def print_record(outcome: RunOutcome, console: Console) -> None:
         tables.append(_judge_table(record.judge))
     if record.secondary_scores:
         tables.append(_secondary_table(record))
+    tables += [
+        _confusion_table(task, confusion)
+        for task, confusion in record.confusion.items()
+        if len(confusion.labels) <= MOST_LABELS_SHOWN
+    ]
     for table in tables:
         console.print(table)
         console.print()
@@ -168,6 +176,9 @@ def _secondary_table(record: RunRecord) -> FittedTable:
                 numbers, scale = (_hundredfold(value), _hundredfold(errors.get(metric))), _SCALE
             cells = (_number(number, 1 if scale == _SCALE else 3) for number in numbers)
             rows.append((task, metric, *cells, scale))
+        if confusion := record.confusion.get(task):
+            mean = _number(confusion.balanced_accuracy)
+            rows.append((task, "balanced_acc", mean, UNDEFINED, _SCALE))
     columns = [
         Column("task"),
         Column("metric"),
@@ -176,6 +187,19 @@ def _secondary_table(record: RunRecord) -> FittedTable:
         Column("scale"),
     ]
     return FittedTable(columns, rows, "All metrics of the tasks, at the end", keys=2)
+
+
+def _confusion_table(task: str, confusion: Confusion) -> FittedTable:
+    """Right labels down, chosen ones across; the right choices are bold."""
+    columns = [Column("right label"), *(Column(label, numeric=True) for label in confusion.labels)]
+    rows: list[Sequence[str | Text]] = []
+    for right, counts in zip(confusion.labels, confusion.counts, strict=True):
+        cells = [
+            Text(str(count), style="bold" if right == chosen else "")
+            for chosen, count in zip(confusion.labels, counts, strict=True)
+        ]
+        rows.append((right, *cells))
+    return FittedTable(columns, rows, f"{task}: right label, and which was chosen")
 
 
 def _primary_score(

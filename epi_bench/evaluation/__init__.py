@@ -1,1 +1,7 @@
-"""Scoring a model: answers, options, references, gradient conflict."""
+"""Scoring a model.
+
+``evaluator`` ties it together: text is generated (``generation``, ``answers``), options are
+compared (``options``), references are scored by teacher forcing (``references``). ``scores`` holds
+what comes out, ``running_text`` measures retention, ``gradient_conflict`` how tasks pull against
+each other.
+"""

@@ -49,7 +49,7 @@ def ending_texts(model: PreTrainedModel) -> tuple[str, ...]:
 class AnswerReader:
     """Reads the answer from generated tokens.
 
-    The text is never tidied up: some tokenizers ask for blanks before punctuation to be removed
+    The text is never tidied up: some tokenizers ask for spaces before punctuation to be removed
     (``clean_up_tokenization_spaces``), and ``x = a . b`` would become another program.
 
     Args:

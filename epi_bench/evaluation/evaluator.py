@@ -16,12 +16,14 @@ import torch
 
 from epi_bench.errors import TrainingFailedError, UserError
 from epi_bench.evaluation.answers import AnswerReader, ending_texts, ending_tokens
+from epi_bench.evaluation.confusion import confusion_of
 from epi_bench.evaluation.generation import generate_greedily
 from epi_bench.evaluation.options import option_log_likelihoods
 from epi_bench.evaluation.references import TokenScores, reference_token_scores
-from epi_bench.evaluation.scores import TaskScores, standard_error
+from epi_bench.evaluation.scores import TaskScores
 from epi_bench.model.chat.chat_encoder import ChatEncoder
 from epi_bench.model.chat.encoded_example import EncodedExample
+from epi_bench.results.metrics.statistics import standard_error
 from epi_bench.task.example import Example, Prediction
 from epi_bench.task.task import Task
 
@@ -34,6 +36,12 @@ class TaskEvaluator:
 
     Scoring has two halves that can be used by themselves: :meth:`predict` asks the model,
     :meth:`score_predictions` needs the predictions only.
+
+    .. code-block:: python
+
+        evaluator = TaskEvaluator(task, task.examples("test"), encoder, batch_size=32)
+        scores = evaluator.score(model)
+        scores.mean, scores.standard_error  # 0..100
 
     Args:
         task: Gives scoring mode and scorer.
@@ -71,14 +79,14 @@ class TaskEvaluator:
         self._pad = int(encoder.tokenizer.pad_token_id)
         asked: Sequence[EncodedExample]
         if task.card.scoring == "choice":
-            self._options = [encoder.encode_options(e.prompt, e.options) for e in examples]
+            self._options = [encoder.options(e.prompt, e.options) for e in examples]
             asked = [options[0] for options in self._options]
         else:
-            asked = self._references = [encoder.encode_for_scoring(e.messages) for e in examples]
+            asked = self._references = [encoder.scoring(e.messages) for e in examples]
         if task.card.scoring == "generate":
             asked = self._prompts = [
                 # An answer is generated from the whole prompt, however long its reference is.
-                encoder.encode_prompt(example.messages) if reference.cut else _prompt_of(reference)
+                encoder.prompt(example.messages) if reference.cut else _prompt_of(reference)
                 for example, reference in zip(examples, self._references, strict=True)
             ]
         self.prompts_cut = sum(encoded.cut > 0 for encoded in asked)
@@ -128,7 +136,7 @@ class TaskEvaluator:
         This is the one place where predictions become results.
 
         Raises:
-            UserError: If the task does not give its primary metric, or one that is no finite
+            UserError: If the task does not give its primary metric, or one that is not a finite
                 number.
         """
         results = self.results(predictions)
@@ -148,6 +156,7 @@ class TaskEvaluator:
             predictions=tuple(predictions),
             results=tuple(results),
             answers_cut=sum(prediction.is_cut for prediction in predictions),
+            confusion=confusion_of(self.task, self.examples, predictions),
         )
 
     def results(self, predictions: Sequence[Prediction]) -> list[dict[str, float]]:
@@ -185,7 +194,12 @@ class TaskEvaluator:
 
 @dataclass
 class Evaluator:
-    """Scores a model on all tasks and keeps the time it takes."""
+    """Scores a model on all tasks and keeps the time it takes.
+
+    Attributes:
+        tasks: The evaluator of each task by name.
+        seconds: Spent in :meth:`score` so far.
+    """
 
     tasks: Mapping[str, TaskEvaluator]
     seconds: float = 0.0
@@ -207,7 +221,7 @@ class Evaluator:
         return [
             f"task {name!r}: {evaluator.prompts_cut} of {len(evaluator.examples)} test prompts "
             f"lose their beginning, because they exceed {evaluator.max_length} tokens: "
-            "raise --max-length"
+            "raise data.max_length"
             for name, evaluator in self.tasks.items()
             if evaluator.prompts_cut
         ]
@@ -224,7 +238,7 @@ class Evaluator:
 
 
 def _check_numbers(task: Task, log_likelihoods: Iterable[float]) -> None:
-    """Of a model whose weights are no numbers the first option would be the likeliest."""
+    """Refuse NaN: the first option would seem the likeliest, and the run would get a score."""
     if any(map(math.isnan, log_likelihoods)):
         raise TrainingFailedError(
             f"the model gives no numbers on the test of task {task.name!r} (NaN): training has "

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 MAX_COORDINATES = 2_000_000
-"""Gradients longer than this are compared on a fixed random subset of so many coordinates."""
+"""Gradients longer than this are compared on a fixed random subset of that size."""
 
 
 @dataclass(frozen=True, slots=True)

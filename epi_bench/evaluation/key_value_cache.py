@@ -31,7 +31,7 @@ def empty_cache(model: Any) -> DynamicCache | None:
 
 
 def accepts_logits_to_keep(model: nn.Module) -> bool:
-    """Whether ``model.forward`` can be told for which positions to compute logits."""
+    """Whether ``model.forward`` can be asked for the logits of some positions alone."""
     return "logits_to_keep" in _forward_parameters(model)
 
 

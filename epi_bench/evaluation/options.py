@@ -1,4 +1,8 @@
-"""The log-likelihood of answer options after a shared prompt."""
+"""The log-likelihood of answer options after a shared prompt.
+
+What the options of one question have in common is read once: the prompt goes through the model by
+itself, and its key-value cache is shared by the options.
+"""
 
 from __future__ import annotations
 
@@ -44,91 +48,107 @@ def option_log_likelihoods(
     Args:
         model: A causal language model in evaluation mode.
         questions: For each question its options, as
-            :meth:`epi_bench.ChatEncoder.encode_options` gives them: the supervised tokens are the
+            :meth:`epi_bench.ChatEncoder.options` gives them: the supervised tokens are the
             last ones.
         pad_token_id: Fills up shorter rows.
         batch_size: Rows of a forward pass.
     """
-    sums = [[0.0] * len(options) for options in questions]
     prompts = _prompts_of(questions)
-    if all(len(tokens) == 1 for prompt in prompts for _, tokens in prompt.options):
+    sums = _Sums(questions)
+    if all(len(option.tokens) == 1 for prompt in prompts for option in prompt.options):
         _score_single_tokens(model, prompts, sums, pad_token_id, batch_size)
     elif empty_cache(model) is not None:
         _score_with_shared_prompts(model, prompts, sums, pad_token_id, batch_size)
     else:
         _score_whole_sequences(model, questions, sums, pad_token_id, batch_size)
-    return [tuple(row) for row in sums]
+    return sums.by_question
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """An option's tokens, and its place: which option of which question it is."""
+
+    question: int
+    position: int
+    tokens: tuple[int, ...]
 
 
 @dataclass(slots=True)
 class _Prompt:
-    """The tokens before some options, and each option's place in the result and its tokens."""
+    """The tokens before some options."""
 
     ids: tuple[int, ...]
-    options: list[tuple[tuple[int, int], tuple[int, ...]]] = field(default_factory=list)
+    options: list[_Option] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+class _Sums:
+    """The log-likelihoods found so far, 0 at first."""
+
+    def __init__(self, questions: Sequence[Sequence[EncodedExample]]) -> None:
+        self._sums = [[0.0] * len(options) for options in questions]
+
+    def add(self, question: int, position: int, value: float) -> None:
+        self._sums[question][position] += value
+
+    @property
+    def by_question(self) -> list[tuple[float, ...]]:
+        return [tuple(sums) for sums in self._sums]
 
 
 def _prompts_of(questions: Sequence[Sequence[EncodedExample]]) -> list[_Prompt]:
     """Each question's prompt; there are several where long options left less room for it."""
     prompts: dict[tuple[int, tuple[int, ...]], _Prompt] = {}
     for question, options in enumerate(questions):
-        for option, encoded in enumerate(options):
+        for position, encoded in enumerate(options):
             start = len(encoded) - encoded.supervised_tokens
             prefix = encoded.input_ids[:start]
             prompt = prompts.setdefault((question, prefix), _Prompt(prefix))
-            prompt.options.append(((question, option), encoded.input_ids[start:]))
+            prompt.options.append(_Option(question, position, encoded.input_ids[start:]))
     return list(prompts.values())
 
 
 def _score_single_tokens(
-    model: nn.Module,
-    prompts: Sequence[_Prompt],
-    sums: list[list[float]],
-    pad_token_id: int,
-    batch_size: int,
+    model: nn.Module, prompts: Sequence[_Prompt], sums: _Sums, pad_token_id: int, batch_size: int
 ) -> None:
     # One option's token stays behind its prompt: what is scored is the position before it.
     rows = [
-        EncodedExample((*prompt.ids, prompt.options[0][1][0]), (*[False] * len(prompt), True))
+        EncodedExample((*prompt.ids, prompt.options[0].tokens[0]), (*[False] * len(prompt), True))
         for prompt in prompts
     ]
     for positions, batch in batches_by_length(rows, pad_token_id, batch_size, model):
-        logits, _, predicting = supervised_logits(model, batch)
-        final = logits[predicting].float().log_softmax(dim=-1)
+        found = supervised_logits(model, batch)
+        final = found.logits[found.predicting].float().log_softmax(dim=-1)
         for row, position in enumerate(positions):
-            for (question, option), tokens in prompts[position].options:
-                sums[question][option] = float(final[row, tokens[0]].double())
+            for option in prompts[position].options:
+                value = float(final[row, option.tokens[0]].double())
+                sums.add(option.question, option.position, value)
 
 
 def _score_with_shared_prompts(
-    model: nn.Module,
-    prompts: Sequence[_Prompt],
-    sums: list[list[float]],
-    pad_token_id: int,
-    batch_size: int,
+    model: nn.Module, prompts: Sequence[_Prompt], sums: _Sums, pad_token_id: int, batch_size: int
 ) -> None:
     for positions in length_sorted_batches([len(prompt) for prompt in prompts], batch_size):
         batch = [prompts[position] for position in positions]
         ids, mask = left_padded([prompt.ids for prompt in batch], pad_token_id, device_of(model))
         cache = empty_cache(model)
-        logits = _last_logits(model, ids, mask, cache)
-        first = logits.float().log_softmax(dim=-1)
-        waiting: list[tuple[int, tuple[int, int], tuple[int, ...]]] = []
+        first = _last_logits(model, ids, mask, cache).float().log_softmax(dim=-1)
+        waiting: list[tuple[int, _Option]] = []  # row of the prompt, option
         for row, prompt in enumerate(batch):
-            for place, tokens in prompt.options:
-                sums[place[0]][place[1]] = float(first[row, tokens[0]].double())
-                if len(tokens) > 1:
-                    waiting.append((row, place, tokens))
+            for option in prompt.options:
+                value = float(first[row, option.tokens[0]].double())
+                sums.add(option.question, option.position, value)
+                if len(option.tokens) > 1:
+                    waiting.append((row, option))
         for start in range(0, len(waiting), batch_size):
             part = waiting[start : start + batch_size]
             is_last = start + batch_size >= len(waiting)
             shared = cache if is_last else copy.deepcopy(cache)
             found = _continuation_sums(model, part, mask, shared, pad_token_id)
-            for (_, place, _), value in zip(part, found, strict=True):
-                sums[place[0]][place[1]] += value
+            for (_, option), value in zip(part, found, strict=True):
+                sums.add(option.question, option.position, value)
 
 
 def _last_logits(model: nn.Module, ids: Tensor, mask: Tensor, cache: DynamicCache | None) -> Tensor:
@@ -147,17 +167,17 @@ def _last_logits(model: nn.Module, ids: Tensor, mask: Tensor, cache: DynamicCach
 
 def _continuation_sums(
     model: nn.Module,
-    part: Sequence[tuple[int, tuple[int, int], tuple[int, ...]]],
+    part: Sequence[tuple[int, _Option]],
     prompt_mask: Tensor,
     cache: Any,
     pad_token_id: int,
 ) -> list[float]:
     """Log-likelihood of the options' tokens after the first; the cache is used up."""
     device = prompt_mask.device
-    rows = torch.tensor([row for row, _, _ in part], device=device)
+    rows = torch.tensor([row for row, _ in part], device=device)
     cache.batch_select_indices(rows)
     batch = collate(
-        [EncodedExample(tokens, (True,) * len(tokens)) for _, _, tokens in part],
+        [EncodedExample(option.tokens, (True,) * len(option.tokens)) for _, option in part],
         pad_token_id,
         device,
     )
@@ -178,15 +198,13 @@ def _continuation_sums(
 def _score_whole_sequences(
     model: nn.Module,
     questions: Sequence[Sequence[EncodedExample]],
-    sums: list[list[float]],
+    sums: _Sums,
     pad_token_id: int,
     batch_size: int,
 ) -> None:
     places = [(q, o) for q, options in enumerate(questions) for o in range(len(options))]
     flat = [questions[question][option] for question, option in places]
     for positions, batch in batches_by_length(flat, pad_token_id, batch_size, model):
-        log_probabilities, _, _ = supervised_scores(model, batch)
-        totals = log_probabilities.double().sum(dim=1).tolist()
+        totals = supervised_scores(model, batch).log_probabilities.double().sum(dim=1).tolist()
         for position, total in zip(positions, totals, strict=True):
-            question, option = places[position]
-            sums[question][option] = total
+            sums.add(*places[position], total)

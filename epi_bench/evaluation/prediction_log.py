@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from epi_bench.evaluation.scores import TaskScores
 from epi_bench.files import write_atomically
 from epi_bench.task.example import Example, Prediction
-
-if TYPE_CHECKING:
-    from epi_bench.evaluation.scores import TaskScores
 
 
 def save_predictions(

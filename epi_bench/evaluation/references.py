@@ -1,9 +1,4 @@
-"""Log-likelihoods of given texts: of the tokens of a reference, of options to choose from.
-
-Logits are computed only where a token is scored, and what the options of one question have in
-common is read once: the prompt goes through the model by itself, and its key-value cache is shared
-by the options.
-"""
+"""How well a model predicts the tokens of reference answers (teacher forcing)."""
 
 from __future__ import annotations
 
@@ -11,17 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 from epi_bench.evaluation.supervised_logits import batches_by_length, supervised_scores
-from epi_bench.model.chat.control_tokens import ControlTokens
 from epi_bench.model.chat.encoded_example import EncodedExample
-from epi_bench.model.chat.sequence_start import sequence_start
-from epi_bench.model.losses import summed_loss
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,47 +47,3 @@ def reference_token_scores(
                 tuple(correct[row][chosen].tolist()),
             )
     return [found[position] for position in range(len(references))]
-
-
-@torch.no_grad()
-def text_negative_log_likelihood(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, text: str, window: int, batch_size: int
-) -> tuple[float, int]:
-    """Mean negative log-likelihood a token of a running text, in nats, and the number of tokens.
-
-    Args:
-        model: In any mode; scored in evaluation mode.
-        tokenizer: Of the model.
-        text: Data throughout, so it has no control tokens. Cut into windows that do not overlap;
-            each begins with what the tokenizer puts before every text, and the first token of each
-            is context only.
-        window: Tokens of one window.
-        batch_size: Windows scored at once.
-    """
-    prefix = sequence_start(tokenizer)
-    ids = text_token_ids(tokenizer, text)
-    step = max(window - len(prefix), 1)
-    parts = [(*prefix, *ids[start : start + step]) for start in range(0, len(ids), step)]
-    context = max(len(prefix), 1)
-    windows = [
-        EncodedExample(part, (*[False] * context, *[True] * (len(part) - context)))
-        for part in parts
-        if len(part) > context
-    ]
-    was_training = model.training
-    model.eval()
-    total, count = 0.0, 0
-    for _, batch in batches_by_length(windows, int(tokenizer.pad_token_id), batch_size, model):
-        summed, tokens = summed_loss(model, batch)
-        total += float(summed)
-        count += tokens
-    model.train(was_training)
-    return total / count, count
-
-
-def text_token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of a running text, all of it data, without those a tokenizer adds around it."""
-    ids = ControlTokens(tokenizer).encode_data(text)
-    if ids is None:
-        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    return list(ids)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from epi_bench.results.metrics.statistics import standard_error
+from epi_bench.results.record.scores import Confusion
 from epi_bench.task.example import Prediction
 
 
 @dataclass(frozen=True, slots=True)
 class TaskScores:
     """How a model did on one task.
+
+    >>> scores = TaskScores(items=(100.0, 0.0, 100.0, 0.0), metrics={"exact_match": 0.5})
+    >>> scores.mean, round(scores.standard_error, 2)
+    (50.0, 28.87)
 
     Attributes:
         items: Primary metric of each test item, 0..100, in the examples' order.
@@ -20,6 +25,7 @@ class TaskScores:
         predictions: What the model said to each item; empty if it was not kept.
         results: Metrics of each item as the task returned them; empty if they were not kept.
         answers_cut: How many answers had not ended after the most tokens they may have.
+        confusion: Which labels were chosen, for a task that labels texts.
     """
 
     items: tuple[float, ...]
@@ -28,6 +34,7 @@ class TaskScores:
     predictions: tuple[Prediction, ...] = ()
     results: tuple[Mapping[str, float], ...] = ()
     answers_cut: int = 0
+    confusion: Confusion | None = None
 
     @property
     def mean(self) -> float:
@@ -42,13 +49,3 @@ class TaskScores:
     def without_predictions(self) -> TaskScores:
         """The same scores without what they were computed from."""
         return replace(self, predictions=(), results=())
-
-
-def standard_error(values: Sequence[float]) -> float | None:
-    """Standard error of the mean, from the sample variance; ``None`` for a single value."""
-    count = len(values)
-    if count < 2:
-        return None
-    mean = sum(values) / count
-    variance = sum((value - mean) ** 2 for value in values) / (count - 1)
-    return math.sqrt(variance / count)

@@ -3,31 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch import Tensor
 
 from epi_bench.evaluation.key_value_cache import accepts_logits_to_keep, device_of
 from epi_bench.model.batching import IGNORED_LABEL, collate, length_sorted_batches
 from epi_bench.model.chat.encoded_example import EncodedExample
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 
-def supervised_scores(
-    model: nn.Module, batch: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probability, arg-max hit and whether it counts, at each position with a scored token."""
-    logits, labels, predicting = supervised_logits(model, batch)
-    log_probabilities, correct = scores_where(predicting, logits, labels)
-    return log_probabilities, correct, predicting
+class SupervisedLogits(NamedTuple):
+    """What a model predicts at the positions that predict a supervised token in any row.
+
+    Attributes:
+        logits: (rows, positions, vocabulary).
+        labels: The next tokens (rows, positions).
+        predicting: Whether the position counts in its row (rows, positions).
+    """
+
+    logits: Tensor
+    labels: Tensor
+    predicting: Tensor
 
 
-def supervised_logits(
-    model: nn.Module, batch: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits, labels and whether they count, at the positions that predict in any row."""
+class SupervisedScores(NamedTuple):
+    """How well the supervised tokens are predicted, at the same positions.
+
+    Attributes:
+        log_probabilities: Of the next token in nats, 0 where it does not count (rows, positions).
+        correct: Whether it is the arg max (rows, positions).
+        predicting: Whether the position counts in its row (rows, positions).
+    """
+
+    log_probabilities: Tensor
+    correct: Tensor
+    predicting: Tensor
+
+
+def supervised_scores(model: nn.Module, batch: Mapping[str, Tensor]) -> SupervisedScores:
+    """Log-probability and arg-max hit at each position with a supervised token.
+
+    Args:
+        model: A causal language model in evaluation mode.
+        batch: As :func:`epi_bench.model.batching.collate` makes it.
+    """
+    found = supervised_logits(model, batch)
+    log_probabilities, correct = scores_where(found.predicting, found.logits, found.labels)
+    return SupervisedScores(log_probabilities, correct, found.predicting)
+
+
+def supervised_logits(model: nn.Module, batch: Mapping[str, Tensor]) -> SupervisedLogits:
+    """Logits at the positions that predict in any row, and at no others where the model can."""
     labels = batch["labels"][:, 1:]
     predicting = labels != IGNORED_LABEL
     columns = predicting.any(dim=0).nonzero().flatten()
@@ -36,7 +66,7 @@ def supervised_logits(
         logits = model(**inputs, logits_to_keep=columns).logits
     else:
         logits = model(**inputs).logits[:, columns]
-    return logits, labels[:, columns], predicting[:, columns]
+    return SupervisedLogits(logits, labels[:, columns], predicting[:, columns])
 
 
 def scores_where(predicting: Tensor, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,6 +84,7 @@ def scores_where(predicting: Tensor, logits: Tensor, labels: Tensor) -> tuple[Te
 def batches_by_length(
     encoded: Sequence[EncodedExample], pad_token_id: int, batch_size: int, model: nn.Module
 ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    """Batches of examples of about the same length, and the examples' positions."""
     for positions in length_sorted_batches([len(example) for example in encoded], batch_size):
         rows = [encoded[position] for position in positions]
         yield positions, collate(rows, pad_token_id, device_of(model))

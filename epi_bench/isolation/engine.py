@@ -15,6 +15,7 @@ from epi_bench.isolation.mask_statistics import MaskHistory, pack_bits, unpack_b
 from epi_bench.isolation.normalisation import Normalisation
 from epi_bench.isolation.optimizer_moment import OptimizerMoment
 from epi_bench.isolation.protected_weights import ProtectedWeights, flat_view, memory_order
+from epi_bench.isolation.saved_state import state_part
 from epi_bench.isolation.schedule_free import further_weights, is_schedule_free
 from epi_bench.isolation.selection import select
 from epi_bench.isolation.sharding import local, processes_of
@@ -124,7 +125,7 @@ class Isolation:
         """Write the protected values back; call right after ``optimizer.step()``.
 
         Raises:
-            UserError: If a parameter was cast, moved or laid out anew within the step.
+            UserError: If a parameter was cast, moved or laid out otherwise within the step.
         """
         self._weights.restore()
         self._hold_further_weights()
@@ -233,8 +234,8 @@ class Isolation:
                 with another importance mode; the parameter is named.
         """
         self.check_state(state)
-        self.importance.load_state_dict(_part(state, "importance."))
-        packed = _part(state, "mask.")
+        self.importance.load_state_dict(state_part(state, "importance."))
+        packed = state_part(state, "mask.")
         parts = {name: local(parameter) for name, parameter in self.parameters.items()}
         self._weights.protect(
             {
@@ -242,7 +243,7 @@ class Isolation:
                 for name, part in parts.items()
             }
         )
-        self._history.load_state_dict(_part(state, "history."))
+        self._history.load_state_dict(state_part(state, "history."))
 
     def check_state(self, state: Mapping[str, Tensor]) -> None:
         """Whether a state is one of these parameters; nothing is changed.
@@ -250,11 +251,11 @@ class Isolation:
         Raises:
             UserError: If it was saved from other parameters or in another memory format.
         """
-        self._check_shapes(_part(state, "shape."))
-        self._check_orders(_part(state, "order."))
+        self._check_shapes(state_part(state, "shape."))
+        self._check_orders(state_part(state, "order."))
 
     def _check_orders(self, saved: Mapping[str, Tensor]) -> None:
-        """Masks are saved in the order of memory; states of earlier versions do not tell it."""
+        """Masks are saved in the order of memory; states of earlier versions do not hold it."""
         for name, order in saved.items():
             if tuple(order.tolist()) != memory_order(local(self.parameters[name])):
                 raise UserError(
@@ -301,7 +302,3 @@ def _trained_once(
             seen.add(id(parameter))
             kept[name] = parameter
     return kept
-
-
-def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

@@ -40,7 +40,7 @@ class Scaling:
 
     @classmethod
     def none(cls, tensors: int) -> Scaling:
-        """Leaves so many tensors as they are."""
+        """Leaves a number of tensors as they are."""
         return cls(np.zeros(tensors, np.float32), np.ones(tensors, np.float32))
 
     def normalise(self, tensor: int, scores: Tensor) -> Tensor:

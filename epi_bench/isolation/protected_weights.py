@@ -199,7 +199,7 @@ class ProtectedWeights:
         """Write the stored values back, bit for bit.
 
         Raises:
-            UserError: If a parameter was cast, moved or laid out anew since they were stored.
+            UserError: If a parameter was cast, moved or laid out otherwise since they were stored.
         """
         for name, saved in self._saved.items():
             part = local(self._parameters[name])
@@ -260,7 +260,7 @@ class ProtectedWeights:
             raise UserError(
                 f"parameter {name!r} is {_words(stamp.place)} now and was {_words(before)} when "
                 "it was protected: change shape and memory format (such as channels_last) before "
-                "protecting, or protect anew"
+                "protecting, or protect again"
             )
         flat = flat_view(part)
         if stamp.place[2:] != before[2:]:  # another type or device

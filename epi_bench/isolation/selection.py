@@ -16,7 +16,7 @@ histograms are exchanged, and the result is that of one process.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -33,10 +33,11 @@ from epi_bench.isolation.keys import (
     sort_keys,
 )
 from epi_bench.isolation.normalisation import Normalisation, Scaling, measure_scaling
+from epi_bench.isolation.rank_shares import share_by_rank
 from epi_bench.isolation.sharding import Processes
 
 SAMPLE = 1 << 17
-"""About so many scores tell the bracket."""
+"""About how many scores the bracket is found with."""
 
 SAMPLE_BITS = 14
 """Low bits of a key that the sample's histogram does not tell apart."""
@@ -288,49 +289,6 @@ class _Selection:
             return count_and_extract(keys, low, high)[1].numel() if low < high else 0
 
         return self._map(ties)
-
-
-def share_by_rank(
-    sizes: Mapping[str, int], positive: Mapping[str, int], count: int
-) -> dict[str, int]:
-    """How many elements each tensor gives when all are ranked within their own tensor.
-
-    A score's rank divided by its tensor's size is its normalised score, so one global threshold t
-    takes the top share 1 - t of each tensor, but never a zero: ``min(positive, (1 - t) size)``.
-
-    Args:
-        sizes: Elements of each tensor.
-        positive: Positive scores of each tensor.
-        count: Elements to take in all.
-
-    Returns:
-        Elements to take of each tensor; they sum to ``min(count, sum(positive))``.
-    """
-    wanted = min(count, sum(positive.values()))
-    share = _common_share(sizes, positive, wanted)
-    exact = {name: min(float(positive[name]), share * size) for name, size in sizes.items()}
-    taken = {name: min(int(value), positive[name]) for name, value in exact.items()}
-    missing = wanted - sum(taken.values())
-    by_remainder = sorted(sizes, key=lambda name: taken[name] - exact[name])
-    while missing > 0:
-        for name in by_remainder:
-            if missing > 0 and taken[name] < positive[name]:
-                taken[name] += 1
-                missing -= 1
-    return taken
-
-
-def _common_share(sizes: Mapping[str, int], positive: Mapping[str, int], wanted: int) -> float:
-    """The share s with ``sum(min(positive, s * size)) == wanted``."""
-    full = 0
-    remaining = sum(sizes.values())
-    for name in sorted(sizes, key=lambda name: positive[name] / max(sizes[name], 1)):
-        share = (wanted - full) / remaining if remaining else 0.0
-        if share * sizes[name] <= positive[name]:
-            return share
-        full += positive[name]
-        remaining -= sizes[name]
-    return 1.0
 
 
 def _bincount(keys: Sequence[Tensor], low: int, shift: int, bins: int) -> Tensor:

@@ -95,7 +95,7 @@ def cut_by_padding(
         split_cost: Of each micro-batch, in tokens.
     """
     order = sorted(positions, key=lambda position: -lengths[position])
-    best, begins = [0], [0]  # of the first so many examples: least cost, where the last cut begins
+    best, begins = [0], [0]  # of the first n examples: least cost, where the last cut begins
     for end in range(1, len(order) + 1):
         choices = range(max(end - batch_size, 0), end)
         costs = [best[b] + split_cost + (end - b) * lengths[order[b]] for b in choices]

@@ -15,12 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epi_bench.errors import UserError
-from epi_bench.model.checks import (
-    check_causal,
-    check_loaded,
-    check_positions,
-    check_vocabulary,
-)
+from epi_bench.model.behaviour import check_causal, check_positions
+from epi_bench.model.limits import check_vocabulary
+from epi_bench.model.loaded_weights import check_loaded
 from epi_bench.model.location import ModelLocation, locate_model
 from epi_bench.model.stored_weights import check_files, check_sizes
 from epi_bench.spec.run_spec import ModelSpec
@@ -51,14 +48,19 @@ class Backbone:
 
 
 def load_backbone(spec: ModelSpec, location: ModelLocation | None = None) -> Backbone:
-    """Load model and tokenizer; the model is in evaluation mode, on the CPU.
+    """Load model and tokenizer.
+
+    .. code-block:: python
+
+        backbone = load_backbone(ModelSpec(name="models/SmolLM2-135M", dtype="bfloat16"))
+        backbone.model, backbone.tokenizer
 
     Args:
         spec: Which model, in which type.
         location: As :func:`locate_model` found it, to avoid looking twice.
 
     Raises:
-        UserError: If the files cannot be loaded, or a check of ``model_checks`` refuses the model.
+        UserError: If the files cannot be loaded, or one of the checks refuses the model.
     """
     location = location or locate_model(spec)
     check_files(location)
@@ -114,7 +116,7 @@ def _load_model(spec: ModelSpec, location: ModelLocation) -> tuple[PreTrainedMod
         )
         model, info = loaded
         if location.gguf_file:
-            _forget_quantization(model)
+            _remove_quantization(model)
         model.config.use_cache = False
         warnings = check_loaded(model, info, tensors, spec.name)
         check_causal(model.eval(), spec.name)
@@ -124,7 +126,7 @@ def _load_model(spec: ModelSpec, location: ModelLocation) -> tuple[PreTrainedMod
 
 @contextmanager
 def _opened(location: ModelLocation, what: str) -> Iterator[Path]:
-    """A folder of the model's files; whatever they break in the libraries is told in one line.
+    """A folder of the model's files; whatever they break in the libraries is one user error.
 
     The libraries answer damaged or dishonest files with any kind of exception.
     """
@@ -148,8 +150,10 @@ def _require_gguf() -> None:
         raise UserError('reading a .gguf model needs the extra: pip install "epi-bench[gguf]"')
 
 
-def _forget_quantization(model: Any) -> None:
-    """The weights were expanded on loading; leftovers of the quantised file would block saving."""
+def _remove_quantization(model: Any) -> None:
+    """Remove quantisation metadata: the weights were dequantised on loading, and with it
+    ``save_pretrained`` would refuse them.
+    """
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.hf_quantizer = None

@@ -126,7 +126,9 @@ def locate_model(spec: ModelSpec) -> ModelLocation:
 
 
 def general_text(location: ModelLocation) -> str:
-    """Held-out general text on which retention is measured: the model's own, else the default.
+    """Held-out text on which retention is measured.
+
+    It is read from ``general_text.txt`` beside the model, or else is the shipped text.
 
     Raises:
         UserError: If the model's own is empty or no UTF-8.
@@ -215,7 +217,7 @@ def _gguf_file(path: Path) -> ModelLocation:
         raise UserError(f"model file {path} does not exist")
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
-            raise UserError(f"model file {path} is no GGUF file: copy it again")
+            raise UserError(f"model file {path} is not a GGUF file: copy it again")
     text = path.parent / GENERAL_TEXT
     counted = (path, text) if text.is_file() else (path,)
     return ModelLocation(path.parent, path.name, _fingerprint(path.parent, counted), counted)

@@ -61,10 +61,10 @@ def warn_of_slow_bfloat16(training: TrainingSpec, dtype: str) -> list[str]:
         return []
     if not torch.backends.mkldnn.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return []
-    remedy = "--dtype float32" if dtype == "bfloat16" else "--autocast none"
+    remedy = "model.dtype to float32" if dtype == "bfloat16" else "training.autocast to none"
     return [
         "this processor has no instructions for bfloat16, so that the run takes many times as long "
-        f"as in float32: use {remedy}"
+        f"as in float32: set {remedy}"
     ]
 
 

@@ -1,4 +1,8 @@
-"""What can be seen of a model's weights before they are loaded."""
+"""What a model's configuration and file headers rule out, before any weights are loaded.
+
+Refused are quantised weights, models with an encoder, damaged files, and configurations of another
+model than the weights are of.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from epi_bench.errors import UserError
 from epi_bench.model.location import (
@@ -15,10 +19,6 @@ from epi_bench.model.location import (
     read_json_object,
     weight_files,
 )
-
-if TYPE_CHECKING:
-    pass
-
 
 FLOATING_TYPES = ("F64", "F32", "F16", "BF16")
 """Types of weights that can be trained, as safetensors calls them."""
@@ -82,7 +82,7 @@ def stored_tensors(location: ModelLocation) -> list[StoredTensor]:
 def check_sizes(config: Any, location: ModelLocation) -> int:
     """Refuse a configuration whose model is far larger than its files, before it is built.
 
-    Smaller differences are told exactly once the model is loaded.
+    Smaller differences are named exactly once the model is loaded.
 
     Args:
         config: Of transformers.

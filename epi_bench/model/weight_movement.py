@@ -110,8 +110,8 @@ def warn_of_little_movement(share: float, held: float, rounded: bool) -> list[st
     return [
         f"only {100 * share:.1f} % of the trained weights differ from the loaded ones in the "
         "bfloat16 model that is scored and saved, because smaller changes are rounded away: it may "
-        "forget little only because it has learned little; train longer, raise --learning-rate, "
-        "or use --dtype float32"
+        "forget little only because it has learned little; train longer, raise "
+        "training.learning_rate, or set model.dtype to float32"
     ]
 
 

@@ -109,8 +109,8 @@ def load_plugin_file(path: Path) -> None:
         loader.exec_module(module)
         if not load.plugins:
             raise UserError(
-                f"plugin {file} registers nothing: mark its classes with @register_strategy(NAME) "
-                "or @register_task(NAME)"
+                f"plugin {file} registers nothing: mark what it defines with "
+                "@register_strategy(NAME), @register_task(NAME) or @register_stream(NAME)"
             )
 
 

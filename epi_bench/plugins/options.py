@@ -131,12 +131,19 @@ def changed_options(
     Arguments and errors as :func:`check_options`.
     """
     defaults = {name: option.default for name, option in options_of(target, skip).items()}
-    given = check_options(owner, target, values, skip)
     return {
-        name: _plain(owner, name, value)
-        for name, value in sorted(given.items())
-        if defaults[name] is inspect.Parameter.empty or value != defaults[name]
+        name: value
+        for name, value in sorted(given_options(owner, target, values, skip).items())
+        if defaults[name] is inspect.Parameter.empty or value != _plain(owner, name, defaults[name])
     }
+
+
+def given_options(
+    owner: str, target: Callable[..., Any], values: Mapping[str, Any], skip: int = 0
+) -> dict[str, JsonValue]:
+    """The given options as JSON values; arguments and errors as :func:`check_options`."""
+    checked = check_options(owner, target, values, skip)
+    return {name: _plain(owner, name, value) for name, value in checked.items()}
 
 
 def _plain(owner: str, name: str, value: Any) -> JsonValue:

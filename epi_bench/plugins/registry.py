@@ -82,8 +82,8 @@ class Registry(Generic[T]):
         (a module that is imported twice) and is refused otherwise.
 
         Raises:
-            UserError: If the name is no identifier, or belongs to something else already, or the
-                object cannot be one of these.
+            UserError: If the name is not an identifier, or belongs to something else already, or
+                the object cannot be one of these.
         """
         if not isinstance(name, str) or not name.isidentifier():
             raise UserError(
@@ -125,7 +125,7 @@ class Registry(Generic[T]):
         return name in self.names()
 
     def code_fingerprint(self, name: str) -> str | None:
-        """SHA-256 of a plugin's source, see ``plugin_code``; ``None`` for a built-in.
+        """SHA-256 of a plugin's source, see :mod:`.source_code`; ``None`` for a built-in.
 
         It is the source as it was when the plugin was loaded.
 
@@ -173,8 +173,10 @@ class Registry(Generic[T]):
             except UserError as error:
                 broken.append(BrokenPlugin(name, source, str(error)))
             if points and self.is_builtin(name):
-                told = f"{self.kind} plugin {name!r} ({source}) is named like a built-in: rename it"
-                broken.append(BrokenPlugin(name, source, told))
+                message = (
+                    f"{self.kind} plugin {name!r} ({source}) is named like a built-in: rename it"
+                )
+                broken.append(BrokenPlugin(name, source, message))
         return loaded, broken
 
     def content(self) -> tuple[dict[str, T], dict[str, str | None]]:

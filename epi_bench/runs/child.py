@@ -102,7 +102,7 @@ def make_ordered_run(order: Order, observer: RunObserver) -> RunOutcome:
         with quiet_libraries():
             return run_one(order.spec, order.request, observer)
     except UserError as error:
-        return RunOutcome(order.spec, None, error=str(error))
+        return RunOutcome(order.spec, None, error=str(error), settings=error.settings)
 
 
 def main() -> int:

@@ -11,13 +11,12 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from epi_bench.plugins.options import complete_options
 from epi_bench.results.record.track import SCHEMA_VERSION, TRAINING_PROTOCOL
 from epi_bench.spec.run_spec import RunSpec, short_hash
-from epi_bench.spec.streams import STREAMS
-from epi_bench.strategy.strategy import STRATEGIES
+from epi_bench.spec.streams import STREAMS, complete_stream_options
+from epi_bench.strategy.strategy import STRATEGIES, complete_strategy_options
 from epi_bench.task.example import Example
-from epi_bench.task.task import TASKS, Task, TaskCard
+from epi_bench.task.task import TASKS, Task, TaskCard, changed_task_options
 
 TOLD_ONLY = ("summary", "ability", "licence", "chance", "source", "needs_code_execution", "units")
 """Fields of a task's card that change no score."""
@@ -27,6 +26,9 @@ def run_id(
     spec: RunSpec,
     fingerprints: Mapping[str, str],
     execution: Mapping[str, JsonValue] | None = None,
+    *,
+    strategy_options: Mapping[str, JsonValue] | None = None,
+    stream_options: Mapping[str, JsonValue] | None = None,
 ) -> str:
     """The run's identity: 12 hexadecimal digits.
 
@@ -38,28 +40,23 @@ def run_id(
         spec: The specification; settings that cannot change a result are left out.
         fingerprints: Content hashes of what the specification only names: model, data, plugins.
         execution: What ``Execution.identity`` says of the process; empty for a plain one.
+        strategy_options: As ``complete_strategy_options`` gives them; ``None`` completes those of
+            the specification.
+        stream_options: The same of the stream.
 
     Raises:
         UserError: For an unknown strategy, stream or option.
     """
     content = spec.model_dump(mode="json", exclude_defaults=True)
     content.get("evaluation", {}).pop("batch_size", None)
-    strategy = STRATEGIES.get(spec.strategy.name)
-    content["strategy"] = {
-        "name": spec.strategy.name,
-        "options": complete_options(
-            f"strategy {spec.strategy.name!r}", strategy, spec.strategy.options
-        ),
-    }
-    content["stream"] = {
-        **content.get("stream", {}),
-        "options": complete_options(
-            f"stream {spec.stream.kind!r}",
-            STREAMS.get(spec.stream.kind),
-            spec.stream.options,
-            skip=1,
-        ),
-    }
+    _settle_task_options(spec, content)
+    strategy, stream = spec.strategy, spec.stream
+    if strategy_options is None:
+        strategy_options = complete_strategy_options(strategy.name, strategy.options)
+    if stream_options is None:
+        stream_options = complete_stream_options(stream.kind, stream.options)
+    content["strategy"] = {"name": strategy.name, "options": dict(strategy_options)}
+    content["stream"] = {**content.get("stream", {}), "options": dict(stream_options)}
     return short_hash(
         {
             "schema": SCHEMA_VERSION,
@@ -71,16 +68,39 @@ def run_id(
     )
 
 
-def task_fingerprint(task: Task, examples: Sequence[Example], code: str | None = None) -> str:
+def _settle_task_options(spec: RunSpec, content: dict[str, Any]) -> None:
+    """Leave nothing of options at their default: runs had none before there were any."""
+    data = content.get("data", {})
+    data.pop("options", None)
+    changed = changed_task_options(spec.data.options)
+    if changed:
+        content["data"] = {**data, "options": changed}
+    elif not data:
+        content.pop("data", None)
+
+
+def task_fingerprint(
+    task: Task,
+    examples: Sequence[Example],
+    code: str | None = None,
+    options: Mapping[str, JsonValue] | None = None,
+) -> str:
     """SHA-256 of everything that a task's scores depend on.
 
     Args:
         task: Its card and scoring settings count.
         examples: Those of the run, both splits, with what the scorer needs of each.
         code: Hash of the task's source, if it comes from a plugin.
+        options: The task's options that differ from their defaults: some change its scoring alone.
     """
     digest = hashlib.sha256()
-    head = {"card": _scoring_card(task.card), "settings": dict(task.scoring_settings), "code": code}
+    head: dict[str, Any] = {
+        "card": _scoring_card(task.card),
+        "settings": dict(task.scoring_settings),
+        "code": code,
+    }
+    if options:
+        head["options"] = dict(options)
     digest.update(_canonical(head))
     for example in examples:
         row = [list(map(dict, example.messages)), example.reference, list(example.options)]

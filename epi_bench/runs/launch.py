@@ -36,13 +36,14 @@ def run_one(spec: RunSpec, request: RunRequest, observer: RunObserver) -> RunOut
     workspace = request.workspace
     workspace.check_writable()
     if request.save_model is not None:
-        require_writable(request.save_model, "the model", "--save-model")
+        require_writable(request.save_model, "the model", "save_model")
     observer.stage("reading data")
     prepared = prepare_run(spec, request.data_dir, request.allow_code_execution, observer)
     if request.save_model and request.save_model.resolve() == prepared.location.folder.resolve():
         raise UserError(
-            f"--save-model {request.save_model} is the folder of the model itself, which would be "
-            "lost: choose another"
+            f"the folder {request.save_model} of save_model is that of the model itself, which "
+            "would be lost: choose another",
+            setting="save_model",
         )
     path = workspace.record_path(prepared.run_id)
     references = known_references(prepared, workspace)

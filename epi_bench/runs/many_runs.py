@@ -68,7 +68,7 @@ def run_in_process(
                         make_reference(reference, request, observer)
             yield run_one(spec, request, observer)
         except UserError as error:
-            yield RunOutcome(spec, None, error=str(error))
+            yield RunOutcome(spec, None, error=str(error), settings=error.settings)
 
 
 def make_runs(

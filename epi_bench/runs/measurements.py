@@ -1,36 +1,142 @@
-"""What is measured while a run goes on."""
+"""What is measured while a run goes on: all that its record holds beside what was prepared."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import TYPE_CHECKING, NamedTuple
+
+from epi_bench.results.record.scores import Retention
+from epi_bench.training.cost import TrainingCost
 
 if TYPE_CHECKING:
     from epi_bench.evaluation.gradient_conflict import ConflictMeasurement
     from epi_bench.evaluation.judge.judge import JudgedScores
     from epi_bench.evaluation.scores import TaskScores
 
+LOSS_EVERY = 10
+"""Optimizer steps between two points of the loss curve, and between two steps of the event log."""
+
+
+class ScoredRow(NamedTuple):
+    """One row of the score matrix: its name and the scores of every task, without the answers."""
+
+    name: str
+    scores: Mapping[str, TaskScores]
+
+
+class GradedRow(NamedTuple):
+    """A judge's grades of one row of the score matrix, for each task that it judged."""
+
+    name: str
+    grades: Mapping[str, JudgedScores]
+
+
+class JudgeIdentity(NamedTuple):
+    """Which judge graded: the model's name and the SHA-256 of its prompts."""
+
+    model: str
+    prompt_fingerprint: str
+
+
+class Parameters(NamedTuple):
+    """Numbers of a model's parameters: those that get a gradient, and all of them."""
+
+    trained: int
+    all: int
+
 
 @dataclass
 class Measurements:
     """What is measured while a run goes on.
 
+    A run that fails leaves the rest at its default.
+
     Attributes:
-        rows: Name of each scored point and the scores of every task there, the base model first.
-        conflicts: Gradient conflict at each point, in the order of ``rows``.
-        losses: Step and mean loss of the last :data:`LOG_EVERY` steps.
+        reference_scores: Single-task score of each task (0..100), where all are known.
+        judge: Which judge grades, if one does.
+        started_at: When the run began.
+        started: The same as a reading of ``perf_counter``, in seconds.
+        device: What is trained on, as torch names it: ``cpu``, ``cuda:0``.
+        processes: Processes that train together.
+        parameters: Of the model as the strategy prepared it, and as it was loaded.
+        training: Seconds, tokens and skipped steps of the training.
+        evaluation_seconds: Of all scoring.
+        rows: The scored points, the base model first.
+        answers: Scores of the last row with what the model said to each test item.
+        conflicts: Gradient conflict at each point after the base model's.
+        losses: Step, and mean loss (nats a token) of the steps since the point before.
         diagnostics: Step and what the strategy reported.
-        retention: Negative log-likelihood of the general text before and after, and its tokens.
-        judged: Name of the base row and of the last one, and the judge's grades of each task there.
-        moved_weights: Share of the weights that training has moved, as the model is saved.
+        retention: How well a general text is predicted, before and after.
+        judged: The judge's grades of the base row and of the last one.
+        moved_weights: Share of the weights that training has moved, in 0..1.
         prompts_cut: Test examples of each task whose prompt was too long.
+
+    Example:
+        >>> measured = Measurements()
+        >>> for step, loss in enumerate([4.0, 3.0, 2.0], start=1):
+        ...     is_new_point = measured.note_step(step, loss, ends_experience=step == 3)
+        >>> measured.losses
+        [(3, 3.0)]
     """
 
-    rows: list[tuple[str, dict[str, TaskScores]]] = field(default_factory=list)
+    reference_scores: Mapping[str, float] | None = None
+    judge: JudgeIdentity | None = None
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    started: float = field(default_factory=perf_counter)
+    device: str = "cpu"
+    processes: int = 1
+    parameters: Parameters = field(default=Parameters(0, 0))
+    training: TrainingCost = field(default_factory=TrainingCost)
+    evaluation_seconds: float = 0.0
+    rows: list[ScoredRow] = field(default_factory=list)
+    answers: Mapping[str, TaskScores] = field(default_factory=dict)
     conflicts: list[ConflictMeasurement] = field(default_factory=list)
     losses: list[tuple[int, float]] = field(default_factory=list)
     diagnostics: list[tuple[int, dict[str, float]]] = field(default_factory=list)
-    retention: tuple[float, float, int] | None = None
-    judged: list[tuple[str, dict[str, JudgedScores]]] = field(default_factory=list)
+    retention: Retention | None = None
+    judged: list[GradedRow] = field(default_factory=list)
     moved_weights: float | None = None
-    prompts_cut: dict[str, int] = field(default_factory=dict)
+    prompts_cut: Mapping[str, int] = field(default_factory=dict)
+    _losses_since: list[float] = field(default_factory=list, repr=False)
+
+    def note_step(self, number: int, loss: float, *, ends_experience: bool) -> bool:
+        """Take the loss of an optimizer step.
+
+        Args:
+            number: Of the step, from 1, over the whole run.
+            loss: Mean loss of its supervised tokens, in nats.
+            ends_experience: Whether it is the last of its experience.
+
+        Returns:
+            Whether the loss curve got a new point: every :data:`LOSS_EVERY` steps, and at the end
+            of each experience.
+        """
+        self._losses_since.append(loss)
+        if number % LOSS_EVERY and not ends_experience:
+            return False
+        mean = math.fsum(self._losses_since) / len(self._losses_since)
+        self.losses.append((number, mean))
+        self._losses_since.clear()
+        return True
+
+    def note_row(self, name: str, scores: Mapping[str, TaskScores]) -> None:
+        """Take the scores of every task at a point of the run.
+
+        Args:
+            name: Of the row.
+            scores: By task, with the model's answers. They are large: only those of the last row
+                are kept.
+        """
+        slim = {task: found.without_predictions() for task, found in scores.items()}
+        self.rows.append(ScoredRow(name, slim))
+        self.answers = scores
+
+    def note_diagnostics(self, step: int, values: Mapping[str, float]) -> bool:
+        """Take what the strategy reports after a step; ``False`` if that is nothing."""
+        if values:
+            self.diagnostics.append((step, dict(values)))
+        return bool(values)

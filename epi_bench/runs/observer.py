@@ -1,10 +1,11 @@
-"""What a run tells while it is under way, and the event log that keeps it."""
+"""What a run reports while it is under way, and the event log that keeps it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import IO, Any
 
@@ -51,7 +52,7 @@ class RunObserver:
         """An optimizer step is complete."""
 
     def step_skipped(self, number: int, experience: str) -> None:
-        """A step's gradients were not finite, so nothing was updated; told before its report."""
+        """A step's gradients were not finite, so nothing was updated; reported before the step."""
 
     def scored(self, row: str, scores: Mapping[str, float]) -> None:
         """The model was scored on every task (0..100 by task name)."""
@@ -72,46 +73,29 @@ class RunObserver:
 
 
 class Observers(RunObserver):
-    """Passes everything on to several observers."""
+    """Passes everything on to several observers, in their order.
+
+    It has every hook of :class:`RunObserver`, those included that are added later.
+    """
 
     def __init__(self, *observers: RunObserver) -> None:
         self._observers = observers
 
-    def run_started(self, run_id: str, title: str, total_steps: int, tasks: Sequence[str]) -> None:
-        for observer in self._observers:
-            observer.run_started(run_id, title, total_steps, tasks)
 
-    def warning(self, message: str) -> None:
-        for observer in self._observers:
-            observer.warning(message)
+def _pass_on(hook: str) -> Callable[..., None]:
+    """The method of :class:`Observers` that calls a hook of each observer."""
 
-    def stage(self, name: str) -> None:
+    @wraps(getattr(RunObserver, hook))
+    def call_each(self: Observers, *arguments: Any, **keywords: Any) -> None:
         for observer in self._observers:
-            observer.stage(name)
+            getattr(observer, hook)(*arguments, **keywords)
 
-    def preparing(self, what: str, done: int, total: int) -> None:
-        for observer in self._observers:
-            observer.preparing(what, done, total)
+    return call_each
 
-    def step_skipped(self, number: int, experience: str) -> None:
-        for observer in self._observers:
-            observer.step_skipped(number, experience)
 
-    def step_done(self, report: StepReport) -> None:
-        for observer in self._observers:
-            observer.step_done(report)
-
-    def scored(self, row: str, scores: Mapping[str, float]) -> None:
-        for observer in self._observers:
-            observer.scored(row, scores)
-
-    def diagnostics(self, step: int, values: Mapping[str, float]) -> None:
-        for observer in self._observers:
-            observer.diagnostics(step, values)
-
-    def run_ended(self, status: str, error: str | None) -> None:
-        for observer in self._observers:
-            observer.run_ended(status, error)
+for _hook in vars(RunObserver):
+    if not _hook.startswith("_"):
+        setattr(Observers, _hook, _pass_on(_hook))
 
 
 def logged_warnings(path: Path) -> list[str]:
@@ -126,7 +110,7 @@ class EventLog(RunObserver):
     """Writes events as JSON lines, one flushed line an event, steps every ``log_every``.
 
     Args:
-        path: The file; it is begun anew.
+        path: The file; an old one is replaced.
         log_every: Steps between two logged steps.
     """
 

@@ -6,7 +6,6 @@ computed; what comes out is ready to train.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,24 +13,26 @@ from epi_bench.errors import UserError, foreign_code, one_line
 from epi_bench.model.chat.chat_encoder import ChatEncoder
 from epi_bench.model.chat.encoding_cache import EncodingCache
 from epi_bench.model.load import load_tokenizer
-from epi_bench.model.location import locate_model
+from epi_bench.model.location import ModelLocation, locate_model
 from epi_bench.model.stored_weights import check_files
-from epi_bench.runs.examples import Encoding, permitted, prepare_task
+from epi_bench.runs.examples import ExampleEncoding, permitted, prepare_task
 from epi_bench.runs.identity import plugin_fingerprints, run_id
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.prepared import PreparedRun, PreparedTask
 from epi_bench.runs.reproducibility import current_execution, overruled_settings
-from epi_bench.runs.warnings import data_warnings, precision_warnings, warn_of_idle
+from epi_bench.runs.warnings import data_warnings, idle_warnings, precision_warnings
+from epi_bench.spec.randomness import seeded_generator
 from epi_bench.spec.run_spec import RunSpec
 from epi_bench.spec.streams import (
     ExperiencePlan,
     build_stream,
+    complete_stream_options,
     mix_examples,
     order_tasks,
 )
 from epi_bench.strategy.hooks import Experience
-from epi_bench.strategy.strategy import Strategy, create_strategy
-from epi_bench.task.task import TASKS, Task
+from epi_bench.strategy.strategy import Strategy, complete_strategy_options, create_strategy
+from epi_bench.task.task import create_task
 from epi_bench.training.schedule import steps_of
 
 
@@ -47,71 +48,77 @@ def prepare_run(
         spec: The run.
         data_dir: Folder with local data sets; ``None`` loads from the hub.
         allow_code_execution: Whether tasks may run code that the model wrote.
-        observer: Is told how the encoding of large data sets goes on.
+        observer: Hears how the encoding of large data sets goes on.
 
     Raises:
-        UserError: For anything the user can mend.
+        UserError: For anything the user can fix; nothing has been written then.
+
+    Example:
+        .. code-block:: python
+
+            prepared = prepare_run(complete_spec({"training": {"steps": 50}}))
+            prepared.run_id, prepared.total_steps, prepared.warnings
     """
     execution = current_execution()
     spec = execution.resolve(spec)
     strategy = create_strategy(spec.strategy.name, spec.strategy.options)
     order = order_tasks(spec.data.tasks, spec.stream.order, spec.seed)
     plans = build_stream(spec.stream.kind, order, dict(spec.stream.options))
-    task_types = {name: TASKS.get(name) for name in order}
+    strategy_options = complete_strategy_options(spec.strategy.name, spec.strategy.options)
+    stream_options = complete_stream_options(spec.stream.kind, spec.stream.options)
+    made = {name: create_task(name, data_dir, spec.data.options.get(name)) for name in order}
     plugins = plugin_fingerprints(spec)
     location = locate_model(spec.model)
     check_files(location)
-    encoder = ChatEncoder(
-        load_tokenizer(location), spec.data.max_length, mask_history=spec.data.mask_history
-    )
-    encoding = Encoding(encoder, EncodingCache(), observer or RunObserver())
+    encoding = _encoding(spec, location, observer or RunObserver())
     tasks = {
         name: prepare_task(
-            permitted(_make_task(name, task_type, data_dir), allow_code_execution),
-            spec,
+            permitted(task, allow_code_execution),
+            spec.data,
             encoding,
             plugins.get(f"task:{name}"),
         )
-        for name, task_type in task_types.items()
-    }
-    fingerprints = {
-        "model": location.fingerprint,
-        **{f"task:{name}": tasks[name].fingerprint for name in sorted(tasks)},
-        **{name: value for name, value in plugins.items() if not name.startswith("task:")},
+        for name, task in made.items()
     }
     experiences = _experiences(plans, tasks, spec, execution.processes)
-    steps = [experience.steps for experience in experiences]
+    warnings = [
+        *data_warnings(tasks, encoding.encoder),
+        *encoding.cache.warnings,
+        *overruled_settings(spec.training, spec.model.dtype),
+        *idle_warnings(strategy, len(experiences)),
+        *precision_warnings(spec, execution.device),
+        *_check_strategy(strategy, spec, experiences),
+    ]
+    fingerprints = _fingerprints(location, tasks, plugins)
     return PreparedRun(
-        run_id=run_id(spec, fingerprints, execution.identity()),
+        run_id=run_id(
+            spec,
+            fingerprints,
+            execution.identity(),
+            strategy_options=strategy_options,
+            stream_options=stream_options,
+        ),
         spec=spec,
         execution=execution,
         strategy=strategy,
+        strategy_options=strategy_options,
+        stream_options=stream_options,
         location=location,
-        encoder=encoder,
+        encoder=encoding.encoder,
         tasks=tasks,
         plans=plans,
         experiences=experiences,
         fingerprints=fingerprints,
         plugins=plugins,
-        warnings=[
-            *data_warnings(tasks, encoder),
-            *encoding.cache.warnings,
-            *overruled_settings(spec.training, spec.model.dtype),
-            *warn_of_idle(strategy, len(experiences)),
-            *precision_warnings(spec, execution.device),
-            *_check_run(strategy, spec, steps),
-        ],
+        warnings=warnings,
     )
 
 
-def _make_task(name: str, task_type: type[Task], data_dir: Path | None) -> Task:
-    with foreign_code(f"task {name!r} cannot be made"):
-        return task_type(data_dir)
-
-
-def _check_run(strategy: Strategy, spec: RunSpec, steps: Sequence[int]) -> Sequence[str]:
-    with foreign_code(f"strategy {spec.strategy.name!r} fails to check the run"):
-        return [one_line(str(told)) for told in strategy.check_run(spec.training, steps)]
+def _encoding(spec: RunSpec, location: ModelLocation, observer: RunObserver) -> ExampleEncoding:
+    encoder = ChatEncoder(
+        load_tokenizer(location), spec.data.max_length, mask_history=spec.data.mask_history
+    )
+    return ExampleEncoding(encoder, EncodingCache(), observer)
 
 
 def _experiences(
@@ -120,16 +127,38 @@ def _experiences(
     spec: RunSpec,
     processes: int,
 ) -> list[Experience]:
+    """The stream with its examples and steps."""
     experiences = []
     for index, plan in enumerate(plans):
         pools = [tasks[name].train for name in plan.tasks]
-        generator = random.Random(f"mixing of experience {index} {spec.seed}")
+        generator = seeded_generator(f"mixing of experience {index}", spec.seed)
         examples = mix_examples(pools, plan, generator)
         steps = steps_of(len(examples), plan.budget, spec.training, processes)
         if steps < plan.evaluations:
             raise UserError(
                 f"experience {plan.name!r} has {steps} steps, too few for its "
-                f"{plan.evaluations} evaluations: raise --steps"
+                f"{plan.evaluations} evaluations: raise training.steps or training.epochs",
+                setting=("training.steps", "training.epochs"),
             )
         experiences.append(Experience(index, plan.name, plan.tasks, examples, steps))
     return experiences
+
+
+def _check_strategy(
+    strategy: Strategy, spec: RunSpec, experiences: Sequence[Experience]
+) -> list[str]:
+    """Let the strategy refuse the run; what it warns of otherwise."""
+    steps = [experience.steps for experience in experiences]
+    with foreign_code(f"strategy {spec.strategy.name!r} fails to check the run"):
+        return [one_line(str(warning)) for warning in strategy.check_run(spec.training, steps)]
+
+
+def _fingerprints(
+    location: ModelLocation, tasks: Mapping[str, PreparedTask], plugins: Mapping[str, str]
+) -> dict[str, str]:
+    """Content hashes of what the specification only names; a task's hash covers its code."""
+    return {
+        "model": location.fingerprint,
+        **{f"task:{name}": tasks[name].fingerprint for name in sorted(tasks)},
+        **{name: value for name, value in plugins.items() if not name.startswith("task:")},
+    }

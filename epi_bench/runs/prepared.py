@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pydantic import JsonValue
+
 from epi_bench.model.chat.chat_encoder import ChatEncoder
 from epi_bench.model.chat.encoded_example import EncodedExample, EncodingReport
 from epi_bench.model.location import ModelLocation
@@ -20,7 +22,16 @@ from epi_bench.task.task import Task
 
 @dataclass(frozen=True)
 class PreparedTask:
-    """A task with the examples that this run uses."""
+    """A task with the examples that a run uses.
+
+    Attributes:
+        task: Scores predictions.
+        train: Encoded training examples, each with something to learn from.
+        report: How many examples were encoded, cut and left out.
+        test: Test examples.
+        fingerprint: SHA-256 of everything that the task's scores depend on.
+        trained: The conversations that are trained on.
+    """
 
     task: Task
     train: Sequence[EncodedExample]
@@ -37,13 +48,15 @@ class PreparedTask:
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A run that only needs to be trained.
+    """Everything a run needs, resolved and checked; training can start.
 
     Attributes:
         run_id: Its identity.
         spec: What was asked for, the number of CPU threads written out.
         execution: How this process makes the run.
         strategy: Fresh, with its hyperparameters set.
+        strategy_options: All hyperparameters as JSON values, the defaults filled in.
+        stream_options: All options of the stream, the same way.
         location: The model's files.
         encoder: Of the model's tokenizer.
         tasks: By name, in the order of the stream.
@@ -60,6 +73,8 @@ class PreparedRun:
     spec: RunSpec
     execution: Execution
     strategy: Strategy
+    strategy_options: Mapping[str, JsonValue]
+    stream_options: Mapping[str, JsonValue]
     location: ModelLocation
     encoder: ChatEncoder
     tasks: Mapping[str, PreparedTask]

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-import platform
 from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from epi_bench.plugins.options import complete_options
 from epi_bench.results.metrics.derived import derive_metrics
 from epi_bench.results.record.circumstances import (
     Cost,
-    Environment,
     ExperienceRecord,
     Fingerprints,
     StrategyRecord,
     TaskDataRecord,
 )
-from epi_bench.results.record.environment import (
-    git_state,
-    package_versions,
-    peak_memory_bytes,
-    processor_name,
-)
+from epi_bench.results.record.environment import current_environment
 from epi_bench.results.record.items import pack_items
+from epi_bench.results.record.memory import peak_memory_bytes
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.scores import (
     ConflictPoint,
@@ -42,39 +35,25 @@ from epi_bench.results.record.scores import (
 from epi_bench.results.record.track import make_track, track_facts
 from epi_bench.strategy.strategy import STRATEGIES
 from epi_bench.task.dataset_task import DatasetTask
-from epi_bench.task.rows.source import Split
+from epi_bench.task.rows.source import SPLITS
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
-
-    from epi_bench.runs.experiment import Experiment
     from epi_bench.runs.measurements import Measurements
     from epi_bench.runs.prepared import PreparedRun, PreparedTask
     from epi_bench.spec.streams import ExperiencePlan
-    from epi_bench.training.loop import TrainingCost
 
 
-def build_record(
-    experiment: Experiment,
-    training: TrainingCost,
-    evaluation_seconds: float,
-    parameters: tuple[int, int],
-    accelerator: Accelerator,
-) -> RunRecord:
+def build_record(prepared: PreparedRun, measured: Measurements) -> RunRecord:
     """The record of a run that went through.
 
     Args:
-        experiment: Holds what was prepared and measured.
-        training: Seconds and tokens.
-        evaluation_seconds: Of all evaluations.
-        parameters: Trained ones and all.
-        accelerator: Tells device and processes.
+        prepared: The run.
+        measured: Everything that came of it.
     """
-    prepared, measured = experiment.prepared, experiment.measurements
     matrix = _score_matrix(prepared, measured)
-    last = measured.rows[-1][1]
-    conflict, retention = _conflicts(prepared, measured), _retention(measured)
-    references = experiment.reference_scores
+    last = measured.rows[-1].scores
+    conflict, retention = _conflicts(prepared, measured), measured.retention
+    references = measured.reference_scores
     return RunRecord(
         status="finished",
         score_matrix=matrix,
@@ -93,33 +72,32 @@ def build_record(
             name: pack_items({str(item): score for item, score in enumerate(scores.items)})
             for name, scores in last.items()
         },
+        confusion={
+            name: scores.confusion for name, scores in last.items() if scores.confusion is not None
+        },
         gradient_conflict=conflict,
         mask_statistics=tuple(
             Diagnostics(step=step, values=dict(values)) for step, values in measured.diagnostics
         ),
         retention=retention,
-        skipped_steps=training.skipped_steps,
+        skipped_steps=measured.training.skipped_steps,
         moved_weights=measured.moved_weights,
-        judge=_judge_record(experiment),
+        judge=_judge_record(measured),
         losses=tuple(LossPoint(step=step, loss=loss) for step, loss in measured.losses),
-        cost=Cost(
-            training_seconds=training.seconds,
-            evaluation_seconds=evaluation_seconds,
-            total_seconds=perf_counter() - experiment.started,
-            tokens_trained=training.tokens,
-            tokens_per_second=training.tokens / training.seconds if training.seconds else None,
-            peak_memory_bytes=peak_memory_bytes(),
-            extra_state_bytes=prepared.strategy.state_bytes(),
-            trainable_parameters=parameters[0],
-            total_parameters=parameters[1],
-        ),
-        **_identity(experiment, accelerator.num_processes, str(accelerator.device)),
+        cost=_cost(prepared, measured),
+        **_known_before_training(prepared, measured),
     )
 
 
-def build_failed_record(experiment: Experiment, error: str) -> RunRecord:
-    """The record of a run that did not go through."""
-    return RunRecord(status="failed", error=error, **_identity(experiment, 1, "cpu"))
+def build_failed_record(prepared: PreparedRun, measured: Measurements, error: str) -> RunRecord:
+    """The record of a run that did not go through.
+
+    Args:
+        prepared: The run.
+        measured: What was measured until then.
+        error: What went wrong, in one line.
+    """
+    return RunRecord(status="failed", error=error, **_known_before_training(prepared, measured))
 
 
 def add_references(record: RunRecord, references: Mapping[str, float] | None) -> RunRecord:
@@ -163,9 +141,8 @@ def _reference(column: ScoreColumn, references: Mapping[str, float]) -> float | 
     return references[column.task] if math.isclose(column.budget, 1) else None
 
 
-def _identity(experiment: Experiment, processes: int, device: str) -> dict[str, Any]:
-    """What is known of a run before it has been trained."""
-    prepared = experiment.prepared
+def _known_before_training(prepared: PreparedRun, measured: Measurements) -> dict[str, Any]:
+    """What every record says, whatever became of the training."""
     spec = prepared.spec
     fingerprints = Fingerprints(
         model=prepared.fingerprints["model"],
@@ -182,16 +159,26 @@ def _identity(experiment: Experiment, processes: int, device: str) -> dict[str, 
         "spec": spec,
         "strategy": _strategy_record(prepared),
         "track": make_track(
-            track_facts(spec, fingerprints.model, fingerprints.tasks, protocols, processes)
+            track_facts(
+                spec,
+                fingerprints.model,
+                fingerprints.tasks,
+                protocols,
+                prepared.stream_options,
+                measured.processes,
+            )
         ),
         "task_order": tuple(prepared.tasks),
         "experiences": tuple(_experience_records(prepared)),
-        "task_data": {
-            name: _task_data(task, experiment.measurements) for name, task in prepared.tasks.items()
-        },
+        "task_data": {name: _task_data(task, measured) for name, task in prepared.tasks.items()},
         "fingerprints": fingerprints,
         "default_chat_template": prepared.encoder.uses_default_template,
-        "environment": _environment(experiment, processes, device),
+        "environment": current_environment(
+            measured.device,
+            measured.processes,
+            prepared.execution.identity(),
+            measured.started_at,
+        ),
     }
 
 
@@ -199,9 +186,7 @@ def _strategy_record(prepared: PreparedRun) -> StrategyRecord:
     name = prepared.spec.strategy.name
     return StrategyRecord(
         name=name,
-        hyperparameters=complete_options(
-            f"strategy {name!r}", STRATEGIES.get(name), prepared.spec.strategy.options
-        ),
+        hyperparameters=dict(prepared.strategy_options),
         source="built-in" if STRATEGIES.is_builtin(name) else "plugin",
     )
 
@@ -225,9 +210,8 @@ def _experience_records(prepared: PreparedRun) -> list[ExperienceRecord]:
 
 def _task_data(prepared: PreparedTask, measured: Measurements) -> TaskDataRecord:
     task, counts = prepared.task, prepared.report
-    splits: tuple[Split, ...] = ("train", "test")
     reports = (
-        {split: task.report(split) for split in splits} if isinstance(task, DatasetTask) else {}
+        {split: task.report(split) for split in SPLITS} if isinstance(task, DatasetTask) else {}
     )
     return TaskDataRecord(
         train_examples=counts.encoded,
@@ -251,7 +235,7 @@ def _task_data(prepared: PreparedTask, measured: Measurements) -> TaskDataRecord
 
 def _score_matrix(prepared: PreparedRun, measured: Measurements) -> ScoreMatrixRecord:
     rows = measured.rows
-    first = rows[0][1]
+    first = rows[0].scores
     return ScoreMatrixRecord(
         rows=tuple(name for name, _ in rows),
         columns=tuple(
@@ -307,29 +291,22 @@ def _conflicts(prepared: PreparedRun, measured: Measurements) -> GradientConflic
     )
 
 
-def _retention(measured: Measurements) -> Retention | None:
-    if measured.retention is None:
-        return None
-    before, after, tokens = measured.retention
-    return Retention(nll_before=before, nll_after=after, tokens=tokens)
-
-
 def _secondary_scores(measured: Measurements) -> dict[str, dict[str, float | None]]:
     """The last row's metrics, with the judge's mean grade as ``judge`` where there is one."""
-    graded = measured.judged[-1][1] if measured.judged else {}
+    graded = measured.judged[-1].grades if measured.judged else {}
     return {
         name: {**scores.metrics, **({"judge": graded[name].mean} if name in graded else {})}
-        for name, scores in measured.rows[-1][1].items()
+        for name, scores in measured.rows[-1].scores.items()
     }
 
 
-def _judge_record(experiment: Experiment) -> JudgeRecord | None:
-    judge = experiment.judge
+def _judge_record(measured: Measurements) -> JudgeRecord | None:
+    judge = measured.judge
     if judge is None:
         return None
     return JudgeRecord(
         model=judge.model,
-        prompt_fingerprint=judge.prompts.fingerprint,
+        prompt_fingerprint=judge.prompt_fingerprint,
         rows=tuple(
             JudgedRow(
                 row=row,
@@ -343,27 +320,21 @@ def _judge_record(experiment: Experiment) -> JudgeRecord | None:
                     for name, graded in tasks.items()
                 },
             )
-            for row, tasks in experiment.measurements.judged
+            for row, tasks in measured.judged
         ),
     )
 
 
-def _environment(experiment: Experiment, processes: int, device: str) -> Environment:
-    import torch
-
-    sha, dirty = git_state()
-    return Environment(
-        packages=package_versions(),
-        python=platform.python_version(),
-        platform=platform.platform(),
-        processor=processor_name(),
-        device=torch.cuda.get_device_name() if device.startswith("cuda") else device,
-        processes=processes,
-        threads=torch.get_num_threads(),
-        git_sha=sha,
-        git_dirty=dirty,
-        deterministic=torch.are_deterministic_algorithms_enabled(),
-        matmul_precision=torch.get_float32_matmul_precision(),
-        execution=experiment.prepared.execution.identity(),
-        started_at=experiment.started_at.isoformat(timespec="seconds"),
+def _cost(prepared: PreparedRun, measured: Measurements) -> Cost:
+    training = measured.training
+    return Cost(
+        training_seconds=training.seconds,
+        evaluation_seconds=measured.evaluation_seconds,
+        total_seconds=perf_counter() - measured.started,
+        tokens_trained=training.tokens,
+        tokens_per_second=training.tokens / training.seconds if training.seconds else None,
+        peak_memory_bytes=peak_memory_bytes(measured.device),
+        extra_state_bytes=prepared.strategy.state_bytes(),
+        trainable_parameters=measured.parameters.trained,
+        total_parameters=measured.parameters.all,
     )

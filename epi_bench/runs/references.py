@@ -21,13 +21,14 @@ def reference_spec(spec: RunSpec, task: str) -> RunSpec:
 
     It is trained once, with seed 0, and shared by all strategies, seeds and streams.
     """
+    options = {name: given for name, given in spec.data.options.items() if name == task}
     return spec.model_copy(
         update={
             "strategy": StrategySpec(name="full_sft"),
             "stream": spec.stream.model_copy(
                 update={"kind": "sequential", "order": "given", "options": {}}
             ),
-            "data": spec.data.model_copy(update={"tasks": (task,)}),
+            "data": spec.data.model_copy(update={"tasks": (task,), "options": options}),
             "evaluation": spec.evaluation.model_copy(update={"probe_examples": 0}),
             "seed": 0,
         }

@@ -74,7 +74,7 @@ class Execution:
     Attributes:
         device: Type of the device: ``cpu``, ``cuda``, ``mps`` and so on.
         processes: Processes that train together.
-        deterministic: Whether the caller told torch to use deterministic algorithms.
+        deterministic: Whether the caller had torch use deterministic algorithms.
         variables: Environment variables that choose algorithms, with their values.
     """
 
@@ -156,19 +156,39 @@ def overruled_settings(training: TrainingSpec, dtype: str = "float32") -> list[s
 
     precision = "bf16" if computes_in_bfloat16(training, dtype) else "no"
     asked = (
-        ("ACCELERATE_MIXED_PRECISION", precision, "--autocast"),
-        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", str(training.accumulation), "--accumulation"),
+        ("ACCELERATE_MIXED_PRECISION", precision, "training.autocast"),
+        (
+            "ACCELERATE_GRADIENT_ACCUMULATION_STEPS",
+            str(training.accumulation),
+            "training.accumulation",
+        ),
         ("ACCELERATE_DYNAMO_BACKEND", "no", None),
     )
     warnings = []
-    for name, value, flag in asked:
+    for name, value, setting in asked:
         found = os.environ.get(name, "").strip()
         neutral = {"", value, "no", "1"}
         if found.lower() in neutral:
             continue
-        remedy = f": set {flag} instead" if flag else ": runs are not compiled"
+        remedy = f": set {setting} instead" if setting else ": runs are not compiled"
         warnings.append(f"{name}={found} has no effect on a run{remedy}")
     return warnings
+
+
+@contextmanager
+def numerics_of_run(spec: RunSpec) -> Iterator[None]:
+    """Torch's settings and random state, as a run has them; the caller's come back afterwards.
+
+    Args:
+        spec: Gives the seed, which dropout and the initialisation of adapters draw from, and the
+            number of CPU threads.
+    """
+    import torch
+
+    devices = range(torch.cuda.device_count())
+    with torch.random.fork_rng(devices=devices), fixed_numerics(spec.threads):
+        torch.manual_seed(spec.seed)
+        yield
 
 
 @contextmanager
@@ -270,8 +290,9 @@ def _refuse() -> None:
     if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
         # turning it off inside would not do: the outermost autocast keeps its cast weights
         raise UserError(
-            "torch.autocast is on around the run, which sets its own precision (--autocast): "
-            "call it outside"
+            "torch.autocast is on around the run, which sets its own precision with "
+            "training.autocast: call it outside",
+            setting="training.autocast",
         )
 
 
@@ -286,7 +307,7 @@ def _device_type() -> str:
         try:
             return torch.device(asked).type
         except RuntimeError as error:
-            raise UserError(f"ACCELERATE_TORCH_DEVICE={asked} is no device of torch") from error
+            raise UserError(f"ACCELERATE_TORCH_DEVICE={asked} is not a device of torch") from error
     if torch.backends.mps.is_available():
         return "mps"
     found = torch.accelerator.current_accelerator(check_available=True)
@@ -310,7 +331,7 @@ def _number(name: str, default: int) -> int:
     try:
         return int(text)
     except ValueError as error:
-        raise UserError(f"{name}={text} in the environment is no whole number") from error
+        raise UserError(f"{name}={text} in the environment is not a whole number") from error
 
 
 def _switched_on(name: str) -> bool:

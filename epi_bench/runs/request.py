@@ -67,6 +67,7 @@ class RunOutcome:
         path: The record's file, if there is one.
         skipped: Whether it was finished before.
         error: Why it could not start.
+        settings: Names of the settings and arguments that ``error`` says to change.
     """
 
     spec: RunSpec
@@ -74,6 +75,7 @@ class RunOutcome:
     path: Path | None = None
     skipped: bool = False
     error: str | None = None
+    settings: tuple[str, ...] = ()
 
     @property
     def succeeded(self) -> bool:

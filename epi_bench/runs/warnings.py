@@ -11,13 +11,17 @@ from epi_bench.runs.prepared import PreparedTask
 from epi_bench.spec.run_spec import RunSpec
 from epi_bench.strategy.strategy import Strategy
 from epi_bench.task.dataset_task import DatasetTask, same_answers
-from epi_bench.task.rows.source import Split
+from epi_bench.task.rows.source import SPLITS
 from epi_bench.task.task import Task
-
-SPLITS: tuple[Split, ...] = ("train", "test")
 
 
 def data_warnings(tasks: Mapping[str, PreparedTask], encoder: ChatEncoder) -> list[str]:
+    """Warnings about the data: rows and examples left out or cut, test examples trained on.
+
+    Args:
+        tasks: By name.
+        encoder: What the examples were encoded with.
+    """
     warnings = []
     if encoder.uses_default_template:
         warnings.append(
@@ -25,25 +29,20 @@ def data_warnings(tasks: Mapping[str, PreparedTask], encoder: ChatEncoder) -> li
         )
     for name, prepared in tasks.items():
         with foreign_code(f"task {name!r} fails to prepare its scoring"):
-            warnings += [one_line(str(told)) for told in prepared.task.prepare_scoring()]
+            warnings += [one_line(str(warning)) for warning in prepared.task.prepare_scoring()]
         warnings += _row_warnings(prepared.task)
-        warnings += _overlaps(name, tasks)
-        report = prepared.report
-        if report.unsupervised:
-            warnings.append(
-                f"task {name!r}: {report.unsupervised} of "
-                f"{report.encoded + report.unsupervised} training examples left out, because "
-                f"nothing supervised remains within {encoder.max_length} tokens"
-            )
-        if report.truncated:
-            warnings.append(
-                f"task {name!r}: {report.truncated} of {report.encoded} training examples cut "
-                f"to {encoder.max_length} tokens"
-            )
+        warnings += _overlap_warnings(name, tasks)
+        warnings += _length_warnings(prepared, encoder.max_length)
     return warnings
 
 
-def warn_of_idle(strategy: Strategy, experiences: int) -> list[str]:
+def idle_warnings(strategy: Strategy, experiences: int) -> list[str]:
+    """A warning if the stream ends before the strategy does anything of its own.
+
+    Args:
+        strategy: Acts from its ``acts_from`` on.
+        experiences: Of the stream.
+    """
     if strategy.acts_from < experiences:
         return []
     return [
@@ -53,6 +52,12 @@ def warn_of_idle(strategy: Strategy, experiences: int) -> list[str]:
 
 
 def precision_warnings(spec: RunSpec, device: str) -> list[str]:
+    """Warnings about training in bfloat16.
+
+    Args:
+        spec: The run.
+        device: Type of the device, such as ``cpu``.
+    """
     warnings = warn_of_slow_bfloat16(spec.training, spec.model.dtype) if device == "cpu" else []
     if spec.training.master_weights == "none":
         warnings.append(
@@ -62,18 +67,8 @@ def precision_warnings(spec: RunSpec, device: str) -> list[str]:
     return warnings
 
 
-def _overlaps(name: str, tasks: Mapping[str, PreparedTask]) -> list[str]:
-    """What of a task's test examples is trained on, by itself or by another task of the run."""
-    lines = []
-    for other, prepared in tasks.items():
-        split = "the training split" if other == name else f"the training split of {other!r}"
-        told = prepared.trained.overlap(tasks[name].test).warning(split)
-        if told:
-            lines.append(f"task {name!r}: {told}")
-    return lines
-
-
 def _row_warnings(task: Task) -> list[str]:
+    """Rows of a published data set that made no example, and answers that are all the same."""
     if not isinstance(task, DatasetTask):
         return []
     lines = []
@@ -85,3 +80,31 @@ def _row_warnings(task: Task) -> list[str]:
             )
     found = same_answers({split: task.examples(split) for split in SPLITS})
     return [*lines, *(f"task {task.name!r}: {warning}" for warning in found)]
+
+
+def _overlap_warnings(name: str, tasks: Mapping[str, PreparedTask]) -> list[str]:
+    """What of a task's test examples is trained on, by itself or by another task of the run."""
+    lines = []
+    for other, prepared in tasks.items():
+        split = "the training split" if other == name else f"the training split of {other!r}"
+        warning = prepared.trained.overlap(tasks[name].test).warning(split)
+        if warning:
+            lines.append(f"task {name!r}: {warning}")
+    return lines
+
+
+def _length_warnings(prepared: PreparedTask, max_length: int) -> list[str]:
+    """Training examples that are longer than ``max_length`` tokens."""
+    name, report, lines = prepared.task.name, prepared.report, []
+    if report.unsupervised:
+        lines.append(
+            f"task {name!r}: {report.unsupervised} of {report.encoded + report.unsupervised} "
+            "training examples left out, because nothing supervised remains within "
+            f"{max_length} tokens"
+        )
+    if report.truncated:
+        lines.append(
+            f"task {name!r}: {report.truncated} of {report.encoded} training examples cut to "
+            f"{max_length} tokens"
+        )
+    return lines

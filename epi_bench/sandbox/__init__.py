@@ -6,21 +6,21 @@
 from __future__ import annotations
 
 from epi_bench.sandbox.program import (
-    PROTECTIONS,
+    SANDBOX_MODES,
     Limits,
     Program,
-    Protection,
     SandboxError,
+    SandboxMode,
     Verdict,
 )
 from epi_bench.sandbox.runner import CodeRunner
 
 __all__ = [
-    "PROTECTIONS",
+    "SANDBOX_MODES",
     "CodeRunner",
     "Limits",
     "Program",
-    "Protection",
     "SandboxError",
+    "SandboxMode",
     "Verdict",
 ]

@@ -7,6 +7,9 @@ import select
 import struct
 import time
 
+READY = b"ready\n"
+"""The first words of a process of a sandbox, once it is set up."""
+
 _LENGTH = struct.Struct("<I")
 _CHUNK = 65536
 

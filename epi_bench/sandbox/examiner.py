@@ -165,7 +165,7 @@ class StandIn:
     def __bool__(self) -> bool:
         answer = self._program.ask("truth", self)
         if not isinstance(answer, bool):
-            raise ProgramError("malformed result: a truth value is no bool")
+            raise ProgramError("malformed result: a truth value is not a bool")
         return answer
 
 

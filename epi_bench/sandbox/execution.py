@@ -9,32 +9,29 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from epi_bench.sandbox.channel import READY
 from epi_bench.sandbox.program import (
     Limits,
     Program,
-    Protection,
     SandboxError,
+    SandboxMode,
     Verdict,
 )
 from epi_bench.sandbox.values import decode, encode, no_handle
 
 _LAUNCHER = Path(__file__).with_name("launcher.py")
 
-
 _START_SECONDS = 20
 
 
-_READY = b"ready\n"
-
-
-def run_program(program: Program, protection: Protection, limits: Limits) -> Verdict:
-    """The verdict on a program under a protection that is not probed before (Linux only).
+def run_program(program: Program, mode: SandboxMode, limits: Limits) -> Verdict:
+    """The verdict on a program in a mode that is not probed before (Linux only).
 
     Raises:
         SandboxError: If the sandbox cannot be had, or failed.
     """
     request = encode((program.source, program.names, program.preparation, program.tests), no_handle)
-    setting = {"starter": os.getpid(), "mode": protection, "limits": asdict(limits)}
+    setting = {"starter": os.getpid(), "mode": mode, "limits": asdict(limits)}
     # The standard library only: nothing from the user's packages or the working folder.
     command = [sys.executable, "-s", "-S", "-P", str(_LAUNCHER), json.dumps(setting)]
     try:
@@ -49,19 +46,19 @@ def run_program(program: Program, protection: Protection, limits: Limits) -> Ver
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        if (error.stdout or b"").startswith(_READY):
+        if (error.stdout or b"").startswith(READY):
             return Verdict("timeout", "the tests did not end")
         raise SandboxError(f"no sandbox started within {_START_SECONDS} s") from error
     return _read_verdict(finished)
 
 
 def _read_verdict(finished: subprocess.CompletedProcess[bytes]) -> Verdict:
-    if not finished.stdout.startswith(_READY):
+    if not finished.stdout.startswith(READY):
         reason = finished.stderr.decode(errors="replace").strip() or "it said nothing"
         raise SandboxError(
             f"the sandbox did not start (status {finished.returncode}): {reason[:500]}"
         )
-    answer = finished.stdout.removeprefix(_READY)
+    answer = finished.stdout.removeprefix(READY)
     if not answer:
         return Verdict("crashed", "the tests reached a limit")
     outcome, detail = decode(answer, no_handle)

@@ -12,7 +12,7 @@ The program's process is forked before the judge has read anything, so its memor
 and the only descriptors that it has lead to the judge. When a process dies its child is killed: by
 the kernel's pid namespace, and by its parent-death signal, which the program cannot change.
 
-Argument: protection mode and limits, JSON. Standard input: what to judge, read by the judge alone.
+Argument: mode and limits, JSON. Standard input: what to judge, read by the judge alone.
 Standard output: ``ready`` and a line break, then the verdict. Standard error: why no sandbox could
 be had.
 """
@@ -38,7 +38,7 @@ from epi_bench.sandbox import (
     system_calls,
 )
 from epi_bench.sandbox.candidate import serve
-from epi_bench.sandbox.channel import Channel
+from epi_bench.sandbox.channel import READY, Channel
 from epi_bench.sandbox.examiner import judge
 
 TYPE_CHECKING = False
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-_READY = b"ready\n"
 _SETUP_FAILED = 70
 _HIGHEST_DESCRIPTOR = 64  # the launcher inherits three and opens a few
 _SIGKILL = 9
@@ -101,12 +100,12 @@ class Sandbox:
         os.close(answers[1])
         self._confine(self._number)
         channel = Channel(answers[0], calls[1], self._largest)
-        if channel.receive() != _READY:
+        if channel.receive() != READY:
             raise RuntimeError("the program's process did not start")
         verdict = os.dup(1)  # where nothing that a test prints can go
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
-        os.write(verdict, _READY)
+        os.write(verdict, READY)
         request = b"".join(iter(lambda: os.read(0, 65536), b""))
         os.dup2(nowhere, 0)
         os.write(verdict, judge(request, channel, self._limits))
@@ -118,7 +117,7 @@ class Sandbox:
         for descriptor in (0, 1, 2):
             os.dup2(nowhere, descriptor)
         os.close(nowhere)
-        channel.send(_READY)
+        channel.send(READY)
         serve(channel)
 
     def _confine(self, parent: int) -> None:

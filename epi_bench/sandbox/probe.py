@@ -10,11 +10,11 @@ from pathlib import Path
 from epi_bench.errors import UserError, unknown_name
 from epi_bench.sandbox.execution import run_program
 from epi_bench.sandbox.program import (
-    PROTECTIONS,
+    SANDBOX_MODES,
     Limits,
     Program,
-    Protection,
     SandboxError,
+    SandboxMode,
 )
 
 _ENVIRONMENT_VARIABLE = "EPI_BENCH_SANDBOX"
@@ -78,8 +78,8 @@ _REMEDY = (
 )
 
 
-def choose_protection(wanted: str | None = None) -> Protection:
-    """The strongest protection that holds on this system, tried out.
+def choose_mode(wanted: str | None = None) -> SandboxMode:
+    """The strongest mode that holds on this system, tried out.
 
     Args:
         wanted: Try this one alone; ``None`` takes the environment's choice if there is one.
@@ -93,23 +93,23 @@ def choose_protection(wanted: str | None = None) -> Protection:
             "this task in a Linux machine or container, or leave it out"
         )
     wanted = wanted or os.environ.get(_ENVIRONMENT_VARIABLE)
-    if wanted and wanted not in PROTECTIONS:
-        raise unknown_name("sandbox protection", wanted, PROTECTIONS)
+    if wanted and wanted not in SANDBOX_MODES:
+        raise unknown_name("sandbox mode", wanted, SANDBOX_MODES)
     problems = []
-    for protection in PROTECTIONS:
-        if wanted in (None, "", protection):
-            problem = find_problem(protection)
+    for mode in SANDBOX_MODES:
+        if wanted in (None, "", mode):
+            problem = find_problem(mode)
             if problem is None:
-                return protection
-            problems.append(f"{protection}: {problem}")
+                return mode
+            problems.append(f"{mode}: {problem}")
     raise UserError(
         f"no safe way to run code that a model wrote on this system ({'; '.join(problems)}): "
         f"{_REMEDY}"
     )
 
 
-def find_problem(protection: Protection) -> str | None:
-    """Why a protection does not hold on this system; ``None`` if it does.
+def find_problem(mode: SandboxMode) -> str | None:
+    """Why a mode does not hold on this system; ``None`` if it does.
 
     A program tries to get at files, processes and sockets.
     """
@@ -121,7 +121,7 @@ def find_problem(protection: Protection) -> str | None:
         tests = _TESTS.format(file=str(file), folder=folder, process=os.getpid())
         program = Program(_ATTEMPTS, ("escapes", "libraries"), tests)
         try:
-            verdict = run_program(program, protection, Limits())
+            verdict = run_program(program, mode, Limits())
         except SandboxError as error:
             return str(error)
     return None if verdict.passed else verdict.detail

@@ -8,10 +8,10 @@ from typing import Literal
 Outcome = Literal["passed", "wrong_answer", "error", "timeout", "crashed"]
 
 
-Protection = Literal["namespaces", "landlock"]
+SandboxMode = Literal["namespaces", "landlock"]
 
 
-PROTECTIONS: dict[Protection, str] = {
+SANDBOX_MODES: dict[SandboxMode, str] = {
     "namespaces": "programs see no file, process, user or network of this system",
     "landlock": "programs open no file, process or connection of this system, but see what exists",
 }
@@ -29,7 +29,7 @@ class Limits:
         wall_seconds: Time from the start of the program to the end of its tests.
         cpu_seconds: Processor time.
         memory_mebibytes: Address space, the interpreter's own 30 MiB or so included; at least 64.
-        file_mebibytes: Size of a file, and of the working folder, which lies in memory; protection
+        file_mebibytes: Size of a file, and of the working folder, which lies in memory; mode
             ``landlock`` has no working folder.
         message_mebibytes: Largest set of arguments or result passed between program and tests.
 

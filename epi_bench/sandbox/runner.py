@@ -10,7 +10,7 @@ from epi_bench.sandbox.execution import run_program
 from epi_bench.sandbox.program import (
     Limits,
     Program,
-    Protection,
+    SandboxMode,
     Verdict,
 )
 
@@ -23,22 +23,22 @@ class CodeRunner:
 
     Args:
         limits: What each program may use.
-        protection: How programs are shut off. ``None`` takes what the environment variable
+        mode: How programs are shut off. ``None`` takes what the environment variable
             ``EPI_BENCH_SANDBOX`` names, or else the strongest that holds on this system.
 
     Attributes:
         limits: As given.
-        protection: The one in use.
+        mode: The one in use.
 
     Raises:
-        UserError: If this system offers no protection that holds; it says what is missing.
+        UserError: If this system offers no mode that holds; it says what is missing.
     """
 
-    def __init__(self, limits: Limits | None = None, protection: str | None = None) -> None:
-        from epi_bench.sandbox.probe import choose_protection
+    def __init__(self, limits: Limits | None = None, mode: str | None = None) -> None:
+        from epi_bench.sandbox.probe import choose_mode
 
         self.limits = limits or Limits()
-        self.protection: Protection = choose_protection(protection)
+        self.mode: SandboxMode = choose_mode(mode)
 
     def run(self, program: Program) -> Verdict:
         """The verdict on one program.
@@ -46,7 +46,7 @@ class CodeRunner:
         Raises:
             SandboxError: If the sandbox itself failed.
         """
-        return run_program(program, self.protection, self.limits)
+        return run_program(program, self.mode, self.limits)
 
     def run_all(self, programs: Sequence[Program], workers: int | None = None) -> list[Verdict]:
         """The verdicts on many programs, in their order.

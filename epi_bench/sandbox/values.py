@@ -55,7 +55,7 @@ def decode(content: bytes, object_of: Callable[[int], Any]) -> Any:
         object_of: The object that a handle stands for.
 
     Raises:
-        MalformedError: If the bytes are no encoded value.
+        MalformedError: If the bytes are not an encoded value.
     """
     try:
         return _from_json(json.loads(content), object_of)
@@ -65,7 +65,7 @@ def decode(content: bytes, object_of: Callable[[int], Any]) -> Any:
 
 def no_handle(value: Any) -> Any:
     """For :func:`encode` and :func:`decode` where only plain values may pass."""
-    raise NotPlainError(f"a {type(value).__name__} is no plain value")
+    raise NotPlainError(f"a {type(value).__name__} is not a plain value")
 
 
 def _to_json(value: Any, handle_of: Callable[[Any], int]) -> Any:

@@ -147,11 +147,24 @@ class DataSpec(Section):
         default=False,
         description="Train on the last assistant turn of a conversation only, not on every one.",
     )
+    options: Annotated[
+        dict[str, dict[str, JsonValue]],
+        Flag("Model and data", "--task-option", default_as="none", made_from_field=False),
+    ] = Field(
+        default_factory=dict,
+        description="Options of tasks, by task; those left out keep their defaults.",
+    )
 
     @model_validator(mode="after")
-    def _tasks_differ(self) -> Self:
+    def _tasks_fit(self) -> Self:
         if len(set(self.tasks)) != len(self.tasks):
             raise ValueError(f"a task is listed twice in {', '.join(self.tasks)}")
+        for name in self.options:
+            if name not in self.tasks:
+                known = ", ".join(self.tasks)
+                raise ValueError(
+                    f"options of {name!r}, which is not among the run's tasks: {known}"
+                )
         return self
 
 

@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal, TypeVar, get_args
 
+from pydantic import JsonValue
+
 from epi_bench.errors import UserError, foreign_code, one_line
 from epi_bench.plugins.registry import Registry
+from epi_bench.spec.randomness import seeded_generator
 
 Order = Literal["given", "reversed", "random"]
 Mixing = Literal["concat", "interleave_under", "interleave_over"]
@@ -96,7 +99,7 @@ def order_tasks(tasks: Sequence[str], order: Order, seed: int) -> list[str]:
         return list(reversed(tasks))
     if order == "random":
         shuffled = list(tasks)
-        random.Random(f"task order {seed}").shuffle(shuffled)
+        seeded_generator("task order", seed).shuffle(shuffled)
         return shuffled
     return list(tasks)
 
@@ -142,6 +145,17 @@ def mixed(
             weights=tuple(weights),
         )
     ]
+
+
+def complete_stream_options(kind: str, options: Mapping[str, Any]) -> dict[str, JsonValue]:
+    """All options of a stream as JSON values, the defaults filled in.
+
+    Raises:
+        UserError: If the stream or one of its options is unknown, or an option is out of range.
+    """
+    from epi_bench.plugins.options import complete_options
+
+    return complete_options(f"stream {kind!r}", STREAMS.get(kind), options, skip=1)
 
 
 def build_stream(

@@ -1,7 +1,7 @@
 """Where the keys of a TOML file stand, so that messages can name the line.
 
-The standard library's parser gives values without positions. This reader only looks for table
-headers and keys at the beginning of lines; it is used for messages and never for values.
+Neither the standard library's parser nor tomlkit says where a value stands. This reader only looks
+for table headers and keys at the beginning of lines; it is used for messages and never for values.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from epi_bench.isolation.saved_state import state_part
 from epi_bench.model.stochastic_rounding import HALF_PRECISION, round_stochastically
 
 
@@ -24,6 +25,14 @@ class ElasticAnchor:
     can tell apart.
 
     Costs 8 bytes a parameter.
+
+    >>> weight = nn.Parameter(torch.tensor([1.0]))
+    >>> anchor = ElasticAnchor({"weight": weight})
+    >>> anchor.fix({"weight": torch.tensor([3.0])})  # where it is now, with stiffness 3
+    >>> _ = weight.data.add_(8.0)
+    >>> anchor.draw(rate=1.0)
+    >>> weight.item()  # 1 + 8 / (1 + 1 * 3)
+    3.0
 
     Args:
         parameters: By name.
@@ -85,9 +94,5 @@ class ElasticAnchor:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take up anchors and stiffness."""
-        self._anchor = _part(state, "anchor.")
-        self.stiffness = _part(state, "stiffness.")
-
-
-def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v.clone() for k, v in state.items() if k.startswith(prefix)}
+        self._anchor = {k: v.clone() for k, v in state_part(state, "anchor.").items()}
+        self.stiffness = {k: v.clone() for k, v in state_part(state, "stiffness.").items()}

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from epi_bench.model.chat.encoded_example import EncodedExample
-    from epi_bench.strategy.hooks import StrategyContext
+    from epi_bench.strategy.hooks import Experience, StrategyContext
 
 
 def diagonal_fisher(
@@ -47,3 +47,31 @@ def diagonal_fisher(
                 fisher[name].addcmul_(values, values, value=1 / len(examples))
     model.train(was_training)
     return fisher
+
+
+def experience_fisher(
+    context: StrategyContext,
+    parameters: Mapping[str, nn.Parameter],
+    experience: Experience,
+    samples: int,
+    purpose: str | None = None,
+) -> dict[str, Tensor]:
+    """:func:`diagonal_fisher` on examples of an experience, drawn without replacement.
+
+    .. code-block:: python
+
+        def end_experience(self, experience):
+            trained = {n: p for n, p in self.context.model.named_parameters() if p.requires_grad}
+            self.importance = experience_fisher(self.context, trained, experience, samples=64)
+
+    Args:
+        context: Of the strategy.
+        parameters: What is measured, by name.
+        experience: Whose training examples are drawn.
+        samples: How many, at least 1; all of them where there are fewer.
+        purpose: Names the random draw; another one for another draw from the same experience.
+    """
+    generator = context.generator(purpose or f"fisher samples of experience {experience.index}")
+    count = min(samples, len(experience.examples))
+    drawn = generator.sample(list(experience.examples), count)
+    return diagonal_fisher(context, parameters, drawn)

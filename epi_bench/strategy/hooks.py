@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Experience:
-    """What is trained between two looks at the whole stream.
+    """One stage of the stream: its training examples and its number of optimizer steps.
 
     Attributes:
         index: Position in the stream, from 0.

@@ -68,7 +68,7 @@ class IsolationStrategy(Strategy):
         if self.ratio > 0 and self.warmup > sum(steps):
             return [
                 f"{self.name} never protects anything: its warm-up of {self.warmup} steps is "
-                f"longer than the run of {sum(steps)}; lower --set {self.name}.warmup"
+                f"longer than the run of {sum(steps)}; lower its option warmup"
             ]
         return ()
 

@@ -21,6 +21,11 @@ def normalise(scores: Tensor, kind: Normalisation) -> Tensor:
     For strategies that combine importances of different experiences before they hand them to the
     isolation engine.
 
+    >>> normalise(torch.tensor([0.0, 1.0, 3.0, 4.0]), "mean").tolist()
+    [0.0, 0.5, 1.5, 2.0]
+    >>> normalise(torch.tensor([0.0, 3.0, 1.0, 4.0]), "rank").tolist()
+    [0.0, 0.75, 0.5, 1.0]
+
     Args:
         scores: Of any shape, single precision, not negative.
         kind: ``min_max``: ``(I - min) / (max - min)``; ``mean``: ``I / mean(I)``; ``rank``: the
@@ -40,6 +45,10 @@ def unit_mean(importance: Mapping[str, Tensor]) -> dict[str, Tensor]:
     learned to a small loss has small gradients at its end, and would count for next to nothing
     beside one that was not. All zero stays all zero.
 
+    >>> found = unit_mean({"a": torch.tensor([1.0, 3.0]), "b": torch.tensor([8.0, 4.0])})
+    >>> {name: scores.tolist() for name, scores in found.items()}
+    {'a': [0.25, 0.75], 'b': [2.0, 1.0]}
+
     Args:
         importance: By parameter name; not negative.
     """
@@ -50,8 +59,13 @@ def unit_mean(importance: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def reassign(scores: Tensor, control: Control, generator: torch.Generator) -> Tensor:
-    """The same importances at other weights of the tensor: a control keeps the strength of a
-    protection and takes away its aim.
+    """Ablation control: the same importance values, assigned to other weights of the tensor.
+
+    What is protected keeps its strength and loses its aim.
+
+    >>> scores = torch.tensor([1.0, 4.0, 2.0])
+    >>> reassign(scores, "inverted", torch.Generator()).tolist()
+    [4.0, 1.0, 2.0]
 
     Args:
         scores: Of any shape.

@@ -29,6 +29,7 @@ from epi_bench.plugins.registry import Registry, abstract_methods
 from epi_bench.strategy.hooks import Experience, Step, StrategyContext
 
 if TYPE_CHECKING:
+    from pydantic import JsonValue
     from torch import Tensor, nn
 
     from epi_bench.model.chat.encoded_example import EncodedExample
@@ -168,6 +169,19 @@ StrategyType = TypeVar("StrategyType", bound=type[Strategy])
 def register_strategy(name: str) -> Callable[[StrategyType], StrategyType]:
     """Class decorator that makes a :class:`Strategy` known as ``name``."""
     return STRATEGIES.register(name)
+
+
+def complete_strategy_options(name: str, options: Mapping[str, Any]) -> dict[str, JsonValue]:
+    """All hyperparameters of a strategy as JSON values, the defaults filled in.
+
+    Those of ``Strategy.later_options`` are left out where they have the value named there.
+
+    Raises:
+        UserError: If the name or an option is unknown, or a value is of a wrong type.
+    """
+    from epi_bench.plugins.options import complete_options
+
+    return complete_options(f"strategy {name!r}", STRATEGIES.get(name), options)
 
 
 def create_strategy(name: str, options: Mapping[str, Any]) -> Strategy:

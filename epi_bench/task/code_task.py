@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from epi_bench.sandbox import (
-    PROTECTIONS,
+    SANDBOX_MODES,
     CodeRunner,
     Limits,
     Program,
@@ -54,10 +54,10 @@ class CodeTask(DatasetTask):
         Raises:
             UserError: If this system has no safe way to run them.
         """
-        protection = self._code_runner().protection
+        mode = self._code_runner().mode
         return (
-            f"task {self.name!r} runs programs that the model writes, shut off by {protection}: "
-            f"{PROTECTIONS[protection]}",
+            f"task {self.name!r} runs programs that the model writes, shut off by {mode}: "
+            f"{SANDBOX_MODES[mode]}",
         )
 
     def verdicts(self, examples: Sequence[Example], answers: Sequence[str]) -> list[Verdict]:

@@ -21,7 +21,7 @@ from epi_bench.task.rows.locate import (
     read_rows,
 )
 from epi_bench.task.rows.row import Row
-from epi_bench.task.rows.source import DataSource, Split
+from epi_bench.task.rows.source import SPLITS, DataSource, Split
 from epi_bench.task.task import Task
 
 FEW = 5
@@ -71,7 +71,7 @@ class DatasetTask(Task):
     :func:`is_test_prompt`, the same way in every layout of the data.
 
     Attributes:
-        test_every: One prompt in so many is for testing, where the task divides a split.
+        test_every: One of this many prompts is for testing, where the task divides a split.
         row_limit: Rows used of a longer split, spread evenly over it; ``None`` uses all.
     """
 
@@ -189,9 +189,8 @@ class DatasetTask(Task):
 
     def is_divided(self, location: Location) -> bool:
         """Whether train and test are the same published rows, as they lie here."""
-        splits: tuple[Split, ...] = ("train", "test")
         found = []
-        for split in splits:
+        for split in SPLITS:
             with suppress(UserError):  # a missing split shares no rows with the other
                 found.append(self.locate_rows(split))
         return found.count(location) == 2
@@ -226,11 +225,11 @@ def is_test_prompt(prompt: str, every: int) -> bool:
 
     The side depends on the prompt alone, not on its position or on other rows, so it is the same
     in each copy, sample or order of a data set, and repeated prompts stay on one side: SHA-256 of
-    the prompt, case and blanks evened out, modulo ``every``.
+    the prompt, case and spaces evened out, modulo ``every``.
 
     Args:
         prompt: What the user asks.
-        every: One prompt in so many is for testing.
+        every: One of this many prompts is for testing.
     """
     digest = hashlib.sha256(" ".join(prompt.casefold().split()).encode()).digest()
     return int.from_bytes(digest[:8], "big") % every == 0

@@ -63,3 +63,15 @@ class Prediction:
 def ask(question: str, answer: str) -> tuple[Message, Message]:
     """A conversation of one question and one answer."""
     return {"role": "user", "content": question}, {"role": "assistant", "content": answer}
+
+
+def conversation(*contents: str) -> tuple[Message, ...]:
+    """Messages of user and assistant in turn, the user first.
+
+    >>> [message["role"] for message in conversation("Hi", "Hello.", "Who are you?")]
+    ['user', 'assistant', 'user']
+    """
+    roles = ("user", "assistant")
+    return tuple(
+        Message(role=roles[turn % 2], content=content) for turn, content in enumerate(contents)
+    )

@@ -23,7 +23,7 @@ def check_examples(task: Task, split: Split, examples: Sequence[Example]) -> Non
 
     Raises:
         UserError: If a text is none, a conversation does not end with the assistant, or the
-            reference is no option; split and number (from 1) are named.
+            reference is not an option; split and number (from 1) are named.
     """
     for number, example in enumerate(examples, start=1):
         if problem := _problem(example, task.card.scoring):
@@ -32,7 +32,7 @@ def check_examples(task: Task, split: Split, examples: Sequence[Example]) -> Non
 
 def _problem(example: object, scoring: Scoring) -> str | None:
     if not isinstance(example, Example):
-        return f"is no epi_bench.Example but {shown_value(example)}"
+        return f"is not an epi_bench.Example but {shown_value(example)}"
     if not example.messages:
         return "has no messages"
     texts = {"reference": example.reference}

@@ -64,6 +64,11 @@ def read_source(code: str) -> PythonSource | None:
     )
 
 
+def read_sources(*codes: str) -> list[PythonSource]:
+    """What parses of some sources, empty lines around each left out."""
+    return [source for code in codes if (source := read_source(code.strip("\n") + "\n"))]
+
+
 def parsed(code: str) -> ast.Module | None:
     """The syntax tree of source; ``None`` if Python cannot read it."""
     try:

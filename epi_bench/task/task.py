@@ -10,11 +10,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import JsonValue
 
+from epi_bench.errors import foreign_code
 from epi_bench.files import shipped_file
+from epi_bench.plugins.options import changed_options, check_options
 from epi_bench.plugins.registry import Registry, abstract_methods
 from epi_bench.task.example import Example, Prediction, Scoring
 from epi_bench.task.rows.source import DataSource, Split
@@ -31,13 +33,13 @@ class TaskCard:
         metric: Name of the primary metric among those that :meth:`Task.score` returns.
         higher_is_better: Direction of the primary metric as :meth:`Task.score` returns it.
         metric_range: Worst and best value of the primary metric; scaled to 0..100.
-        chance: Score of a blind guess on the 0..100 scale, or ``None`` where it is next to nothing.
+        chance: Score of a blind guess on the 0..100 scale, or ``None`` if it is practically 0.
         max_new_tokens: Longest answer to generate, in tokens.
         licence: Licence of the rows.
         source: Origin of the rows, or ``None`` for generated tasks.
         needs_code_execution: Whether scoring runs code that the model wrote.
-        units: Units of the metrics that :meth:`Task.score` returns and that are no shares from 0 to
-            1, by the metric's name; shares are shown on the 0..100 scale.
+        units: Units of the metrics that :meth:`Task.score` returns and that are not shares from 0
+            to 1, by the metric's name; shares are shown on the 0..100 scale.
         version: Rises whenever the same answers are scored otherwise, or the same rows are asked
             otherwise, than before; scores of different versions are never ranked together.
     """
@@ -61,7 +63,8 @@ class Task(ABC):
     """A data set with its scorer.
 
     Subclasses set :attr:`card` and implement :meth:`examples`; those that generate free text
-    implement :meth:`score` too. Register with :func:`register_task`.
+    implement :meth:`score` too. Register with :func:`register_task`. The parameters of a
+    constructor that follow ``data_dir`` are options that a user may set (``--task-option``).
 
     Args:
         data_dir: Folder with local files in the published layout; ``None`` loads from the hub.
@@ -126,15 +129,20 @@ class Task(ABC):
 
 
 def _score_choice(example: Example, prediction: Prediction) -> dict[str, float]:
-    answer = example.options.index(example.reference)
+    by_sum, by_mean = chosen_options(example, prediction)
+    return {
+        "acc": float(by_sum == example.reference),
+        "acc_norm": float(by_mean == example.reference),
+    }
+
+
+def chosen_options(example: Example, prediction: Prediction) -> tuple[str, str]:
+    """The likeliest option, and the likeliest one a character; the first of equal ones."""
     sums = prediction.option_log_likelihoods
     means = [
         total / max(len(option), 1) for total, option in zip(sums, example.options, strict=True)
     ]
-    return {
-        "acc": float(_arg_max(sums) == answer),
-        "acc_norm": float(_arg_max(means) == answer),
-    }
+    return example.options[_arg_max(sums)], example.options[_arg_max(means)]
 
 
 def _arg_max(values: Sequence[float]) -> int:
@@ -166,3 +174,38 @@ TaskType = TypeVar("TaskType", bound=type[Task])
 def register_task(name: str) -> Callable[[TaskType], TaskType]:
     """Class decorator that makes a :class:`Task` known as ``name``."""
     return TASKS.register(name)
+
+
+def create_task(
+    name: str, data_dir: Path | None = None, options: Mapping[str, Any] | None = None
+) -> Task:
+    """The task of that name, with its options set.
+
+    Args:
+        name: As registered.
+        data_dir: Folder with local data sets; ``None`` loads from the hub.
+        options: As the user gave them; those left out keep their defaults.
+
+    Raises:
+        UserError: If the name or an option is unknown, a value is of a wrong type, or the task
+            cannot be made.
+    """
+    task_type = TASKS.get(name)
+    checked = check_options(f"task {name!r}", task_type, options or {}, skip=1)
+    with foreign_code(f"task {name!r} cannot be made"):
+        return task_type(data_dir, **checked)
+
+
+def changed_task_options(
+    options: Mapping[str, Mapping[str, Any]],
+) -> dict[str, dict[str, JsonValue]]:
+    """For each task its options that differ from their defaults; tasks without any are left out.
+
+    Raises:
+        UserError: For an unknown task or option, or a value of a wrong type.
+    """
+    changed = {
+        name: changed_options(f"task {name!r}", TASKS.get(name), values, skip=1)
+        for name, values in sorted(options.items())
+    }
+    return {name: values for name, values in changed.items() if values}

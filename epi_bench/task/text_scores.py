@@ -27,7 +27,7 @@ _SCRIPTS_WITHOUT_BLANKS = (
 
 
 def exact_match(text: str, reference: str) -> float:
-    """1 if both texts are equal up to surrounding blanks and ways to store the same letters.
+    """1 if both texts are equal up to surrounding spaces and ways to store the same letters.
 
     A letter and its accent may be one character or two (Unicode's canonical equivalence, NFC).
     """
@@ -62,7 +62,7 @@ def rouge_l(text: str, reference: str) -> float:
     """ROUGE-L F-measure (Lin 2004) of ``rouge-score``, without stemming.
 
     Tokens are runs of letters and digits, in lower case: for ASCII text those of ``rouge-score``,
-    which leaves all other letters out. In scripts that put no blanks between words (Chinese,
+    which leaves all other letters out. In scripts that put no spaces between words (Chinese,
     Japanese, Thai, Lao, Khmer, Burmese) each character with its marks is a token. Punctuation and
     symbols do not count.
     """
@@ -72,7 +72,7 @@ def rouge_l(text: str, reference: str) -> float:
 def chrf(text: str, reference: str) -> float:
     """Sentence-level chrF2 (Popović 2015) of ``sacrebleu``, divided by 100.
 
-    F-score over character n-grams of orders 1 to 6, blanks left out; works for every script and
+    F-score over character n-grams of orders 1 to 6, spaces left out; works for every script and
     for code. Canonically equivalent texts (NFC) are equal.
     """
     score = _chrf_metric().sentence_score(_canonical(text), [_canonical(reference)]).score

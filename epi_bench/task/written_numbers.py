@@ -87,7 +87,7 @@ class WrittenNumber:
 
     @property
     def is_number(self) -> bool:
-        """Whether it is no time, date or version."""
+        """Whether it is not a time, date or version."""
         return not isinstance(self.value, str)
 
     def equals(self, other: WrittenNumber) -> bool:
@@ -120,12 +120,12 @@ def written_numbers(text: str) -> Iterator[WrittenNumber]:
     """The numbers in a text, in their order.
 
     Decimal digits of every script count. ``1,234``, ``12,34,567``, ``1'234``, ``1_234`` and
-    ``1 234`` are thousands (groups of three digits; blanks of any width), ``1.234,56`` and
+    ``1 234`` are thousands (groups of three digits; spaces of any width), ``1.234,56`` and
     ``1.234.567`` as well; ``1.234`` is a decimal number, and so is ``1,5``, except between
     brackets and in ``1,2,3``, which are lists. ``1/2``, ``3 1/2``, ``½`` and ``\\frac{1}{2}`` are
     fractions, ``1e3`` and ``1.5 × 10^3`` powers of ten. A minus sign is one before a number or its
     currency, unless it joins two words or numbers: ``5-10`` is a range. A word after a number is
-    its unit. Digits after a letter (``x1``) or a sign of a power or an index are no numbers.
+    its unit. Digits after a letter (``x1``) or a sign of a power or an index are not numbers.
     """
     return _numbers(_evenly_spelled(text))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,8 +12,11 @@ from torch import nn
 from epi_bench.model.batching import collate
 from epi_bench.model.chat.encoded_example import EncodedExample
 from epi_bench.model.losses import mean_loss
+from epi_bench.spec.randomness import seeded_generator
 
 if TYPE_CHECKING:
+    import random
+
     from torch import Tensor
 
 
@@ -30,7 +32,7 @@ class TrainingContext:
     experience_count: int
 
     def generator(self, purpose: str) -> random.Random:
-        return random.Random(f"{purpose} {self.seed}")
+        return seeded_generator(purpose, self.seed)
 
     def torch_generator(self, purpose: str) -> torch.Generator:
         return torch.Generator().manual_seed(self.generator(purpose).getrandbits(63))

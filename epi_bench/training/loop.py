@@ -1,37 +1,30 @@
 """The training loop: one experience at a time, on accelerate, with the strategy's hooks.
 
-The loop owns devices, precision, accumulation, clipping, schedules and batches. It knows no
-strategy by name: whatever a strategy does, it does in its hooks.
+The loop owns devices, precision, clipping, schedules and batches. It knows no strategy by name:
+whatever a strategy does, it does in its hooks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 
 from epi_bench.errors import TrainingFailedError, UserError
-from epi_bench.model.batching import (
-    SPLIT_COST,
-    collate,
-    cut_by_padding,
-    cut_evenly,
-    drawn_steps,
-)
+from epi_bench.model.batching import drawn_steps
 from epi_bench.model.chat.encoded_example import EncodedExample
-from epi_bench.model.losses import training_loss
 from epi_bench.model.precision import WeightPrecision
 from epi_bench.model.weight_movement import WeightMovement
 from epi_bench.spec.run_spec import TrainingSpec
 from epi_bench.strategy.hooks import Experience, Step
 from epi_bench.strategy.strategy import Strategy
 from epi_bench.training.context import TrainingContext
+from epi_bench.training.cost import TrainingCost
+from epi_bench.training.micro_batches import MicroBatches, predicted_tokens
 from epi_bench.training.optimizer import build_optimizer
 from epi_bench.training.schedule import learning_rate_share, set_learning_rate
 
@@ -43,30 +36,12 @@ OnStep = Callable[[Step, float], None]
 """Called after each optimizer step with the step and its learning rate."""
 
 
-@dataclass
-class TrainingCost:
-    """What training has cost so far.
-
-    Attributes:
-        seconds: Wall time in the loop, hooks included.
-        tokens: Tokens that went through the model, padding left out.
-        supervised_tokens: Those among them that carried loss.
-        skipped_steps: Steps whose gradients were not finite.
-    """
-
-    seconds: float = 0.0
-    tokens: int = 0
-    supervised_tokens: int = 0
-    skipped_steps: int = 0
-
-
-@dataclass
 class TrainingLoop:
     """Trains a model on experiences, calling the strategy's hooks.
 
     Args:
         spec: Budget, optimizer, schedule, precision.
-        strategy: Its ``context`` is set here, before the first hook.
+        strategy: Its ``context`` is set by :meth:`start`, before the first hook.
         model: A causal language model on the CPU.
         pad_token_id: Fills short rows.
         seed: Of the batches' order.
@@ -75,34 +50,65 @@ class TrainingLoop:
         experience_count: Experiences of the whole stream.
 
     Attributes:
+        model: The model that is trained; after :meth:`start` as the strategy prepared it.
         cost: What training has cost so far.
-        precision: In which the weights are trained, scored and saved.
-        movement: How many weights training has moved.
+        steps_done: Optimizer steps so far, over all experiences.
+        context: What the strategy is offered.
+        precision: In which the weights are trained, scored and saved; there after :meth:`start`.
+        movement: How many weights training has moved; there after :meth:`start`.
 
-    Raises:
-        UserError: If the model has nothing to train.
+    Example:
+        .. code-block:: python
+
+            loop = TrainingLoop(spec=spec, strategy=create_strategy("epi", {}), ...).start()
+            for experience in experiences:
+                loop.train(experience)
     """
 
-    spec: TrainingSpec
-    strategy: Strategy
-    model: nn.Module
-    pad_token_id: int
-    seed: int
-    accelerator: Accelerator
-    total_steps: int
-    experience_count: int
-    cost: TrainingCost = field(default_factory=TrainingCost)
-    steps_done: int = 0
+    precision: WeightPrecision
+    movement: WeightMovement
+    _wrapped: nn.Module
+    _micro_batches: MicroBatches
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        spec: TrainingSpec,
+        strategy: Strategy,
+        model: nn.Module,
+        pad_token_id: int,
+        seed: int,
+        accelerator: Accelerator,
+        total_steps: int,
+        experience_count: int,
+    ) -> None:
+        self.spec = spec
+        self.strategy = strategy
+        self.model = model
+        self.accelerator = accelerator
+        self.cost = TrainingCost()
+        self.steps_done = 0
         self.context = TrainingContext(
-            model=self.model,
-            seed=self.seed,
-            device=self.accelerator.device,
-            pad_token_id=self.pad_token_id,
-            total_steps=self.total_steps,
-            experience_count=self.experience_count,
+            model=model,
+            seed=seed,
+            device=accelerator.device,
+            pad_token_id=pad_token_id,
+            total_steps=total_steps,
+            experience_count=experience_count,
         )
+        self._is_started = False
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._skipped_in_a_row = 0
+
+    def start(self) -> Self:
+        """Move the model to its device, and let the strategy and accelerate prepare it.
+
+        Returns:
+            The loop itself, ready to train.
+
+        Raises:
+            UserError: If the model has nothing to train.
+        """
         self.strategy.context = self.context
         loaded = dict(self.model.named_parameters())
         self.model = self.strategy.prepare_model(self.model.to(self.accelerator.device))
@@ -120,8 +126,11 @@ class TrainingLoop:
                 "the model has no trainable parameters: set requires_grad on what is to be trained"
             )
         self._wrapped = self.accelerator.prepare_model(self.model)
-        self._optimizer: torch.optim.Optimizer | None = None
-        self._skipped_in_a_row = 0
+        self._micro_batches = MicroBatches(
+            self._wrapped, self.accelerator, self.spec.batch_size, self.context.pad_token_id
+        )
+        self._is_started = True
+        return self
 
     def train(
         self,
@@ -136,19 +145,20 @@ class TrainingLoop:
             experience: Its examples and number of steps.
             on_step: Called after each optimizer step.
             pauses: Steps of the experience after which ``on_pause`` is called; the time spent
-                there is no training time.
+                there is not training time.
             on_pause: Called with the step's number in the experience.
 
         Raises:
             TrainingFailedError: If the loss is not finite, or the gradients of
                 ``spec.max_skipped_steps`` steps in a row; fewer such steps are skipped.
         """
+        if not self._is_started:
+            raise RuntimeError("call start() before train()")
         started = perf_counter()
         self.strategy.begin_experience(experience)
-        examples = self._training_examples(experience)
-        optimizer = self._experience_optimizer()
-        steps = self._drawn_steps(examples, experience)
+        steps = self._drawn_steps(self._training_examples(experience), experience)
         peak = self.spec.learning_rate * self.strategy.learning_rate_factor
+        optimizer = self._experience_optimizer(peak)
         self.model.train()
         for number in range(1, experience.steps + 1):
             rate = peak * learning_rate_share(number, experience.steps, self.spec)
@@ -172,16 +182,18 @@ class TrainingLoop:
         optimizer: torch.optim.Optimizer,
         examples: Sequence[EncodedExample],
     ) -> Step:
-        loss = self._accumulate(examples)
-        norm = self._gradient_norm()
-        loss_is_finite, finite = torch.isfinite(torch.stack([loss, norm])).tolist()
+        done = self._micro_batches.backward(examples, lambda: self.strategy.penalty(self.model))
+        self.cost.tokens += done.tokens
+        self.cost.supervised_tokens += done.supervised_tokens
+        norm = self._micro_batches.gradient_norm()
+        loss_is_finite, finite = torch.isfinite(torch.stack([done.loss, norm])).tolist()
         if not loss_is_finite:
             raise TrainingFailedError(
-                f"the loss is {loss.item()} at step {number} of {experience.name!r}: "
+                f"the loss is {done.loss.item()} at step {number} of {experience.name!r}: "
                 "lower the learning rate or turn clipping on"
             )
         self.steps_done += 1
-        step = Step(self.steps_done, number, experience, self.model, optimizer, loss)
+        step = Step(self.steps_done, number, experience, self.model, optimizer, done.loss)
         if finite:
             self._update(step, norm)
             self._skipped_in_a_row = 0
@@ -194,7 +206,7 @@ class TrainingLoop:
         self.strategy.gradients_ready(step)
         if self.spec.max_gradient_norm > 0:
             if self.strategy.changes_gradients:
-                norm = self._gradient_norm()
+                norm = self._micro_batches.gradient_norm()
             nn.utils.clip_grads_with_norm_(
                 self._wrapped.parameters(), self.spec.max_gradient_norm, norm
             )
@@ -213,68 +225,11 @@ class TrainingLoop:
                 "learning rate, or train in float32"
             )
 
-    def _gradient_norm(self) -> Tensor:
-        """Norm of all gradients together; not finite if one of them is not."""
-        gradients = [p.grad for p in self._wrapped.parameters() if p.grad is not None]
-        return nn.utils.get_total_norm(gradients).to(self.accelerator.device)
-
-    def _accumulate(self, examples: Sequence[EncodedExample]) -> Tensor:
-        """Backward through a whole step; its mean loss a supervised token, detached.
-
-        Args:
-            examples: Of the step, over all processes.
-        """
-        processes = self.accelerator.num_processes
-        tokens = sum(_predicted_tokens(example) for example in examples)
-        micro_batches = self._cut(examples)
-        total = torch.zeros((), device=self.accelerator.device)
-        for position, part in enumerate(micro_batches):
-            batch = collate(part, self.pad_token_id, self.accelerator.device)
-            last = position == len(micro_batches) - 1
-            with self._synchronize(last):
-                objective, summed = training_loss(self._wrapped, batch)
-                # gradients are averaged over processes afterwards, hence the factor
-                loss = objective * (processes / tokens)
-                penalty = self.strategy.penalty(self.model) if last else None
-                if penalty is not None:
-                    loss = loss + penalty
-                self.accelerator.backward(loss)
-            total += summed.detach()
-        self.cost.tokens += sum(len(example) for example in examples)
-        self.cost.supervised_tokens += tokens
-        return self._sum_over_processes(total) / tokens
-
-    def _cut(self, examples: Sequence[EncodedExample]) -> list[list[EncodedExample]]:
-        """This process's micro-batches of a step; every process has as many."""
-        lengths = [len(example) for example in examples]
-        positions = range(len(examples))
-        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
-        if processes == 1 and self.accelerator.device.type == "cpu":
-            cuts = cut_by_padding(positions, lengths, self.spec.batch_size, SPLIT_COST)
-        else:
-            cuts = cut_evenly(positions, lengths, self.spec.batch_size, processes)[rank]
-        # a process without an example must still take part in exchanging gradients
-        idle = [_without_loss(min(examples, key=len))]
-        return [[examples[position] for position in cut] or idle for cut in cuts]
-
-    def _synchronize(self, last: bool) -> AbstractContextManager[None]:
-        """Gradients cross processes once a step, with the last micro-batch."""
-        if last or self.accelerator.num_processes == 1:
-            return nullcontext()
-        return self.accelerator.no_sync(self._wrapped)
-
-    def _sum_over_processes(self, value: Tensor) -> Tensor:
-        if self.accelerator.num_processes == 1:
-            return value
-        summed: Tensor = self.accelerator.reduce(value, reduction="sum")
-        return summed
-
-    def _experience_optimizer(self) -> torch.optim.Optimizer:
+    def _experience_optimizer(self, peak: float) -> torch.optim.Optimizer:
+        """A new optimizer, or where the run says so the one of the experience before."""
         if self._optimizer is None or self.spec.fresh_optimizer:
             self.precision.take_masters(self.model)  # the strategy may train others by now
-            self._optimizer = build_optimizer(
-                self._wrapped.parameters(), self.spec, self.spec.learning_rate
-            )
+            self._optimizer = build_optimizer(self._wrapped.parameters(), self.spec, peak)
         return self._optimizer
 
     def _training_examples(self, experience: Experience) -> Sequence[EncodedExample]:
@@ -285,7 +240,7 @@ class TrainingLoop:
                 f"there is nothing to train in {experience.name!r}: the strategy's "
                 "training_examples returned no example"
             )
-        empty = sum(not _predicted_tokens(example) for example in examples)
+        empty = sum(not predicted_tokens(example) for example in examples)
         if empty:
             raise TrainingFailedError(
                 f"{empty} of {len(examples)} training examples of {experience.name!r} have no "
@@ -302,12 +257,3 @@ class TrainingLoop:
         size = self.spec.examples_a_step(self.accelerator.num_processes)
         for positions in drawn_steps(len(examples), size, generator):
             yield [examples[position] for position in positions]
-
-
-def _predicted_tokens(example: EncodedExample) -> int:
-    """Supervised tokens that have a token before them to be predicted from."""
-    return sum(example.supervised[1:])
-
-
-def _without_loss(example: EncodedExample) -> EncodedExample:
-    return EncodedExample(example.input_ids, (False,) * len(example))

@@ -19,13 +19,17 @@ def build_optimizer(
 
     Weight decay is decoupled from the gradient for each of them (Loshchilov and Hutter 2019, arXiv
     1711.05101). Vectors (biases, normalisation weights) are not decayed, as is usual for
-    transformers. Adafactor takes the learning rate as it is, as ``transformers.Trainer`` makes it;
-    the one of torch multiplies it by the size of each tensor.
+    transformers.
+
+    AdamW and Adafactor have the settings that ``transformers.Trainer`` gives them
+    (``adamw_torch_fused``, ``adafactor``); torch's own Adafactor would multiply the learning rate
+    by the size of each tensor. The Trainer cannot make them here: its groups go by the classes of
+    a model's layers, and its ``sgd`` has no momentum and adds weight decay to the gradient.
 
     Args:
         parameters: What is trained.
         spec: Kind of optimizer and weight decay.
-        learning_rate: Peak of the schedule.
+        learning_rate: Peak of the schedule, the strategy's factor included.
     """
     import torch
 

@@ -1,22 +1,19 @@
 """What each strategy costs on a given model and machine, against full fine-tuning.
 
-Training steps on made-up batches of one length are timed in the benchmark's own loop. Strategies
+Training steps on synthetic batches of one length are timed in the benchmark's own loop. Strategies
 take turns, in another order in each round, so that a change in the machine's speed hits all alike;
-ratios are taken within a round; how far they spread from round to round is told too, and a
-difference within that spread is none. Each turn starts from a fresh copy of the model and first
-trains a short experience that is not timed, so that masks, anchors and memories are in force.
+ratios are taken within a round. How far they spread from round to round is reported too; a
+difference within that spread means nothing. Each turn starts from a fresh copy of the model and
+first trains a short experience that is not timed, so that masks, anchors and memories are in force.
 Isolation strategies get a warm-up of one step for the same reason.
 """
 
 from __future__ import annotations
 
 import copy
-import gc
 import random
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -24,22 +21,20 @@ from typing import TYPE_CHECKING, Any
 from epi_bench.errors import TrainingFailedError, UserError
 
 if TYPE_CHECKING:
-    import torch
+    from accelerate import Accelerator
     from transformers import PreTrainedModel
 
     from epi_bench.model.chat.encoded_example import EncodedExample
     from epi_bench.spec.run_spec import TrainingSpec
     from epi_bench.strategy.hooks import Step
     from epi_bench.strategy.strategy import Strategy
+    from epi_bench.training.loop import TrainingLoop
 
 BASELINE = "full_sft"
 """The strategy that all are compared with."""
 
 LEAD_IN = 2
 """Steps of the experience that is not timed."""
-
-RESET_PEAK = "5"
-"""What makes Linux forget a process's largest resident set, written to ``clear_refs``."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +66,8 @@ class Profile:
     Attributes:
         strategy: Its label.
         seconds: Of a step, in each round.
-        peak_memory_bytes: Largest in any round; ``None`` where the system does not tell.
+        peak_memory_bytes: Largest in any round, without the copy of the model that turns start
+            from; ``None`` where the system cannot say it for one turn alone.
         extra_state_bytes: What the strategy keeps beside model and optimizer.
         trainable_parameters: Parameters that get a gradient.
         error: Why it could not be measured.
@@ -133,70 +129,84 @@ def profile_strategies(
     contestants = {BASELINE: (BASELINE, {}), **strategies}
     for name, options in contestants.values():
         create_strategy(name, options)
-    examples = _made_up_examples(model, workload)
-    profiles = {label: Profile(label) for label in contestants}
-
-    def take_turn(profile: Profile, label: str, workload: Workload) -> None:
-        name, options = contestants[label]
-        try:
-            _take_turn(profile, name, options, model, examples, workload, training, cpu)
-        except (UserError, TrainingFailedError, RuntimeError, ValueError) as error:
-            profile.error = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-
+    bench = _Bench(model, _synthetic_examples(model, workload), training, cpu)
     # whoever comes first in a process pays for its memory and its libraries' first calls
-    take_turn(Profile("not counted"), BASELINE, replace(workload, steps=1))
+    bench.take_turn(Profile("not counted"), BASELINE, {}, steps=1)
+    profiles = {label: Profile(label) for label in contestants}
     for turn in range(workload.rounds):
-        labels = random.Random(turn).sample(list(contestants), len(contestants))
-        for label in labels:
+        for label in random.Random(turn).sample(list(contestants), len(contestants)):
             if not profiles[label].error:
-                take_turn(profiles[label], label, workload)
+                bench.take_turn(profiles[label], *contestants[label], steps=workload.steps)
     return list(profiles.values())
 
 
-def _take_turn(
-    profile: Profile,
-    name: str,
-    options: Mapping[str, Any],
-    model: PreTrainedModel,
-    examples: Sequence[EncodedExample],
-    workload: Workload,
-    training: TrainingSpec,
-    cpu: bool,
-) -> None:
-    """One turn of one strategy, added to its profile."""
-    from epi_bench.strategy.hooks import Experience
-    from epi_bench.training.accelerator import create_accelerator
-    from epi_bench.training.loop import TrainingLoop
+@dataclass(frozen=True)
+class _Bench:
+    """What every turn starts from: the model on the CPU, the examples, how they are trained."""
 
-    strategy = _in_force_early(name, options)
-    _forget_peak_memory()
-    loop = TrainingLoop(
-        spec=training,
-        strategy=strategy,
-        model=copy.deepcopy(model),
-        pad_token_id=0,
-        seed=0,
-        accelerator=create_accelerator(
-            training, cpu=cpu, dtype=str(model.dtype).removeprefix("torch.")
-        ),
-        total_steps=LEAD_IN + 1 + workload.steps,
-        experience_count=2,
-    )
-    profile.trainable_parameters = sum(
-        p.numel() for p in loop.model.parameters() if p.requires_grad
-    )
-    times: list[float] = []
+    model: PreTrainedModel
+    examples: Sequence[EncodedExample]
+    training: TrainingSpec
+    cpu: bool
 
-    def on_step(step: Step, rate: float) -> None:
-        times.append(perf_counter())
+    def take_turn(
+        self, profile: Profile, name: str, options: Mapping[str, Any], steps: int
+    ) -> None:
+        """One turn of a strategy, added to its profile; a failure is noted there."""
+        try:
+            self._measure(profile, _in_force_early(name, options), steps)
+        except (UserError, TrainingFailedError, RuntimeError, ValueError) as error:
+            profile.error = " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
-    loop.train(Experience(0, "lead-in", ("lead-in",), examples, LEAD_IN))
-    loop.train(Experience(1, "timed", ("timed",), examples, 1 + workload.steps), on_step)
-    profile.seconds.append((times[-1] - times[0]) / workload.steps)
-    profile.extra_state_bytes = max(profile.extra_state_bytes, strategy.state_bytes())
-    peak = _peak_memory(loop.accelerator.device, model)
-    if peak is not None:
-        profile.peak_memory_bytes = max(profile.peak_memory_bytes or 0, peak)
+    def _measure(self, profile: Profile, strategy: Strategy, steps: int) -> None:
+        from epi_bench.results.record.memory import forget_peak_memory, peak_memory_bytes
+        from epi_bench.training.accelerator import create_accelerator
+
+        dtype = str(self.model.dtype).removeprefix("torch.")
+        accelerator = create_accelerator(self.training, cpu=self.cpu, dtype=dtype)
+        device = str(accelerator.device)
+        is_peak_known = forget_peak_memory(device)
+        loop = self._start_loop(strategy, accelerator, steps)
+        profile.trainable_parameters = sum(
+            p.numel() for p in loop.model.parameters() if p.requires_grad
+        )
+        profile.seconds.append(self._seconds_of_a_step(loop, steps))
+        profile.extra_state_bytes = max(profile.extra_state_bytes, strategy.state_bytes())
+        if is_peak_known:
+            kept = _bytes_of(self.model) if accelerator.device.type == "cpu" else 0
+            peak = peak_memory_bytes(device) - kept
+            profile.peak_memory_bytes = max(profile.peak_memory_bytes or 0, peak)
+
+    def _start_loop(self, strategy: Strategy, accelerator: Accelerator, steps: int) -> TrainingLoop:
+        from epi_bench.training.loop import TrainingLoop
+
+        return TrainingLoop(
+            spec=self.training,
+            strategy=strategy,
+            model=copy.deepcopy(self.model),
+            pad_token_id=0,
+            seed=0,
+            accelerator=accelerator,
+            total_steps=LEAD_IN + 1 + steps,
+            experience_count=2,
+        ).start()
+
+    def _seconds_of_a_step(self, loop: TrainingLoop, steps: int) -> float:
+        """Mean over the timed steps; those of the lead-in and the first one are not."""
+        from epi_bench.strategy.hooks import Experience
+
+        times: list[float] = []
+
+        def on_step(step: Step, rate: float) -> None:
+            times.append(perf_counter())
+
+        loop.train(Experience(0, "lead-in", ("lead-in",), self.examples, LEAD_IN))
+        loop.train(Experience(1, "timed", ("timed",), self.examples, 1 + steps), on_step)
+        return (times[-1] - times[0]) / steps
+
+
+def _bytes_of(model: PreTrainedModel) -> int:
+    return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
 def _in_force_early(name: str, options: Mapping[str, Any]) -> Strategy:
@@ -208,17 +218,19 @@ def _in_force_early(name: str, options: Mapping[str, Any]) -> Strategy:
     return create_strategy(name, {**early, **options})
 
 
-def _made_up_examples(model: PreTrainedModel, workload: Workload) -> list[EncodedExample]:
+def _synthetic_examples(model: PreTrainedModel, workload: Workload) -> list[EncodedExample]:
     """Random tokens, all supervised; enough for two different batches."""
     from epi_bench.model.chat.encoded_example import EncodedExample
-    from epi_bench.model.checks import embedding_rows, position_limit
+    from epi_bench.model.limits import embedding_rows, position_limit
 
     longest = position_limit(model.config)
     if longest is not None and workload.length > longest:
         raise UserError(
-            f"--length {workload.length} is more than the {longest} tokens that the model reads"
+            f"examples of length={workload.length} are longer than the {longest} tokens that the "
+            "model reads",
+            setting="length",
         )
-    generator = random.Random("made-up batches")
+    generator = random.Random("synthetic batches")
     vocabulary = embedding_rows(model)
     return [
         EncodedExample(
@@ -227,32 +239,3 @@ def _made_up_examples(model: PreTrainedModel, workload: Workload) -> list[Encode
         )
         for _ in range(2 * workload.batch_size)
     ]
-
-
-def _forget_peak_memory() -> None:
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    if sys.platform == "linux":
-        try:
-            Path("/proc/self/clear_refs").write_text(RESET_PEAK, encoding="ascii")
-        except OSError:
-            return  # a sandbox may forbid it; the peak then is that of the whole process
-
-
-def _peak_memory(device: torch.device, kept: PreTrainedModel) -> int | None:
-    """Largest memory since it was forgotten, without the copy of the model that is kept."""
-    import torch
-
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated())
-    status = Path("/proc/self/status")
-    if not status.is_file():
-        return None
-    for line in status.read_text(encoding="ascii", errors="replace").splitlines():
-        if line.startswith("VmHWM:"):
-            parameters = sum(p.numel() * p.element_size() for p in kept.parameters())
-            return int(line.split()[1]) * 1024 - parameters
-    return None

@@ -35,12 +35,19 @@ def learning_rate_share(step: int, steps: int, spec: TrainingSpec) -> float:
     """Share of the peak learning rate at a step of an experience, in (0, 1].
 
     Linear warm-up over ``warmup_share`` of the steps, then the decay towards zero, which would be
-    reached one step after the last.
+    reached one step after the last. After the warm-up it is the schedule of transformers'
+    ``get_scheduler``; in the warm-up it is one step ahead, because that one begins with a step at
+    a learning rate of 0, which trains nothing, and experiences here are short.
 
     Args:
         step: From 1.
         steps: Steps of the experience.
         spec: Warm-up and decay.
+
+    Example:
+        >>> spec = TrainingSpec(steps=6, warmup_share=1 / 3, decay="linear")
+        >>> [learning_rate_share(step, 6, spec) for step in range(1, 7)]
+        [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
     """
     warmup = round(spec.warmup_share * steps)
     if step <= warmup:

@@ -14,6 +14,8 @@ from epi_bench.results.record.scores import Diagnostics
 from epi_bench.results.record.track import make_track, track_facts
 from epi_bench.spec.defaults import complete_spec
 from epi_bench.spec.run_spec import short_hash
+from epi_bench.spec.streams import complete_stream_options
+from epi_bench.testing import Witness
 
 DEFAULTS = {"ratio": 0.5, "interval": 20}
 """Hyperparameters of the synthetic strategies."""
@@ -61,7 +63,13 @@ def _make_run(
             "source": source,
         },
         "track": make_track(
-            track_facts(spec, fingerprints["model"], fingerprints["tasks"], protocols)
+            track_facts(
+                spec,
+                fingerprints["model"],
+                fingerprints["tasks"],
+                protocols,
+                complete_stream_options(stream, {}),
+            )
         ),
         "task_order": order,
         "score_matrix": {
@@ -179,41 +187,7 @@ def masked_run(make_run):
     return make_run().model_copy(update=changes)
 
 
-class _Witness:
-    """Compares, step by step, what was protected before the step with what is there after it."""
-
-    def __init__(self, isolation):
-        self.isolation, self.checked, self.steps = isolation, 0, 0
-        self.remember()
-
-    def remember(self):
-        """Take the present masks and weights as those before the next step."""
-        self.masks = self.isolation.masks
-        self.before = {name: self.bits(p) for name, p in self.isolation.parameters.items()}
-
-    def check(self):
-        """Call after a step; fails where a weight that was protected during it has changed."""
-        moved = free = 0
-        for name, parameter in self.isolation.parameters.items():
-            changed, mask = self.bits(parameter) != self.before[name], self.masks[name]
-            assert not bool(changed[mask].any()), f"protected weights of {name} moved"
-            self.checked += int(mask.sum())
-            moved += int(changed[~mask].sum())
-            free += int((~mask).sum())
-        assert moved > 0.2 * free, "training did not move what is free"
-        self.steps += 1
-        self.remember()
-
-    @staticmethod
-    def bits(tensor):
-        """The stored bits, so that NaN equals itself and -0.0 differs from 0.0."""
-        import torch
-
-        integer = {2: torch.int16, 4: torch.int32}[tensor.element_size()]
-        return tensor.detach().clone().view(integer).view(-1)
-
-
 @pytest.fixture(scope="session")
-def witness() -> type[_Witness]:
+def witness() -> type[Witness]:
     """Makes a witness of an isolation engine."""
-    return _Witness
+    return Witness

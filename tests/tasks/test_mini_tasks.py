@@ -51,7 +51,7 @@ def test_supervised_tokens_are_the_answers(name):
     tokenizer = AutoTokenizer.from_pretrained(tiny_folder())
     encoder = ChatEncoder(tokenizer, TINY_DEFAULTS["data"]["max_length"])
     examples = TASKS.get(name)().examples("test")
-    encoded, report = encoder.encode_for_training([e.messages for e in examples])
+    encoded, report = encoder.training([e.messages for e in examples])
     assert (report.truncated, report.unsupervised) == (0, 0)
     for example, tokens in zip(examples, encoded, strict=True):
         said = [token for token, s in zip(tokens.input_ids, tokens.supervised, strict=True) if s]

@@ -1,4 +1,9 @@
-"""A chat-completions endpoint, asked patiently: rate limit, time limit, retries with back-off."""
+"""A chat-completions endpoint, asked patiently: rate limit, time limit, retries with back-off.
+
+The loop of retries is written out. With tenacity it would be longer, because a ``Retry-After`` that
+is too long ends the attempts and each attempt waits for the rate limit first; no client bounds the
+size of an answer and the time of a slow one.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +66,7 @@ class RateLimit:
     Args:
         requests_per_minute: 0 sets no limit.
         clock: Seconds, never going back.
-        sleep: Waits for so many seconds.
+        sleep: Waits for a number of seconds.
     """
 
     requests_per_minute: int
@@ -92,7 +97,7 @@ class ChatEndpoint:
         settings: Address, model and rate.
         patience: Limits of time and of attempts.
         clock: Seconds, never going back.
-        sleep: Waits for so many seconds.
+        sleep: Waits for a number of seconds.
 
     Raises:
         UserError: If the key holds characters that no header may.
@@ -235,4 +240,4 @@ def _retry_after(value: str | None) -> float | None:
         except ValueError:
             return None
         seconds = (date.astimezone(UTC) - datetime.now(UTC)).total_seconds()
-    return max(0.0, seconds) if seconds == seconds else None  # NaN is no time
+    return max(0.0, seconds) if seconds == seconds else None  # NaN is not a time

@@ -14,7 +14,9 @@ from epi_bench.errors import UserError
 from epi_bench.evaluation.judge.endpoint import ChatEndpoint, JudgeUnavailableError
 from epi_bench.evaluation.judge.prompts import JudgePrompts, load_prompts
 from epi_bench.evaluation.judge.settings import JudgeSettings
-from epi_bench.evaluation.judge.verdict_cache import VerdictCache, cache_folder, content_key
+from epi_bench.evaluation.judge.verdict_cache import VerdictCache, content_key
+from epi_bench.files import cache_folder
+from epi_bench.results.metrics.statistics import standard_error
 from epi_bench.task.example import Example, Message
 from epi_bench.task.task import Task
 
@@ -51,18 +53,14 @@ class JudgedScores:
 
     @property
     def mean(self) -> float | None:
-        """Mean of the grades that were given; ``None`` if there is none. A missing one is no 0."""
+        """Mean of the grades that were given (a missing one is not a 0); ``None`` without any."""
         judged = self.judged
         return math.fsum(judged) / len(judged) if judged else None
 
     @property
     def standard_error(self) -> float | None:
         """Of the mean, over the judged items; ``None`` for fewer than two."""
-        judged, mean = self.judged, self.mean
-        if mean is None or len(judged) < 2:
-            return None
-        variance = math.fsum((item - mean) ** 2 for item in judged) / (len(judged) - 1)
-        return math.sqrt(variance / len(judged))
+        return standard_error(self.judged)
 
 
 class Judge:
@@ -104,8 +102,9 @@ class Judge:
         except JudgeUnavailableError as error:
             address = self.endpoint.settings.completions_url
             raise UserError(
-                f"the judge {self.model!r} at {address} {error}; check --judge-url and "
-                "--judge-model, or leave the judge out"
+                f"the judge {self.model!r} at {address} {error}; check judge.url and "
+                "judge.model, or leave the judge out",
+                setting=("judge.url", "judge.model"),
             ) from error
 
     def grade(
@@ -290,13 +289,14 @@ def open_judge(
         raise UserError(
             f"the judge has nothing to do: none of {', '.join(tasks)} generates text and has an "
             f"ability with a judge prompt ({', '.join(sorted(prompts.prompts))}); add one with "
-            "--judge-prompts, or leave --judge-url out"
+            "judge.prompts, or leave the judge out",
+            setting="judge.prompts",
         )
     judge = Judge(
         endpoint or ChatEndpoint(settings),
         prompts,
         examples,
-        VerdictCache(cache_folder() / "judge"),
+        VerdictCache(cache_folder("judge")),
     )
     try:
         judge.check()

@@ -26,7 +26,7 @@ class JudgeSettings:
         requests_per_minute: Highest rate of requests of one run; 0 sets no limit.
 
     Raises:
-        UserError: If the address is no plain http(s) address, the name is empty or the rate is
+        UserError: If the address is not a plain http(s) address, the name is empty or the rate is
             negative.
     """
 
@@ -40,22 +40,30 @@ class JudgeSettings:
             parts = urlsplit(self.url)
             _ = parts.port  # reading it checks it
         except ValueError as error:
-            raise UserError(f"--judge-url is no address: {error}") from error
+            raise UserError(f"judge.url is not an address: {error}", setting="judge.url") from error
         plain = self.url.isascii() and self.url.isprintable() and " " not in self.url
         if parts.scheme not in ("http", "https") or not parts.hostname or not plain:
             raise UserError(
-                "--judge-url must be an address such as http://127.0.0.1:8000/v1, with http or "
-                "https and a host"
+                "judge.url must be an address such as http://127.0.0.1:8000/v1, with http or "
+                "https and a host",
+                setting="judge.url",
             )
         if parts.username or parts.password or parts.query or parts.fragment:
             raise UserError(
-                "--judge-url must hold no name, password or query: give a key in the environment "
-                f"variable {KEY_VARIABLE}"
+                "judge.url must hold no name, password or query: give a key in the environment "
+                f"variable {KEY_VARIABLE}",
+                setting="judge.url",
             )
         if not self.model.strip():
-            raise UserError("--judge-model is empty: name the judge model that the endpoint serves")
+            raise UserError(
+                "judge.model is empty: name the judge model that the endpoint serves",
+                setting="judge.model",
+            )
         if self.requests_per_minute < 0:
-            raise UserError("--judge-rate must be 0 (no limit) or more requests a minute")
+            raise UserError(
+                "judge.requests_per_minute must be 0 (no limit) or more",
+                setting="judge.requests_per_minute",
+            )
 
     @property
     def completions_url(self) -> str:
@@ -85,6 +93,8 @@ def judge_settings(
     if url is None and model is None and prompts is None and requests_per_minute is None:
         return None
     missing = [
-        flag for flag, value in (("--judge-url", url), ("--judge-model", model)) if value is None
+        name for name, value in (("judge.url", url), ("judge.model", model)) if value is None
     ]
-    raise UserError(f"a judge needs --judge-url and --judge-model: {' and '.join(missing)} missing")
+    raise UserError(
+        f"a judge needs an address and a model: {' and '.join(missing)} missing", setting=missing
+    )

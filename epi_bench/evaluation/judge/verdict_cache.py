@@ -4,29 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from epi_bench.files import write_atomically
-
-CACHE_VARIABLE = "EPI_BENCH_CACHE"
-"""Environment variable with the folder for caches, instead of the user's cache folder."""
-
-
-def cache_folder() -> Path:
-    """Where epi-bench caches: ``EPI_BENCH_CACHE``, else a folder where the system keeps caches."""
-    given = os.environ.get(CACHE_VARIABLE)
-    if given:
-        return Path(given)
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "epi-bench"
-    local, shared = os.environ.get("LOCALAPPDATA"), os.environ.get("XDG_CACHE_HOME")
-    if sys.platform == "win32" and local:
-        return Path(local) / "epi-bench" / "Cache"
-    return (Path(shared) if shared else Path.home() / ".cache") / "epi-bench"
 
 
 def content_key(request: Mapping[str, Any]) -> str:
@@ -41,16 +23,18 @@ class VerdictCache:
     It keeps the verdict and the judge's name; the question is only in the hash.
 
     Args:
-        folder: Made when it is needed.
+        folder: Made when it is needed; ``None`` keeps nothing.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | None) -> None:
         self.folder = folder
 
     def get(self, key: str) -> str | None:
         """The verdict kept under a key; ``None`` if there is none or its file is damaged."""
+        if self.folder is None:
+            return None
         try:
-            content = json.loads(self._path(key).read_text(encoding="utf-8"))
+            content = json.loads(_file_of(self.folder, key).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             return None  # it is asked for again and the file is replaced
         verdict = content.get("verdict") if isinstance(content, dict) else None
@@ -62,8 +46,11 @@ class VerdictCache:
         Raises:
             UserError: If it cannot be written.
         """
+        if self.folder is None:
+            return
         content = json.dumps({"model": model, "verdict": verdict}, ensure_ascii=False)
-        write_atomically(self._path(key), content + "\n")
+        write_atomically(_file_of(self.folder, key), content + "\n")
 
-    def _path(self, key: str) -> Path:
-        return self.folder / key[:2] / f"{key}.json"
+
+def _file_of(folder: Path, key: str) -> Path:
+    return folder / key[:2] / f"{key}.json"

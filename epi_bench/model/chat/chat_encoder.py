@@ -10,7 +10,7 @@ Four cases differ from ``apply_chat_template``, so that a model is trained on wh
 
 - the supervised part is tokenised by itself where the whole text has other tokens at its
   boundaries: where a token would reach across one (``assistant\\n`` and an answer that begins with
-  a line break), or where the prompt's last blanks are other tokens when a word follows;
+  a line break), or where the prompt's last spaces are other tokens when a word follows;
 - where a template ends the last turn without a token of its own, the end-of-sequence token is
   added, or nothing would teach the model to stop;
 - a control token's text in a message stays text (:mod:`epi_bench.model.chat.control_tokens`);
@@ -28,7 +28,13 @@ from epi_bench.errors import UserError
 from epi_bench.model.chat.chat_template import ChatTemplate
 from epi_bench.model.chat.choice import begins_another, share_context
 from epi_bench.model.chat.encoded_example import EncodedExample, EncodingReport, encoded_example
-from epi_bench.model.chat.turn_encoding import TokenRange, TurnEncoder
+from epi_bench.model.chat.turn_encoding import (
+    TurnEncoder,
+    TurnTokens,
+    every_turn,
+    last_turn,
+    last_words,
+)
 from epi_bench.task.example import Message
 
 if TYPE_CHECKING:
@@ -40,6 +46,16 @@ _PROGRESS_EVERY = 1000  # conversations
 
 class ChatEncoder:
     """Encodes conversations for one tokenizer.
+
+    A method for each use: :meth:`training` for a data set to learn from (:meth:`encode` for one
+    conversation of it), :meth:`scoring` for the likelihood of an answer, :meth:`prompt` for what an
+    answer is generated from, :meth:`options` for answers to choose from.
+
+    .. code-block:: python
+
+        tokenizer = AutoTokenizer.from_pretrained("path/to/model")
+        encoder = ChatEncoder(tokenizer, max_length=1024)
+        examples, report = encoder.training([example.messages for example in train])
 
     Args:
         tokenizer: A fast tokenizer. One without a chat template is given
@@ -96,88 +112,109 @@ class ChatEncoder:
         """
         return self._turns.renderer.text(messages, generation_prompt)
 
-    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of ``messages`` followed by the template's generation prompt."""
-        return self._turns.prompt_ids(messages)
-
     def encode(self, messages: Sequence[Message]) -> EncodedExample:
-        """Token ids and loss mask of one conversation, cut to ``max_length``."""
-        return self.encode_all([messages])[0]
+        """One conversation as it is trained on, cut to ``max_length``.
 
-    def encode_all(self, conversations: Sequence[Sequence[Message]]) -> list[EncodedExample]:
-        """Token ids and loss masks of many conversations, each cut to ``max_length``."""
-        return [self._cut_end(example) for example in self._encode_for_training(conversations)]
+        Args:
+            messages: From the first message to the last; nothing is supervised without an answer.
 
-    def encode_for_training(
+        Raises:
+            UserError: If the template refuses the conversation, or changes the assistant's words
+                beyond recognition.
+        """
+        return self._cut_end(next(self._whole([messages])))
+
+    def training(
         self,
         conversations: Sequence[Sequence[Message]],
         on_progress: Callable[[int], None] | None = None,
     ) -> tuple[list[EncodedExample], EncodingReport]:
-        """Encode, leave out what has nothing to learn from, and count what was cut.
+        """A data set to train on, without what has nothing to learn from.
 
         Args:
-            conversations: What to encode.
+            conversations: Each loses its end where it is longer than ``max_length``.
             on_progress: Called with the number of conversations encoded so far, now and then.
+
+        Returns:
+            The examples, each with at least one supervised token, and counts of what was cut and
+            left out.
+
+        Raises:
+            UserError: As :meth:`encode`.
         """
         kept: list[EncodedExample] = []
         truncated = unsupervised = 0
-        for done, whole in enumerate(self._encode_for_training(conversations), start=1):
+        for done, whole in enumerate(self._whole(conversations), start=1):
             if on_progress and (done % _PROGRESS_EVERY == 0 or done == len(conversations)):
                 on_progress(done)
             example = self._cut_end(whole)
-            if not any(example.supervised[1:]):  # the first token has nothing to be told from
+            if not any(example.supervised[1:]):  # nothing stands before the first token
                 unsupervised += 1
                 continue
             kept.append(example)
             truncated += len(whole) > len(example)
         return kept, EncodingReport(len(kept), truncated, unsupervised)
 
-    def encode_for_scoring(self, messages: Sequence[Message]) -> EncodedExample:
+    def scoring(self, messages: Sequence[Message]) -> EncodedExample:
         """A conversation of which only the last assistant turn is supervised.
 
-        The tokens before it are those of :meth:`prompt_ids`. A conversation longer than
+        The tokens before it are those that an answer is generated from. A conversation longer than
         ``max_length`` loses the beginning of its prompt (after :attr:`prefix`), never a part of
         the answer; an answer that is too long by itself keeps one token of the prompt before it,
         and the result is longer than ``max_length``.
-        """
-        ids, ranges = next(self._turns.encode([messages], last_only=True))
-        start, end = ranges[-1]
-        context, cut = self._cut_context(ids[:start], len(ids) - start)
-        supervised = len(context), len(context) + end - start
-        return encoded_example([*context, *ids[start:]], [supervised], cut)
 
-    def encode_prompt(self, messages: Sequence[Message]) -> EncodedExample:
-        """What generation starts from: the conversation before the last message.
-
-        Cut to ``max_length`` like :meth:`encode_for_scoring`, whatever the answer's length.
-        """
-        ids, ranges = next(self._turns.encode([messages], last_only=True))
-        context, cut = self._cut_context(ids[: ranges[-1][0]], 0)
-        return encoded_example(context, [], cut)
-
-    def encode_options(
-        self, messages: Sequence[Message], options: Sequence[str]
-    ) -> list[EncodedExample]:
-        """Each option as the answer to ``messages``, for scoring by log-likelihood.
-
-        All follow the same context, cut like :meth:`encode_for_scoring` for the longest of them.
-        Only the option's own tokens are supervised, and nothing follows them; where one option
-        is the beginning of another, the end of turn belongs to each.
+        Args:
+            messages: The last one is the answer.
 
         Raises:
-            UserError: If an option has no token.
+            UserError: As :meth:`encode`.
+        """
+        tokens = next(self._turns.encode([messages], last_turn))
+        start, end = tokens.ranges[-1]
+        context, cut = self._cut_context(tokens.ids[:start], len(tokens.ids) - start)
+        supervised = len(context), len(context) + end - start
+        return encoded_example([*context, *tokens.ids[start:]], [supervised], cut)
+
+    def prompt(self, messages: Sequence[Message]) -> EncodedExample:
+        """What an answer is generated from: the conversation before its last message.
+
+        Cut to ``max_length`` like :meth:`scoring`, whatever the answer's length.
+
+        Args:
+            messages: With the answer as the last one, which is left out.
+
+        Raises:
+            UserError: As :meth:`encode`.
+        """
+        tokens = next(self._turns.encode([messages], last_turn))
+        context, cut = self._cut_context(tokens.ids[: tokens.ranges[-1][0]], 0)
+        return encoded_example(context, [], cut)
+
+    def options(self, messages: Sequence[Message], options: Sequence[str]) -> list[EncodedExample]:
+        """Each option as the answer to ``messages``, for scoring by log-likelihood.
+
+        All follow the same context, cut like :meth:`scoring` for the longest of them. Only the
+        option's own tokens are supervised, and nothing follows them; where one option is the
+        beginning of another, the end of turn belongs to each.
+
+        Args:
+            messages: The question.
+            options: What may be answered.
+
+        Raises:
+            UserError: If an option has no token, or as :meth:`encode`.
         """
         answers: list[list[Message]] = [
             [*messages, {"role": "assistant", "content": option}] for option in options
         ]
-        rows = list(self._turns.encode(answers, last_only=True, words_only=True))
-        for option, (_, ranges) in zip(options, rows, strict=True):
-            start, end = ranges[-1]
+        encoded = list(self._turns.encode(answers, last_words))
+        for option, tokens in zip(options, encoded, strict=True):
+            start, end = tokens.ranges[-1]
             if start == end:
                 raise UserError(f"the option {option!r} is empty: it cannot be scored")
-        context, continuations = share_context(_up_to_end(rows))
+        context, continuations = share_context(_up_to_end(encoded))
         if begins_another(continuations):
-            with_ends = self._turns.encode(answers, last_only=True)
+            with_ends = self._turns.encode(answers, last_turn)
             context, continuations = share_context(_up_to_end(with_ends))
         context, cut = self._cut_context(context, max(map(len, continuations)))
         return [
@@ -195,25 +232,14 @@ class ChatEncoder:
         return frozenset(token for ids in closings for token in ids if self.is_mark(token))
 
     def is_mark(self, token: int) -> bool:
-        """Whether a token is one of the vocabulary's special and added tokens, no mere blank."""
+        """Whether a token is a special or added one, and more than white space."""
         return token in self._marks
 
-    def assistant_spans(self, messages: Sequence[Message], text: str) -> list[tuple[int, int]]:
-        """Character ranges of ``text`` that the assistant says, one for each of its turns.
-
-        A range runs from the end of the generation prompt to the end of the end-of-turn token.
-
-        Raises:
-            UserError: If the template changes the assistant's words beyond recognition.
-        """
-        turns = self._chat_template.assistant_turns(messages, text)
-        return [(turn.start, turn.end) for turn in turns]
-
-    def _encode_for_training(
-        self, conversations: Sequence[Sequence[Message]]
-    ) -> Iterator[EncodedExample]:
-        for ids, ranges in self._turns.encode(conversations, last_only=self.mask_history):
-            yield encoded_example(ids, ranges)
+    def _whole(self, conversations: Sequence[Sequence[Message]]) -> Iterator[EncodedExample]:
+        """Conversations as they are trained on, before anything is cut."""
+        choose = last_turn if self.mask_history else every_turn
+        for tokens in self._turns.encode(conversations, choose):
+            yield encoded_example(tokens.ids, tokens.ranges)
 
     def _cut_end(self, example: EncodedExample) -> EncodedExample:
         if len(example) <= self.max_length:
@@ -222,7 +248,7 @@ class ChatEncoder:
         return EncodedExample(example.input_ids[:limit], example.supervised[:limit])
 
     def _cut_context(self, context: list[int], answer: int) -> tuple[list[int], int]:
-        """A context with room for an answer of so many tokens, and how many were cut from it."""
+        """A context with room for an answer of ``answer`` tokens, and how many were cut from it."""
         prefix = self.prefix
         kept = len(prefix) if tuple(context[: len(prefix)]) == prefix else 0
         excess = min(len(context) + answer - self.max_length, len(context) - max(kept, 1))
@@ -231,6 +257,7 @@ class ChatEncoder:
         return context[:kept] + context[kept + excess :], excess
 
 
-def _up_to_end(rows: Iterable[tuple[list[int], list[TokenRange]]]) -> list[tuple[list[int], int]]:
-    """Tokens up to the end of the last range, and where that begins."""
-    return [(ids[: ranges[-1][1]], ranges[-1][0]) for ids, ranges in rows]
+def _up_to_end(encoded: Iterable[TurnTokens]) -> list[tuple[list[int], int]]:
+    """Tokens up to the end of what is supervised last, and where that begins."""
+    ranges = [(tokens.ids, *tokens.ranges[-1]) for tokens in encoded]
+    return [(ids[:end], start) for ids, start, end in ranges]

@@ -2,7 +2,7 @@
 each other.
 
 - **One context.** All options follow the same tokens. Where a tokenizer merges the prompt's last
-  blank into the first token of some options, that blank belongs to every option (as in
+  space into the first token of some options, that space belongs to every option (as in
   lm-evaluation-harness). A prompt that is too long is cut once, for the longest option.
 - **Outcomes that exclude each other.** Whoever says ``yes, because`` has said ``yes``, so ``yes``
   can never be the less likely of the two. Where one option begins another, every option of the

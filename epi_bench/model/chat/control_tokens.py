@@ -42,7 +42,7 @@ class ControlTokens:
     """The control tokens of a tokenizer.
 
     These are its special tokens, and those added tokens that are written like a mark (in brackets:
-    ``<think>``, ``<tool_call>``). Other added tokens are ordinary text: runs of blanks, HTML tags,
+    ``<think>``, ``<tool_call>``). Other added tokens are ordinary text: runs of spaces, HTML tags,
     words of a field.
 
     Args:

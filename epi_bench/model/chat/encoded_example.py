@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from epi_bench.model.chat.turn_encoding import TokenRange
+from epi_bench.model.chat.turn_encoding import Range
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedExample:
-    """A conversation as tokens.
+    """A conversation as tokens, with those that carry loss.
+
+    >>> example = EncodedExample((5, 6, 7), (False, True, True))
+    >>> len(example), example.supervised_tokens
+    (3, 2)
 
     Attributes:
         input_ids: Token ids of the whole conversation.
@@ -46,9 +50,14 @@ class EncodingReport:
     unsupervised: int
 
 
-def encoded_example(
-    ids: Sequence[int], ranges: Sequence[TokenRange], cut: int = 0
-) -> EncodedExample:
+def encoded_example(ids: Sequence[int], ranges: Sequence[Range], cut: int = 0) -> EncodedExample:
+    """An example whose tokens in ``ranges`` are supervised.
+
+    Args:
+        ids: All tokens.
+        ranges: From and to, for each supervised stretch.
+        cut: Tokens of the prompt that are not among ``ids`` any more.
+    """
     supervised = [False] * len(ids)
     for start, end in ranges:
         supervised[start:end] = [True] * (end - start)

@@ -3,10 +3,10 @@
 Encoding a large data set takes seconds to minutes, and every strategy and seed of a comparison
 needs the same tokens. They are kept under the hash of everything that determines them: the
 tokenizer's content, the chat template and its variables, the options, the conversations, and the
-code that encodes. So an entry never has to be declared stale; what changes makes another entry.
+code of this package. So an entry never has to be declared stale; what changes makes another entry.
 
 An entry is one safetensors file, written whole or not at all, with a checksum of its content. A
-damaged one is made anew, and a folder that cannot be written costs time but no run.
+damaged one is made again, and a folder that cannot be written costs time but no run.
 """
 
 from __future__ import annotations
@@ -17,21 +17,12 @@ import os
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epi_bench.model.chat import (
-    chat_encoder as chat,
-)
-from epi_bench.model.chat import (
-    chat_template,
-    control_tokens,
-    drafts,
-    rendering,
-    sequence_start,
-    turn_encoding,
-)
+from epi_bench.files import cache_folder
 from epi_bench.model.chat.chat_encoder import ChatEncoder
 from epi_bench.model.chat.encoded_example import EncodedExample, EncodingReport
 from epi_bench.task.example import Message
@@ -45,32 +36,6 @@ SMALLEST_CACHED = 1000
 MAX_CACHE_BYTES = 2 * 1024**3
 """Above this size the entries that were not used for longest are removed."""
 
-ENVIRONMENT_VARIABLE = "EPI_BENCH_CACHE"
-"""Names the cache's folder; ``off`` turns the cache off."""
-
-
-_ENCODING_MODULES = (
-    chat,
-    chat_template,
-    control_tokens,
-    drafts,
-    rendering,
-    sequence_start,
-    turn_encoding,
-)
-
-
-def cache_folder() -> Path | None:
-    """``EPI_BENCH_CACHE`` if it is set, else the user's cache folder; ``None`` if it is ``off``."""
-    given = os.environ.get(ENVIRONMENT_VARIABLE, "").strip()
-    if given.lower() == "off":
-        return None
-    if given:
-        return Path(given).expanduser() / "encoded"
-    from platformdirs import user_cache_path
-
-    return user_cache_path("epi-bench", appauthor=False) / "encoded"
-
 
 @dataclass
 class EncodingCache:
@@ -81,16 +46,16 @@ class EncodingCache:
         warnings: What went wrong with the cache; it never stops a run.
     """
 
-    folder: Path | None = field(default_factory=cache_folder)
+    folder: Path | None = field(default_factory=lambda: cache_folder("encoded"))
     warnings: list[str] = field(default_factory=list)
 
-    def encode(
+    def training(
         self,
         encoder: ChatEncoder,
         conversations: Sequence[Sequence[Message]],
         on_progress: Callable[[int], None] | None = None,
     ) -> tuple[list[EncodedExample], EncodingReport]:
-        """What :meth:`ChatEncoder.encode_for_training` returns, to the last token.
+        """What :meth:`ChatEncoder.training` returns, to the last token.
 
         Args:
             encoder: Of the model's tokenizer.
@@ -98,11 +63,11 @@ class EncodingCache:
             on_progress: Called with the number of conversations encoded so far.
         """
         if self.folder is None or len(conversations) < SMALLEST_CACHED:
-            return encoder.encode_for_training(conversations, on_progress)
+            return encoder.training(conversations, on_progress)
         path = self.folder / f"{encoding_key(encoder, conversations)}.safetensors"
         found = self._read(path)
         if found is None:
-            found = encoder.encode_for_training(conversations, on_progress)
+            found = encoder.training(conversations, on_progress)
             self._write(path, *found)
         return found
 
@@ -120,7 +85,7 @@ class EncodingCache:
         try:
             return _unpack(content)
         except (SafetensorError, KeyError, ValueError) as error:
-            self._warn(f"{path} is damaged ({error}): made anew")
+            self._warn(f"{path} is damaged ({error}): made again")
             return None
 
     def _write(self, path: Path, examples: list[EncodedExample], report: EncodingReport) -> None:
@@ -144,7 +109,7 @@ def encoding_key(encoder: ChatEncoder, conversations: Sequence[Sequence[Message]
     """Hash of all that determines the encoded examples: 64 hexadecimal digits."""
     tokenizer: Any = encoder.tokenizer
     determining = {
-        "code": [_file_hash(module.__file__) for module in _ENCODING_MODULES],
+        "code": _code_hash(),
         "libraries": [version(name) for name in ("tokenizers", "transformers", "jinja2")],
         "tokenizer_class": type(tokenizer).__name__,
         "prefix": encoder.prefix,
@@ -223,5 +188,10 @@ def _remove_oldest(folder: Path, limit: int) -> None:
         total -= size
 
 
-def _file_hash(path: str | None) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
+@cache
+def _code_hash() -> str:
+    """Of all modules beside this one: no list could be forgotten to be extended."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Conversations as text, with what the template writes told from what the messages say.
+"""Conversations as text that keeps apart what the template writes and what the messages say.
 
 A message is data: a control token's text in it stays text (see
 :mod:`epi_bench.model.chat.control_tokens`), whatever the template writes around it. One thing is
@@ -36,10 +36,10 @@ class Rendered:
 
     Attributes:
         text: As the model reads it.
-        turns: Where the assistant speaks in it; empty for a prompt.
+        turns: Where the assistant speaks in it.
         before: What the template writes before the first message; empty if that is not known.
-        named: The text with the template's control tokens named, and what knows the names;
-            ``None`` where no message holds a control token.
+        named: The text with private names for the template's control tokens, and what knows the
+            names; ``None`` where no message holds a control token.
     """
 
     text: str
@@ -51,6 +51,26 @@ class Rendered:
     def for_tokens(self) -> str:
         """The text that is tokenised; character positions are those of :attr:`text`."""
         return self.named[0] if self.named else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class _HiddenData:
+    """A conversation whose messages hold no control token that a template or tokenizer could find.
+
+    Attributes:
+        messages: With private characters where they hold control tokens.
+        text: As the template writes them.
+        disguise: Knows the private characters; ``None`` where no message holds a control token.
+    """
+
+    messages: list[Message]
+    text: str
+    disguise: Disguise | None
+
+    @property
+    def shown(self) -> str:
+        """The text as the model reads it."""
+        return self.disguise.show(self.text) if self.disguise else self.text
 
 
 class Renderer:
@@ -67,12 +87,14 @@ class Renderer:
         self.control_tokens = ControlTokens(tokenizer)
 
     def text(self, messages: Sequence[Message], generation_prompt: bool) -> str:
-        """A conversation as the model reads it."""
-        return self._render_all([messages], generation_prompt, find_turns=False)[0].text
+        """A conversation as the model reads it.
 
-    def prompt(self, messages: Sequence[Message]) -> Rendered:
-        """Messages followed by the generation prompt."""
-        return self._render_all([messages], True, find_turns=False)[0]
+        Raises:
+            UserError: If the template refuses it.
+        """
+        prepared = self._template.prepare(messages)
+        text = self._template.render(prepared, generation_prompt)
+        return self._hide_data(prepared, text, generation_prompt).shown
 
     def conversations(self, conversations: Sequence[Sequence[Message]]) -> list[Rendered]:
         """Whole conversations, with the places where the assistant speaks.
@@ -81,7 +103,17 @@ class Renderer:
             UserError: If the template refuses one, or changes the assistant's words beyond
                 recognition.
         """
-        return self._render_all(conversations, False, find_turns=True)
+        prepared = [self._template.prepare(messages) for messages in conversations]
+        texts = self._template.render_all(prepared)
+        found = []
+        for messages, text in zip(prepared, texts, strict=True):
+            hidden = self._hide_data(messages, text, generation_prompt=False)
+            turns = self._template.assistant_turns(hidden.messages, hidden.text)
+            disguise = hidden.disguise
+            named = (disguise.name_marks(hidden.text), disguise) if disguise else None
+            before = self._template.text_before(hidden.messages)
+            found.append(Rendered(hidden.shown, turns, before, named))
+        return found
 
     def tokenize(self, rendered: Sequence[Rendered]) -> list[tuple[list[int], TokenRanges]]:
         """Token ids and character ranges of each text."""
@@ -112,42 +144,27 @@ class Renderer:
             self._tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"]
         )
 
-    def _render_all(
-        self, conversations: Sequence[Sequence[Message]], generation_prompt: bool, find_turns: bool
-    ) -> list[Rendered]:
-        prepared = [self._template.prepare(messages) for messages in conversations]
-        texts = self._template.render_all(prepared, generation_prompt)
-        found = []
-        for messages, text in zip(prepared, texts, strict=True):
-            disguise = None
-            if any(self.control_tokens.are_in(message["content"]) for message in messages):
-                disguise = self.control_tokens.disguise([m["content"] for m in messages])
-                messages, text = self._hide_data(messages, text, generation_prompt, disguise)
-            turns = self._template.assistant_turns(messages, text) if find_turns else []
-            named = (disguise.name_marks(text), disguise) if disguise else None
-            shown = disguise.show(text) if disguise else text
-            found.append(Rendered(shown, turns, self._template.text_before(messages), named))
-        return found
-
     def _hide_data(
-        self, messages: list[Message], text: str, generation_prompt: bool, disguise: Disguise
-    ) -> tuple[list[Message], str]:
-        """The messages with the control tokens in them hidden, and what the template makes of it.
+        self, messages: list[Message], text: str, generation_prompt: bool
+    ) -> _HiddenData:
+        """The conversation with the control tokens in its messages hidden.
 
         Args:
             messages: The conversation.
             text: As the template writes it if nothing is hidden from it.
             generation_prompt: Whether the generation prompt follows.
-            disguise: For this conversation.
         """
+        if not any(self.control_tokens.are_in(message["content"]) for message in messages):
+            return _HiddenData(messages, text, None)
+        disguise = self.control_tokens.disguise([m["content"] for m in messages])
         hidden = [_with_content(m, disguise.hide(m["content"])) for m in messages]
         rendered = self._template.render(hidden, generation_prompt)
         if disguise.show(rendered) != text:  # the template looks for marks in messages
             drafts = [_with_content(m, _hide_after_draft(m, disguise)) for m in messages]
             with_drafts = self._template.render(drafts, generation_prompt)
             if disguise.show(with_drafts) == text:
-                return drafts, with_drafts
-        return hidden, rendered
+                return _HiddenData(drafts, with_drafts, disguise)
+        return _HiddenData(hidden, rendered, disguise)
 
 
 def _hide_after_draft(message: Message, disguise: Disguise) -> str:

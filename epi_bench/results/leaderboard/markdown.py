@@ -5,7 +5,7 @@ from __future__ import annotations
 from epi_bench.results.leaderboard import Ranking
 from epi_bench.results.leaderboard.legend import describe_track, legend
 from epi_bench.results.leaderboard.table import BEST, ranking_table
-from epi_bench.tables import markdown_row
+from epi_bench.results.tables import markdown_row
 
 
 def to_markdown(ranking: Ranking, level: int = 2) -> str:

@@ -14,7 +14,7 @@ from epi_bench.results.leaderboard import (
 )
 from epi_bench.results.leaderboard.markdown import to_markdown
 from epi_bench.results.leaderboard.table import UNDEFINED
-from epi_bench.tables import markdown_row
+from epi_bench.results.tables import markdown_row
 
 
 def rendered_files(published: PublishedRecords) -> dict[Path, str]:

@@ -158,9 +158,9 @@ def _order_sensitivity(group: Sequence[RunRecord]) -> tuple[float, float] | None
     """Mean and maximum over the tasks, of final scores averaged over the seeds of each order."""
     by_order: dict[tuple[str, ...], list[Mapping[str, float | None]]] = {}
     for record in group:
-        by_order.setdefault(record.task_order, []).append(_final_scores(record))
+        by_order.setdefault(record.task_order, []).append(record.final_scores)
     averaged = [
-        {task: _mean([scores[task] for scores in finals]) for task in sorted(finals[0])}
+        {task: _mean_of_all([scores[task] for scores in finals]) for task in sorted(finals[0])}
         for finals in by_order.values()
     ]
     spreads = [spread for spread in order_sensitivity(averaged).values() if spread is not None]
@@ -169,14 +169,7 @@ def _order_sensitivity(group: Sequence[RunRecord]) -> tuple[float, float] | None
     return math.fsum(spreads) / len(spreads), max(spreads)
 
 
-def _final_scores(record: RunRecord) -> dict[str, float | None]:
-    matrix = record.score_matrix
-    if matrix is None:
-        return {}
-    columns = [column.task for column in matrix.columns]
-    return dict(zip(columns, matrix.values[-1], strict=True))
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
+def _mean_of_all(values: Sequence[float | None]) -> float | None:
+    """The mean, undefined where one of the values is."""
     known = [value for value in values if value is not None]
     return math.fsum(known) / len(known) if known and len(known) == len(values) else None

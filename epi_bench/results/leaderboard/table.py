@@ -15,7 +15,7 @@ from epi_bench.results.leaderboard import (
     Measure,
     Ranking,
 )
-from epi_bench.tables import Column, FittedTable
+from epi_bench.results.tables import Column, FittedTable
 
 UNDEFINED = "–"
 
@@ -57,18 +57,25 @@ class RankingTable:
     measures: tuple[str, ...]
     columns: tuple[TableColumn, ...]
 
-    def fitted(self) -> FittedTable:
-        """The table for a terminal: ``rich.print(table.fitted())``."""
+    def fitted(self, most: int | None = None) -> FittedTable:
+        """The table for a terminal: ``rich.print(table.fitted())``.
+
+        Args:
+            most: Leading columns that are shown; ``None`` for all.
+        """
         from rich.text import Text
 
-        columns = [[Text(cell) for cell in _starred(column)] for column in self.columns]
-        for column, cells in zip(self.columns, columns, strict=True):
-            for cell, best in zip(cells, column.best, strict=True):
-                if best:
-                    cell.stylize("bold")
+        shown = self.columns[:most]
+        cells = [
+            [
+                Text(cell, style="bold" if best else "")
+                for cell, best in zip(_starred(column), column.best, strict=True)
+            ]
+            for column in shown
+        ]
         return FittedTable(
-            columns=[Column(column.title, column.numeric) for column in self.columns],
-            rows=list(zip(*columns, strict=True)),
+            columns=[Column(column.title, column.numeric) for column in shown],
+            rows=list(zip(*cells, strict=True)),
             keys=2,
         )
 

@@ -25,5 +25,5 @@ def jaccard_by_chance(ratio: float) -> float | None:
     ``None`` for p = 0, where the sets are empty.
     """
     if not 0 <= ratio <= 1:
-        raise ValueError(f"ratio={ratio} is no share: it must lie between 0 and 1")
+        raise ValueError(f"ratio={ratio} is not a share: it must lie between 0 and 1")
     return ratio / (2 - ratio) if ratio else None

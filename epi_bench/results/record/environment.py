@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import platform
 import subprocess
-import sys
+from collections.abc import Mapping
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from epi_bench.files import shipped_file
+from epi_bench.results.record.circumstances import Environment
 
 PACKAGES = (
     "epi-bench",
@@ -22,6 +26,37 @@ PACKAGES = (
     "numpy",
 )
 """Packages whose version can change a run's numbers."""
+
+
+def current_environment(
+    device: str, processes: int, execution: Mapping[str, JsonValue], started_at: datetime
+) -> Environment:
+    """Where and with what the run at hand is made.
+
+    Args:
+        device: What is trained on, as torch names it: ``cpu``, ``cuda:0``.
+        processes: Processes that train together.
+        execution: What of the process counts in the run's identity.
+        started_at: When the run began, with time zone.
+    """
+    import torch
+
+    sha, dirty = git_state()
+    return Environment(
+        packages=package_versions(),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        processor=processor_name(),
+        device=torch.cuda.get_device_name() if device.startswith("cuda") else device,
+        processes=processes,
+        threads=torch.get_num_threads(),
+        git_sha=sha,
+        git_dirty=dirty,
+        deterministic=torch.are_deterministic_algorithms_enabled(),
+        matmul_precision=torch.get_float32_matmul_precision(),
+        execution=dict(execution),
+        started_at=started_at.isoformat(timespec="seconds"),
+    )
 
 
 def package_versions() -> dict[str, str]:
@@ -38,7 +73,7 @@ def package_versions() -> dict[str, str]:
 def git_state() -> tuple[str | None, bool | None]:
     """Commit of the checkout that epi-bench runs from, and whether files of it are changed.
 
-    Both are ``None`` for an installation that is no checkout. Published results and run folders
+    Both are ``None`` for an installation that is not a checkout. Published results and run folders
     do not count as changes.
     """
     folder = shipped_file().resolve().parents[1]
@@ -59,18 +94,6 @@ def processor_name() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
-
-
-def peak_memory_bytes() -> int:
-    """Largest resident set of this process so far, in bytes; on a GPU, its largest allocation."""
-    import torch
-
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    import resource
-
-    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(usage if sys.platform == "darwin" else usage * 1024)
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -20,6 +20,7 @@ from epi_bench.results.record.circumstances import (
 )
 from epi_bench.results.record.part import Number, Part
 from epi_bench.results.record.scores import (
+    Confusion,
     Diagnostics,
     GradientConflictRecord,
     JudgeRecord,
@@ -50,6 +51,8 @@ class RunRecord(Part):
             Not named are the loss of the reference (nats a token) and the judge's grade (0 to 10).
         item_scores: For each task the primary metric of each test item in the last row, 0..100,
             packed by :func:`pack_items`.
+        confusion: For each task that labels texts which labels the last row's model chose; records
+            made before it was kept have none.
         reference_scores: For each task the score of full fine-tuning on it alone, if measured.
         metrics: What :func:`epi_bench.results.metrics.derived.derive_metrics` returns.
         skipped_steps: Steps whose gradients were not finite, so that nothing was updated.
@@ -79,6 +82,7 @@ class RunRecord(Part):
     secondary_standard_errors: dict[str, dict[str, Number]] = Field(default_factory=dict)
     secondary_units: dict[str, dict[str, str]] = Field(default_factory=dict)
     item_scores: dict[str, str] = Field(default_factory=dict)
+    confusion: dict[str, Confusion] = Field(default_factory=dict)
     reference_scores: dict[str, Number] | None = None
     metrics: dict[str, int | Number] = Field(default_factory=dict)
     gradient_conflict: GradientConflictRecord | None = None

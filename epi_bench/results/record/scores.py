@@ -6,6 +6,7 @@ from typing import Self
 
 from pydantic import model_validator
 
+from epi_bench.results.metrics.confusion import balanced_accuracy
 from epi_bench.results.record.part import Number, Part
 
 
@@ -67,6 +68,30 @@ class ScoreMatrixRecord(Part):
             if known and not 0 <= known[0] <= known[-1] < len(self.rows):
                 raise ValueError(f"learned_at lies outside a matrix of {len(self.rows)} rows")
         return self
+
+
+class Confusion(Part):
+    """Which labels were chosen for the test items of a task that labels texts.
+
+    Attributes:
+        labels: In the order of rows and columns.
+        counts: ``counts[right][chosen]``, test items.
+    """
+
+    labels: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+    @model_validator(mode="after")
+    def _is_square(self) -> Self:
+        size = len(self.labels)
+        if len(self.counts) != size or any(len(row) != size for row in self.counts):
+            raise ValueError(f"counts must have {size} rows of {size} numbers")
+        return self
+
+    @property
+    def balanced_accuracy(self) -> float | None:
+        """Mean of the shares labelled right of each label, 0..100; ``None`` without items."""
+        return balanced_accuracy(self.counts)
 
 
 class ConflictPoint(Part):

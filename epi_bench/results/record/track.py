@@ -15,6 +15,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from epi_bench.spec.run_spec import RunSpec, Section, short_hash
 from epi_bench.task.example import Scoring
+from epi_bench.task.task import changed_task_options
 
 SCHEMA_VERSION = 1
 """Of the run record; records of different versions are never ranked together."""
@@ -33,12 +34,14 @@ class TaskFacts(Section):
     Attributes:
         fingerprint: Hash of the examples and of the task's own scoring settings.
         version: Of the way of asking and scoring (``TaskCard.version``).
+        options: The task's options that differ from their defaults.
     """
 
     fingerprint: str
     scoring: Scoring
     metric: str
     version: int = 1
+    options: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class TrackFacts(Section):
@@ -106,6 +109,7 @@ def track_facts(
     model_fingerprint: str,
     task_fingerprints: Mapping[str, str],
     protocols: Mapping[str, tuple[Scoring, str, int]],
+    stream_options: Mapping[str, JsonValue],
     processes: int = 1,
 ) -> TrackFacts:
     """What makes the track of a run.
@@ -115,12 +119,13 @@ def track_facts(
         model_fingerprint: Hash of the model's content.
         task_fingerprints: For each task the hash of its examples.
         protocols: For each task its scoring mode, primary metric and version.
+        stream_options: All options of the stream, the defaults filled in.
         processes: Training processes; each sees ``batch_size`` examples a micro-batch.
     """
-    from epi_bench.plugins.options import complete_options
     from epi_bench.spec.streams import STREAMS
 
     training = spec.training
+    options = changed_task_options(spec.data.options)
     return TrackFacts(
         training_protocol=TRAINING_PROTOCOL,
         model=re.split(r"[\\/]", spec.model.name.rstrip("\\/"))[-1],
@@ -132,6 +137,7 @@ def track_facts(
                 scoring=protocols[task][0],
                 metric=protocols[task][1],
                 version=protocols[task][2],
+                options=options.get(task, {}),
             )
             for task in sorted(spec.data.tasks)
         },
@@ -144,12 +150,7 @@ def track_facts(
         epochs=training.epochs,
         examples_per_step=training.examples_a_step(processes),
         stream=spec.stream.kind,
-        stream_options=complete_options(
-            f"stream {spec.stream.kind!r}",
-            STREAMS.get(spec.stream.kind),
-            spec.stream.options,
-            skip=1,
-        ),
+        stream_options=dict(stream_options),
         stream_code=STREAMS.code_fingerprint(spec.stream.kind),
     )
 

@@ -41,12 +41,25 @@ class Workspace:
         return self.run_folder(run_id) / "record.json"
 
     def events_path(self, run_id: str) -> Path:
-        """What happened in one run, as it was told while it went on."""
+        """What happened in one run, as it was reported while it went on."""
         return self.run_folder(run_id) / "events.jsonl"
 
     def predictions_path(self, run_id: str) -> Path:
         """What the finished model of one run said to each test item, if that was asked for."""
         return self.run_folder(run_id) / "predictions.jsonl"
+
+    def begin(self, run_id: str, toml: str) -> None:
+        """Make the folder of a run that is about to be trained, without results of an earlier try.
+
+        Args:
+            run_id: The run.
+            toml: Text of its ``run.toml``.
+        """
+        folder = self.run_folder(run_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        for result in (self.record_path(run_id), self.predictions_path(run_id)):
+            result.unlink(missing_ok=True)
+        (folder / "run.toml").write_text(toml, encoding="utf-8")
 
     def finished_record(self, run_id: str) -> RunRecord | None:
         """The record of a run that is complete already, else ``None``."""
@@ -62,16 +75,16 @@ class Workspace:
         Raises:
             UserError: If they cannot.
         """
-        require_writable(self.out, "results", "--out")
+        require_writable(self.out, "results", "out")
 
 
-def require_writable(folder: Path, what: str, flag: str) -> None:
+def require_writable(folder: Path, what: str, argument: str) -> None:
     """Find out whether a folder, which need not be there yet, can be written to.
 
     Args:
         folder: Where to.
         what: Is written, for the message.
-        flag: That names another folder.
+        argument: That names another folder.
 
     Raises:
         UserError: If it cannot.
@@ -88,5 +101,7 @@ def require_writable(folder: Path, what: str, flag: str) -> None:
             os.fsync(probe.fileno())
     except OSError as error:
         raise UserError(
-            f"cannot write {what} to {folder}: {error.strerror}; choose another folder with {flag}"
+            f"cannot write {what} to {folder}: {error.strerror}; choose another folder with "
+            f"{argument}",
+            setting=argument,
         ) from error

@@ -11,7 +11,7 @@ from epi_bench.spec.explain import DefinitionError
 from epi_bench.task.dataset_task import Skipped, same_answers
 from epi_bench.task.example import Example
 from epi_bench.task.files.file_task import FileTask, load_task_file, register_task_file
-from epi_bench.task.rows.source import Split
+from epi_bench.task.rows.source import SPLITS, Split
 from epi_bench.task.split_overlap import trained_conversations
 
 MOST_PROBLEMS = 10
@@ -73,8 +73,7 @@ def validate_task_file(path: Path, data_dir: Path | None = None) -> TaskValidati
         told = error.problems if isinstance(error, DefinitionError) else [str(error)]
         result.problems = list(told)
         return result
-    splits: tuple[Split, ...] = ("train", "test")
-    for split in splits:
+    for split in SPLITS:
         try:
             found = _validate_split(result.task, split)
         except UserError as error:

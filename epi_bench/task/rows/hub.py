@@ -34,7 +34,7 @@ def load_folder(source: DataSource, location: Location) -> Dataset:
     except _load_errors() as error:
         raise UserError(
             f"{location.place} cannot be read as a copy of the hub data set {source.hub_id}: "
-            f"{_first_line(error)}"
+            f"{_reason(error)}"
         ) from error
     if location.split not in splits:
         raise UserError(
@@ -66,7 +66,8 @@ def load_hub(source: DataSource, location: Location) -> Dataset:
     except _load_errors() as error:
         raise UserError(
             f"data set {source.hub_id} (split {location.split}) cannot be loaded from the hub: "
-            f"give --data-dir a folder with local files, or go online ({_first_line(error)})"
+            f"give data_dir a folder with local files, or go online ({_reason(error)})",
+            setting="data_dir",
         ) from error
 
 
@@ -77,7 +78,8 @@ def _load_errors() -> tuple[type[Exception], ...]:
     return (DatasetsError, OSError, ValueError, RuntimeError)
 
 
-def _first_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
+    """Type and first line of an error: what follows is the library's advice to programmers."""
     lines = str(error).splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 

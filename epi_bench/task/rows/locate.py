@@ -154,5 +154,6 @@ def _nothing_found(source: DataSource, split: Split, data_dir: Path) -> UserErro
     return UserError(
         f"no rows for the {split} split of {source.hub_id} in {data_dir}{found}: looked for "
         f"{' or '.join(looked_for)}; get them with {download_command(source, data_dir / folder)}, "
-        "or leave --data-dir out to load them from the hub"
+        "or leave data_dir out to load them from the hub",
+        setting="data_dir",
     )

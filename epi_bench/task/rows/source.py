@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Split = Literal["train", "test"]
+
+SPLITS: tuple[Split, ...] = get_args(Split)
+"""The two splits of every task: what a run trains on, and what it is scored on."""
 
 
 @dataclass(frozen=True, slots=True)

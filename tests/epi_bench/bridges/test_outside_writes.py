@@ -274,7 +274,7 @@ def test_another_memory_format_is_refused_before_a_value_lands_elsewhere():
     _step(model, optimizer)
     weight = model[0].weight.detach().clone()
     model.to(memory_format=torch.channels_last)
-    with pytest.raises(UserError, match=r"memory order \[0, 2, 3, 1\].*protect anew"):
+    with pytest.raises(UserError, match=r"memory order \[0, 2, 3, 1\].*protect again"):
         _step(model, optimizer)
     assert torch.equal(model[0].weight, weight)
     protection.remove()

@@ -60,24 +60,27 @@ def small(toy_model, toy_tasks):
         (["--tasks", "mini_meth"], "unknown task 'mini_meth': did you mean 'mini_math'"),
         (["--tasks", "mini_math,mini_math"], "a task is listed twice"),
         (["--set", "ratioo=0.3"], "did you mean 'ratio'"),
-        (["--set", "ratio"], "'ratio' is no assignment: write NAME=VALUE"),
+        (["--set", "ratio"], "'ratio' is not an assignment: write NAME=VALUE"),
         (["--set", "ratio=1.5"], "epi: ratio=1.5 must lie in [0, 1)"),
         (["--set", "ratio=much"], "ratio='much' is not a valid float"),
-        (["--set", "lora.rank=4"], "unknown strategy 'lora'"),
+        (["--set", "lora.rank=4"], "lora is not among the strategies of this run (epi)"),
         (["--strategy", "epi,lora", "--set", "rank=4"], "say which one: --set epi.rank=4"),
         (["--stream-option", "mixing=concat"], "unknown option of stream 'sequential' 'mixing'"),
         (["--stream", "mixed", "--stream-option", "mixing=stir"], "is not a valid"),
         (["--stream", "mixed", "--stream-option", "weights=1,2"], "2 weights for 5 tasks"),
         (["--steps", "0"], "training.steps=0"),
-        (["--steps", "3", "--epochs", "1"], "give either steps or epochs"),
+        (
+            ["--steps", "3", "--epochs", "1"],
+            "give either training.steps (--steps) or training.epochs (--epochs)",
+        ),
         (["--learning-rate", "-1"], "training.learning_rate=-1.0"),
         (["--model", "./nowhere"], "model folder nowhere does not exist"),
         (["--model", "nowhere.gguf"], "model file nowhere.gguf does not exist"),
         (["--data-dir", "nowhere"], "data folder nowhere does not exist"),
         (["--config", "nowhere.toml"], "cannot read nowhere.toml"),
-        (["--train-examples", "1000000"], "lower --train-examples"),
-        (["--seeds", "2", "--save-model", "model"], "--save-model keeps one model, but 2 runs"),
-        (["--out", "/proc/nowhere"], "cannot write results to /proc/nowhere"),
+        (["--train-examples", "1000000"], "lower data.train_examples (--train-examples)"),
+        (["--seeds", "2", "--save-model", "model"], "save_model keeps one model, but 2 runs"),
+        (["--out", "/proc/nowhere"], "choose another folder with out (--out)"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -115,7 +118,7 @@ def test_what_is_wrong_for_every_strategy_is_said_once(jobs, call_here, small):
     strategies = ["--strategy", "full_sft,l2_sp", "--jobs", jobs]
     code, _, error = call_here("run", *strategies, *small, "--train-examples", 10**9, "--quiet")
     assert code == 2
-    assert error.count("were asked for: lower --train-examples") == 1
+    assert error.count("were asked for: lower data.train_examples (--train-examples)") == 1
     assert error.count("epi-bench: ") == 1
 
 
@@ -268,14 +271,15 @@ def test_listings_show_what_there_is():
         assert name in tasks
     _, streams, _ = call("streams", "list")
     assert "sequential" in streams
-    assert "interleave_under" in streams
+    _, mixed, _ = call("streams", "show", "mixed")
+    assert "interleave_under" in mixed
 
 
 def test_show_gives_hyperparameters_with_type_default_and_meaning():
     code, out, _ = call("strategies", "show", "epi")
     assert code == 0
     assert "2604.14010" in out
-    line = next(line for line in out.splitlines() if line.split()[1:2] == ["ratio"])
+    line = next(line for line in out.splitlines() if line.split()[:1] == ["ratio"])
     assert "float" in line
     assert "Share of all trained weights" in line
 

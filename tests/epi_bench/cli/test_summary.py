@@ -44,6 +44,19 @@ def test_every_share_is_shown_on_the_scale_of_the_score_matrix(rows):
     }
 
 
+def test_labels_have_their_balanced_accuracy_and_matrix(rows, capsys, make_run):
+    confusion = {"b": {"labels": ["no", "[red]"], "counts": [[3, 1], [2, 2]]}}
+    shown = rows(secondary_scores={"b": {"acc": 0.8}}, confusion=confusion)
+    assert shown["b", "balanced_acc"] == ["62.5", "–", "0 to 100"]
+    record = make_run(secondary_scores={"b": {"acc": 0.8}}, confusion=confusion)
+    print_record(RunOutcome(record.spec, record, Path("record.json")), Console(width=200))
+    printed = capsys.readouterr().out
+    assert "b: right label, and which was chosen" in " ".join(printed.split())
+    cells = [line.replace("│", " ").split() for line in printed.splitlines()]
+    assert ["no", "3", "1"] in cells
+    assert ["[red]", "2", "2"] in cells  # a label is shown as text
+
+
 def test_the_primary_metric_is_the_score_whatever_its_range(rows):
     # A metric from -1 to 1, say: the record keeps it as the task gives it.
     shown = rows(secondary_scores={"a": {"exact_match": -0.19}})

@@ -5,34 +5,17 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-import random
 
 import pytest
 import torch
-from tokenizers.processors import TemplateProcessing
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import GenerationConfig
 
 from epi_bench.errors import TrainingFailedError, UserError
-from epi_bench.evaluation import references as likelihood
 from epi_bench.evaluation.evaluator import Evaluator, TaskEvaluator
-from epi_bench.evaluation.gradient_conflict import ConflictProbe, _cosine
-from epi_bench.evaluation.references import text_negative_log_likelihood
-from epi_bench.evaluation.scores import TaskScores
 from epi_bench.model.chat.chat_encoder import ChatEncoder
-from epi_bench.model.chat.encoded_example import EncodedExample
 from epi_bench.model.losses import mean_loss
 from epi_bench.task.example import Example, Prediction
 from epi_bench.task.task import TASKS
-
-
-@pytest.fixture(scope="module")
-def model(toy_model):
-    return AutoModelForCausalLM.from_pretrained(toy_model).eval()
-
-
-@pytest.fixture(scope="module")
-def encoder(toy_model):
-    return ChatEncoder(AutoTokenizer.from_pretrained(toy_model), 64)
 
 
 @pytest.fixture(scope="module")
@@ -131,13 +114,6 @@ def test_scoring_leaves_model_and_mode_alone(model, encoder, toy_tasks):
     assert model.training
     model.eval()
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
-
-
-def test_mean_and_standard_error_by_hand():
-    scores = TaskScores((100.0, 0.0, 100.0, 100.0), {})
-    assert scores.mean == 75.0
-    assert scores.standard_error == pytest.approx((2500 / 4) ** 0.5)  # variance 2500, n = 4
-    assert TaskScores((100.0,), {}).standard_error is None
 
 
 def test_predictions_alone_give_the_scores_with_an_error_for_every_metric(encoder, toy_tasks):
@@ -265,11 +241,11 @@ def test_answers_that_had_not_ended_are_counted(encoder, learned):
 def test_prompts_that_are_too_long_are_counted(name, encoder):
     task = TASKS.get(name)()
     examples = task.examples("test")
-    lengths = [len(encoder.encode_for_scoring(e.messages)) for e in examples]
+    lengths = [len(encoder.scoring(e.messages)) for e in examples]
     if name == "toy_second":  # an answer is generated from a prompt that fits, whatever follows it
-        lengths = [len(encoder.prompt_ids(e.prompt)) for e in examples]
+        lengths = [len(encoder.prompt(e.messages)) for e in examples]
     if name == "toy_choice":
-        lengths = [max(map(len, encoder.encode_options(e.prompt, e.options))) for e in examples]
+        lengths = [max(map(len, encoder.options(e.prompt, e.options))) for e in examples]
     limit = sorted(lengths)[len(lengths) // 2]
     short = ChatEncoder(encoder.tokenizer, limit)
     evaluator = Evaluator({name: TaskEvaluator(task, examples, short, 4)})
@@ -278,7 +254,10 @@ def test_prompts_that_are_too_long_are_counted(name, encoder):
     assert Evaluator({name: TaskEvaluator(task, examples, encoder, 4)}).warnings_of_prompts() == []
     if expected:
         (line,) = evaluator.warnings_of_prompts()
-        assert f"{expected} of {len(examples)} test prompts" in line and "--max-length" in line
+        assert (
+            f"{expected} of {len(examples)} test prompts" in line
+            and "raise data.max_length" in line
+        )
 
 
 def test_an_answers_prompt_does_not_depend_on_the_reference(encoder):
@@ -292,111 +271,4 @@ def test_an_answers_prompt_does_not_depend_on_the_reference(encoder):
         )
         (prompt,) = TaskEvaluator(task, [Example(messages, answer)], short, 1)._prompts
         prompts.append(prompt.input_ids)
-    assert prompts[0] == prompts[1] == tuple(encoder.prompt_ids(messages[:1]))[-24:]
-
-
-def test_running_text_begins_with_the_tokenizers_own_token_in_every_window(model, toy_model):
-    tokenizer = AutoTokenizer.from_pretrained(toy_model)
-    start = "<|im_start|>"
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single=f"{start} $A", special_tokens=[(start, tokenizer.convert_tokens_to_ids(start))]
-    )
-    text = "copy the word red green blue " * 3
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    sums, window = [], 9
-    for first in range(0, len(ids), window - 1):
-        part = torch.tensor([[tokenizer.convert_tokens_to_ids(start), *ids[first : first + 8]]])
-        with torch.no_grad():
-            sums.append(model(input_ids=part, labels=part).loss.item() * (part.shape[1] - 1))
-    found, tokens = text_negative_log_likelihood(model, tokenizer, text, window, 4)
-    assert tokens == len(ids)
-    assert found == pytest.approx(sum(sums) / len(ids), rel=1e-5)
-
-
-def test_running_text_that_shows_control_tokens_is_text(model, toy_model, monkeypatch):
-    tokenizer = AutoTokenizer.from_pretrained(toy_model)
-    seen, batches = [], likelihood.batches_by_length
-    monkeypatch.setattr(
-        likelihood,
-        "batches_by_length",
-        lambda windows, *rest: (seen.extend(windows), batches(windows, *rest))[1],
-    )
-    text_negative_log_likelihood(model, tokenizer, "red <|im_end|> blue", 100, 4)
-    ids = [token for window in seen for token in window.input_ids]
-    assert tokenizer.decode(ids) == "red <|im_end|> blue"
-    assert tokenizer.convert_tokens_to_ids("<|im_end|>") not in ids
-
-
-def test_text_loss_equals_that_of_transformers_on_one_window(model, encoder):
-    text = "copy the word red green blue " * 3
-    ids = encoder.tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"]
-    with torch.no_grad():
-        expected = model(input_ids=ids, labels=ids).loss.item()
-    found, tokens = text_negative_log_likelihood(model, encoder.tokenizer, text, 1000, 4)
-    assert found == pytest.approx(expected, rel=1e-5)
-    assert tokens == ids.shape[1] - 1
-
-
-def test_gradient_conflict_of_a_task_with_itself_is_one(model, encoder, toy_tasks):
-    encode = encoder.encode
-    first = [encode(e.messages) for e in TASKS.get("toy_first")().examples("train")[:6]]
-    second = [encode(e.messages) for e in TASKS.get("toy_second")().examples("train")[:6]]
-    probe = ConflictProbe(
-        {"a": first, "again": first, "b": second}, 0, 6, torch.Generator().manual_seed(0)
-    )
-    cosines = probe.measure(model).cosines
-    assert [cosines[i][i] for i in range(3)] == [1.0, 1.0, 1.0]
-    assert cosines[0][1] == 1.0
-    assert cosines[0][2] == cosines[2][0]
-    assert -1 <= cosines[0][2] < 0.999
-    assert all(p.grad is None for p in model.parameters())
-
-
-def unequal_examples(seed, count=12):
-    """Of very different lengths, with one to many supervised tokens."""
-    draw = random.Random(seed)
-    examples = []
-    for _ in range(count):
-        length = draw.choice([6, 12, 40])
-        supervised = draw.choice([1, 2, length - 3])
-        examples.append(
-            EncodedExample(
-                tuple(draw.randrange(250) for _ in range(length)),
-                tuple(i >= length - supervised for i in range(length)),
-            )
-        )
-    return examples
-
-
-def test_gradient_conflict_does_not_depend_on_how_many_examples_go_through_at_once(model):
-    pools = {"a": unequal_examples(1), "b": unequal_examples(2)}
-    cosines = [
-        ConflictProbe(pools, 0, size, torch.Generator()).measure(model).cosines[0][1]
-        for size in (12, 5, 1)
-    ]
-    assert cosines == pytest.approx([cosines[0]] * 3, abs=1e-6)
-
-
-def test_gradient_cosines_of_many_coordinates_stay_within_one():
-    ones = torch.full((2_000_000,), 1.7, dtype=torch.float64)
-    assert _cosine(ones, ones) == 1.0
-    assert 1 - 1e-9 < _cosine(ones, ones * 3) <= 1
-    assert -1 <= _cosine(ones, ones * -3) < 1e-9 - 1
-    assert _cosine(ones, torch.zeros_like(ones)) is None
-    assert _cosine(ones, torch.full_like(ones, math.nan)) is None
-    assert _cosine(ones, torch.full_like(ones, math.inf)) is None
-
-
-def test_gradient_cosine_against_plain_backward(model, encoder, toy_tasks):
-    from epi_bench.model.batching import collate
-
-    gradients, pools = [], {}
-    for name in ("toy_first", "toy_second"):
-        pools[name] = [encoder.encode(e.messages) for e in TASKS.get(name)().examples("train")[:5]]
-        model.zero_grad()
-        mean_loss(model, collate(pools[name], 0)).backward()
-        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
-    model.zero_grad(set_to_none=True)
-    expected = torch.cosine_similarity(*gradients, dim=0).item()
-    probe = ConflictProbe(pools, 0, 5, torch.Generator().manual_seed(0))
-    assert probe.measure(model).cosines[0][1] == pytest.approx(expected, abs=1e-5)
+    assert prompts[0] == prompts[1] == encoder.prompt(messages).input_ids[-24:]

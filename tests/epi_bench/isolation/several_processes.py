@@ -250,7 +250,7 @@ def training_loop(strategy: str) -> dict[str, torch.Tensor]:
         accelerator=create_accelerator(spec, cpu=True),
         total_steps=16,
         experience_count=2,
-    )
+    ).start()
     if loop.accelerator.num_processes != PROCESSES:
         raise RuntimeError(f"{loop.accelerator.num_processes} processes instead of {PROCESSES}")
     for index in range(2):  # passes of 8 and 1 examples: in every second step a process is idle

@@ -199,7 +199,9 @@ def test_state_round_trip_continues_identically():
         torch.manual_seed(2)
         _train(model, OPTIMIZERS["sgd_momentum"](model.parameters()), engine, 3)
         engine.refresh()
-    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+    pairs = list(zip(first.parameters(), second.parameters(), strict=True))
+    assert pairs
+    for a, b in pairs:
         assert torch.equal(a, b)
     assert engines[0].statistics() == resumed.statistics()
 

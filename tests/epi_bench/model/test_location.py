@@ -176,8 +176,8 @@ def test_where_no_model_can_be_saved_nothing_is_trained(toy_spec, folder: Path, 
     (tmp_path / "file").touch()
     spec = toy_spec(steps=2).model_copy(update={"model": ModelSpec(name=str(folder))})
     for place, told in (
-        (tmp_path / "file", "not a folder; choose another folder with --save-model"),
-        (folder / ".." / folder.name, "is the folder of the model itself"),
+        (tmp_path / "file", "not a folder; choose another folder with save_model"),
+        (folder / ".." / folder.name, "is that of the model itself"),
     ):
         request = RunRequest(Workspace(tmp_path / "out"), save_model=place)
         with pytest.raises(UserError, match=told):

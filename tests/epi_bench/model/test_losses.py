@@ -109,7 +109,7 @@ def test_a_step_of_the_loop_is_that_of_transformers_loss():
         accelerator=create_accelerator(spec, cpu=True),
         total_steps=1,
         experience_count=1,
-    )
+    ).start()
     losses = []
     loop.train(
         Experience(0, "a", ("a",), same_length, 1), lambda step, _: losses.append(step.loss.item())
@@ -119,7 +119,9 @@ def test_a_step_of_the_loop_is_that_of_transformers_loss():
     with torch.no_grad():
         for parameter in by_hand.parameters():
             parameter -= 0.5 * parameter.grad
-    for trained, expected in zip(model.parameters(), by_hand.parameters(), strict=True):
+    pairs = list(zip(model.parameters(), by_hand.parameters(), strict=True))
+    assert pairs
+    for trained, expected in pairs:
         assert torch.allclose(trained, expected, atol=1e-6)
     reported = mean_loss(mixture(), batch).item()  # the cross-entropy alone, as everywhere
     assert losses == pytest.approx([reported], rel=1e-5)

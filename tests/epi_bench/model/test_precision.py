@@ -82,6 +82,7 @@ class TestAsSaved:
                     assert torch.equal(weight, before[name].bfloat16())
             assert loop.model(**batch).logits.dtype == torch.float32
         assert inside.dtype == torch.bfloat16
+        assert objects
         assert all(a is b for a, b in zip(objects, loop.model.parameters(), strict=True))
         after = _weights(loop.model)
         assert all(torch.equal(after[name], before[name]) for name in before)
@@ -259,9 +260,9 @@ class TestWithoutMasters:
 @pytest.mark.parametrize(
     ("settings", "remedy"),
     [
-        ({"dtype": "bfloat16"}, "--dtype float32"),
-        ({"dtype": "bfloat16", "master_weights": "none"}, "--dtype float32"),
-        ({"autocast": "bf16"}, "--autocast none"),
+        ({"dtype": "bfloat16"}, "model.dtype to float32"),
+        ({"dtype": "bfloat16", "master_weights": "none"}, "model.dtype to float32"),
+        ({"autocast": "bf16"}, "training.autocast to none"),
         ({}, None),
     ],
 )
@@ -269,7 +270,7 @@ def test_a_processor_that_is_slow_in_bfloat16_is_told_of(toy_spec, monkeypatch, 
     spec = toy_spec(**settings)
     _processor(monkeypatch, fast=False)
     told = [message for message in prepare_run(spec).warnings if "this processor" in message]
-    assert [message.rsplit("use ", 1)[1] for message in told] == ([remedy] if remedy else [])
+    assert [message.rsplit("set ", 1)[1] for message in told] == ([remedy] if remedy else [])
     _processor(monkeypatch, fast=True)
     assert not any("this processor" in message for message in prepare_run(spec).warnings)
 

@@ -8,7 +8,6 @@ import json
 import pytest
 
 from epi_bench import Strategy, register_strategy
-from epi_bench.errors import UserError
 from epi_bench.plugins.loading import load_plugin_file
 from epi_bench.results.leaderboard import load_published
 from epi_bench.results.record.record_file import comparable, load_record
@@ -22,8 +21,6 @@ from epi_bench.runs.request import RunRequest
 from epi_bench.spec.defaults import complete_spec
 from epi_bench.spec.toml import read_toml
 from epi_bench.strategy.strategy import STRATEGIES
-from epi_bench.task.files.file_task import register_task_file
-from epi_bench.task.files.validation import validate_task_file
 
 ALL = ["toy_first", "toy_second", "toy_choice"]
 
@@ -146,40 +143,6 @@ def test_whatever_a_strategy_raises_is_a_failed_run(stop, run_toy, forgotten_plu
     assert record.error.startswith(type(stop).__name__)
 
 
-def test_test_examples_that_are_trained_on_are_told_and_counted(
-    toy_spec, run_toy, forgotten_plugins, tmp_path
-):
-    from epi_bench.runs.preparation import prepare_run
-
-    rows = [{"q": f"first: {word}", "a": word} for word in ("red", "green", "blue", "one")]
-    test = [rows[0], {**rows[1], "a": "two"}, {"q": "first: word", "a": "word"}]
-    for name, content in (("train", rows), ("test", test)):
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, content)))
-    (tmp_path / "leaky.toml").write_text(
-        'name = "leaky"\n[source]\ntrain = "train.jsonl"\ntest = "test.jsonl"\n'
-        '[example]\nprompt = "{{ q }}"\nanswer = "{{ a }}"\n[scoring]\nmode = "generate"\n'
-        'metric = "exact_match"\nmax_new_tokens = 4\n'
-    )
-    register_task_file(tmp_path / "leaky.toml")
-    told = "2 of 3 test prompts are in the training split too, 1 with the same answer"
-    assert told in validate_task_file(tmp_path / "leaky.toml").warnings
-    assert f"task 'leaky': {told}" in prepare_run(toy_spec(tasks=["leaky"])).warnings
-    (tmp_path / "unseen.jsonl").write_text('{"q": "first: copy", "a": "copy"}')
-    leaky = (tmp_path / "leaky.toml").read_text()
-    other = leaky.replace('"leaky"', '"other"').replace("test.jsonl", "unseen.jsonl")
-    (tmp_path / "other.toml").write_text(other)
-    register_task_file(tmp_path / "other.toml")
-    shared = "test prompts are in the training split of 'other' too"
-    warnings = prepare_run(toy_spec(tasks=["leaky", "other"])).warnings
-    assert f"task 'leaky': 2 of 3 {shared}, 1 with the same answer" in warnings
-    data = run_toy(tasks=["leaky", "toy_first"], steps=1).record.task_data
-    assert (data["leaky"].test_prompts_trained, data["leaky"].test_examples_trained) == (2, 1)
-    assert (data["toy_first"].test_prompts_trained, data["toy_first"].test_examples_trained) == (
-        0,
-        0,
-    )
-
-
 def test_references_come_once_and_complete_the_metrics(toy_spec, tmp_path):
     spec = toy_spec("full_sft", tasks=ALL)
     workspace = Workspace(tmp_path)
@@ -250,48 +213,6 @@ def test_run_toml_repeats_the_run(run_toy):
     assert complete_spec(content) == outcome.spec
 
 
-def test_seeds_draw_their_own_order(toy_spec):
-    from epi_bench.runs.preparation import prepare_run
-
-    orders = {
-        tuple(prepare_run(toy_spec(tasks=ALL, stream={"order": "random"}, seed=seed)).tasks)
-        for seed in range(8)
-    }
-    assert len(orders) > 2
-
-
-def test_the_identity_covers_what_changes_results_and_nothing_else(toy_spec):
-    from epi_bench.runs.preparation import prepare_run
-
-    def identity(**changes):
-        return prepare_run(toy_spec(**changes)).run_id
-
-    assert identity() == identity()
-    different = [identity(), identity(seed=1), identity(learning_rate=1e-4), identity(steps=7)]
-    assert len(set(different)) == 4
-    larger_batches = toy_spec().model_copy(
-        update={"evaluation": toy_spec().evaluation.model_copy(update={"batch_size": 7})}
-    )
-    assert prepare_run(larger_batches).run_id == identity()
-
-
-def test_examples_without_supervised_tokens_are_refused_or_counted(toy_spec):
-    from epi_bench.runs.preparation import prepare_run
-
-    def prepared(max_length):
-        spec = toy_spec()
-        data = spec.data.model_copy(update={"max_length": max_length})
-        return prepare_run(spec.model_copy(update={"data": data}))
-
-    with pytest.raises(UserError, match="none of the 42 training examples keeps a supervised"):
-        prepared(8)
-    lengths = sorted(len(e) for e in prepared(64).tasks["toy_first"].train)
-    some = prepared(lengths[0] - 2)
-    report = some.tasks["toy_first"].report
-    assert report.unsupervised + report.encoded == 42
-    assert any("cut" in warning or "left out" in warning for warning in some.warnings)
-
-
 def test_what_was_cut_is_in_the_record_and_the_user_is_told(toy_spec, tmp_path):
     from rich.console import Console
 
@@ -331,16 +252,6 @@ def test_what_was_cut_is_in_the_record_and_the_user_is_told(toy_spec, tmp_path):
             count > 0
         )
         assert (f"Cut, of 14 in {name}: {count} prompts" in shown) == (count > 0)
-
-
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_too_few_rows_are_refused(toy_spec, split):
-    from epi_bench.runs.preparation import prepare_run
-
-    spec = toy_spec()
-    data = spec.data.model_copy(update={f"{split}_examples": 1000})
-    with pytest.raises(UserError, match=f"1000 were asked for: lower --{split}-examples"):
-        prepare_run(spec.model_copy(update={"data": data}))
 
 
 def test_saved_model_is_loaded_by_transformers(run_toy, tmp_path):

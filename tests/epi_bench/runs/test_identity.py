@@ -17,6 +17,8 @@ from epi_bench.runs.identity import (
     task_fingerprint,
 )
 from epi_bench.spec.defaults import complete_spec
+from epi_bench.spec.streams import complete_stream_options
+from epi_bench.strategy.strategy import complete_strategy_options
 from epi_bench.task.example import Example, ask
 from epi_bench.task.rows.source import DataSource
 from epi_bench.task.task import Task, TaskCard
@@ -72,6 +74,20 @@ def test_the_evaluation_batch_cannot_change_a_result():
     assert identity(evaluation={"batch_size": 7}) == identity(evaluation={"batch_size": 70})
 
 
+def test_completed_options_are_taken_as_they_are():
+    """What a prepared run keeps of its options makes the identity that its specification makes."""
+    spec = complete_spec({**epi(ratio=0.25), "stream": {"kind": "mixed"}})
+    completed = {
+        "strategy_options": complete_strategy_options("epi", {"ratio": 0.25}),
+        "stream_options": complete_stream_options("mixed", {}),
+    }
+    assert run_id(spec, {}, **completed) == run_id(spec, {})
+    other = {**completed["strategy_options"], "ratio": 0.5}
+    assert run_id(spec, {}, strategy_options=other) == identity(
+        **epi(ratio=0.5), stream={"kind": "mixed"}
+    )
+
+
 def test_an_unknown_option_is_refused():
     with pytest.raises(UserError, match="ratio"):
         identity(**epi(ration=0.5))
@@ -105,15 +121,18 @@ def test_published_runs_keep_their_identity():
     paths = sorted(LEADERBOARDS.glob("*/*.json"))
     if not paths:
         pytest.skip("this copy has no published records")
+    checked = 0
     for path in paths:
         record = load_record(path)
         if not STRATEGIES.is_builtin(record.strategy.name):
             continue
+        checked += 1
         tasks = {f"task:{name}": value for name, value in record.fingerprints.tasks.items()}
         fingerprints = {"model": record.fingerprints.model, **tasks}
         assert run_id(record.spec, fingerprints, record.environment.execution) == record.run_id, (
             path
         )
+    assert checked > len(paths) / 2
 
 
 class TestEachInput:
@@ -165,12 +184,16 @@ class TestEachInput:
         base = complete_spec({})
         identities = {"": run_id(base, {})}
         for leaf in self.leaves(base):
-            if leaf not in (*self.CANNOT_CHANGE_A_NUMBER, "stream.options"):
+            if leaf not in (*self.CANNOT_CHANGE_A_NUMBER, "stream.options", "data.options"):
                 identities[leaf] = run_id(self.changed(base, leaf), {})
         mixed = base.model_copy(update={"stream": base.stream.model_copy(update={"kind": "mixed"})})
         options = {"options": {"mixing": "interleave_under"}}
         stream = mixed.stream.model_copy(update=options)
         identities["stream.options"] = run_id(mixed.model_copy(update={"stream": stream}), {})
+        marks = {"gsm8k": {"keep_calculator_marks": True}}
+        for options in ({}, marks):
+            data = {"tasks": ["gsm8k"], "options": options}
+            identities[f"data.options {options}"] = identity(data=data)
         assert len(set(identities.values())) == len(identities)
         for leaf in self.CANNOT_CHANGE_A_NUMBER:
             assert run_id(self.changed(base, leaf), {}) == identities[""]

@@ -77,7 +77,7 @@ def test_settings_of_the_launcher_that_the_run_overrules_are_told(no_variables, 
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "2")
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "NO")
     assert overruled_settings(training) == [
-        "ACCELERATE_MIXED_PRECISION=fp16 has no effect on a run: set --autocast instead"
+        "ACCELERATE_MIXED_PRECISION=fp16 has no effect on a run: set training.autocast instead"
     ]
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")

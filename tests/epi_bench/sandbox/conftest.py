@@ -2,20 +2,20 @@
 
 import pytest
 
-from epi_bench.sandbox import PROTECTIONS, Limits
+from epi_bench.sandbox import SANDBOX_MODES, Limits
 from epi_bench.sandbox.probe import find_problem
 
 _problems = {}
 
 
-@pytest.fixture(params=list(PROTECTIONS))
-def protection(request):
-    """Each protection that this system offers, or a skip that says why it does not."""
+@pytest.fixture(params=list(SANDBOX_MODES))
+def mode(request):
+    """Each mode that this system offers, or a skip that says why it does not."""
     name = request.param
     if name not in _problems:
         _problems[name] = find_problem(name)
     if _problems[name]:
-        pytest.skip(f"protection {name} does not hold here: {_problems[name]}")
+        pytest.skip(f"mode {name} does not hold here: {_problems[name]}")
     return name
 
 

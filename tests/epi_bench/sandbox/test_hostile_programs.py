@@ -175,16 +175,16 @@ def processes_of_this_test():
 
 
 @pytest.mark.parametrize("name", FORGERIES)
-def test_it_neither_passes_nor_stays(name, protection, limits):
+def test_it_neither_passes_nor_stays(name, mode, limits):
     start = time.monotonic()
-    verdict = run_program(Program(FORGERIES[name], ("f",), "assert f(1) == 2"), protection, limits)
+    verdict = run_program(Program(FORGERIES[name], ("f",), "assert f(1) == 2"), mode, limits)
     assert not verdict.passed
     assert verdict.detail
     assert time.monotonic() - start < limits.wall_seconds + 10  # starting takes long under load
     assert processes_of_this_test() == []
 
 
-def test_nothing_of_the_home_folder_is_read_or_written(protection, limits, tmp_path, monkeypatch):
+def test_nothing_of_the_home_folder_is_read_or_written(mode, limits, tmp_path, monkeypatch):
     tmp_path.chmod(0o777)
     secret = tmp_path / "secret"
     secret.write_text("2")
@@ -209,18 +209,18 @@ def g(x):
             pass
     return 2
 """
-    assert run_program(Program(source, ("f",), "assert f(1) == 2"), protection, limits).outcome in (
+    assert run_program(Program(source, ("f",), "assert f(1) == 2"), mode, limits).outcome in (
         "error",
         "crashed",
     )
-    assert run_program(Program(source, ("g",), "assert g(1) == 2"), protection, limits).passed
+    assert run_program(Program(source, ("g",), "assert g(1) == 2"), mode, limits).passed
     assert [path.name for path in tmp_path.iterdir()] == ["secret"]
     assert secret.read_text() == "2"
     assert secret.stat().st_mode & 0o777 == 0o666
 
 
 @pytest.mark.parametrize("kind", ["path", "abstract", "internet"])
-def test_nobody_is_reached_by_a_socket(protection, limits, tmp_path, kind):
+def test_nobody_is_reached_by_a_socket(mode, limits, tmp_path, kind):
     families = {"path": socket.AF_UNIX, "abstract": socket.AF_UNIX, "internet": socket.AF_INET}
     addresses = {"path": "", "abstract": f"\0epi-bench-{os.getpid()}", "internet": ("127.0.0.1", 0)}
     address = addresses[kind] or os.path.relpath(tmp_path / "s", Path.cwd())
@@ -236,19 +236,19 @@ def f(x):
     socket.socket({int(families[kind])}).connect({reached!r})
     return 2
 """
-        verdict = run_program(Program(source, ("f",), "assert f(1) == 2"), protection, limits)
+        verdict = run_program(Program(source, ("f",), "assert f(1) == 2"), mode, limits)
         assert verdict.outcome == "error"
         with pytest.raises(TimeoutError):
             server.accept()
 
 
-def test_a_sandbox_ends_with_the_process_that_wanted_it(protection, tmp_path):
+def test_a_sandbox_ends_with_the_process_that_wanted_it(mode, tmp_path):
     script = tmp_path / "start.py"
     script.write_text(
         "from epi_bench.sandbox import Limits, Program\n"
         "from epi_bench.sandbox.runner import run_program\n"
         "program = Program('import time\\ndef f():\\n    time.sleep(600)', ('f',), 'f()')\n"
-        f"run_program(program, {protection!r}, Limits(wall_seconds=600))\n"
+        f"run_program(program, {mode!r}, Limits(wall_seconds=600))\n"
     )
     starter = subprocess.Popen([sys.executable, script])
     mark = b'"starter": %d,' % starter.pid
@@ -275,8 +275,8 @@ def test_a_sandbox_ends_with_the_process_that_wanted_it(protection, tmp_path):
     assert wait_for(0) == 0
 
 
-def test_tests_that_do_not_end_are_ended(protection):
+def test_tests_that_do_not_end_are_ended(mode):
     limits = Limits(wall_seconds=2, cpu_seconds=1)
     program = Program("def f(x):\n    return 2", ("f",), "while f(1) == 2:\n    pass")
-    assert not run_program(program, protection, limits).passed
+    assert not run_program(program, mode, limits).passed
     assert processes_of_this_test() == []

@@ -13,10 +13,10 @@ pytestmark = pytest.mark.multi_process
 
 
 @pytest.fixture
-def judge(protection):
+def judge(mode):
     def run(source, tests, *names, preparation="", limits=None):
         program = Program(source, names or ("f",), tests, preparation)
-        return run_program(program, protection, limits or Limits(wall_seconds=10, cpu_seconds=1))
+        return run_program(program, mode, limits or Limits(wall_seconds=10, cpu_seconds=1))
 
     return run
 
@@ -131,8 +131,8 @@ def test_many_programs_are_judged_side_by_side_in_their_order():
 
 
 def test_a_system_without_protection_is_an_error_with_its_remedy(monkeypatch):
-    def fail(program, protection, limits):
-        raise SandboxError(f"no {protection} today")
+    def fail(program, mode, limits):
+        raise SandboxError(f"no {mode} today")
 
     monkeypatch.setattr(probe_module, "run_program", fail)
     monkeypatch.delenv("EPI_BENCH_SANDBOX", raising=False)
@@ -143,18 +143,18 @@ def test_a_system_without_protection_is_an_error_with_its_remedy(monkeypatch):
     assert "sysctl user.max_user_namespaces" in message and "\n" not in message
 
 
-def test_a_protection_that_leaks_is_not_taken(monkeypatch):
+def test_a_mode_that_leaks_is_not_taken(monkeypatch):
     leaky = probe_module._ATTEMPTS.replace(
         "def libraries", "def attempt(what, action):\n    return [what]\n\ndef libraries"
     )
     monkeypatch.setattr(probe_module, "_ATTEMPTS", leaky)
     with pytest.raises(UserError, match="it permits reading a file, changing a file"):
-        CodeRunner(protection="namespaces")
+        CodeRunner(mode="namespaces")
 
 
-def test_the_environment_chooses_and_is_checked(monkeypatch, protection):
-    monkeypatch.setenv("EPI_BENCH_SANDBOX", protection)
-    assert CodeRunner().protection == protection
+def test_the_environment_chooses_and_is_checked(monkeypatch, mode):
+    monkeypatch.setenv("EPI_BENCH_SANDBOX", mode)
+    assert CodeRunner().mode == mode
     monkeypatch.setenv("EPI_BENCH_SANDBOX", "namespace")
     with pytest.raises(UserError, match="did you mean 'namespaces'"):
         CodeRunner()

@@ -28,7 +28,7 @@ def check(*examples, scoring="choice"):
 @pytest.mark.parametrize(
     ("example", "message"),
     [
-        ("text", "is no epi_bench.Example but 'text'"),
+        ("text", "is not an epi_bench.Example but 'text'"),
         (Example((), "a"), "has no messages"),
         (Example(({"content": "q"},), "a"), "a message 1 without a role"),
         (Example(("q", "a"), "a"), "a message 1 without a role: 'q'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from copy import deepcopy
 
 import pytest
 import torch
@@ -13,9 +14,6 @@ from epi_bench import EncodedExample, Strategy
 from epi_bench.errors import TrainingFailedError
 from epi_bench.model.batching import collate, length_sorted_batches
 from epi_bench.model.losses import mean_loss, summed_loss
-from epi_bench.spec.run_spec import TrainingSpec
-from epi_bench.training.optimizer import build_optimizer
-from epi_bench.training.schedule import learning_rate_share, steps_of
 
 
 def _examples(count=12, seed=0):
@@ -113,43 +111,6 @@ def test_collate_by_hand():
     assert batch["labels"].tolist() == [[-100, 6, 7], [8, -100, -100]]
 
 
-@pytest.mark.parametrize(
-    ("decay", "expected"),
-    [
-        ("linear", [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]),
-        ("constant", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]),
-        ("cosine", [0.5, 1.0, 1.0, 0.8535534, 0.5, 0.1464466]),
-    ],
-)
-def test_learning_rate_by_hand(decay, expected):
-    spec = TrainingSpec(steps=6, warmup_share=1 / 3, decay=decay)
-    shares = [learning_rate_share(step, 6, spec) for step in range(1, 7)]
-    assert shares == pytest.approx(expected)
-
-
-def test_vectors_are_not_decayed(model):
-    optimizer = build_optimizer(model.parameters(), TrainingSpec(steps=1, weight_decay=0.1), 1e-3)
-    for group in optimizer.param_groups:
-        assert group["weight_decay"] == (0.1 if group["params"][0].ndim >= 2 else 0.0)
-
-
-@pytest.mark.parametrize(
-    ("settings", "examples", "budget", "expected"),
-    [
-        ({"steps": 150}, 10, 1.0, 150),
-        ({"steps": 150}, 10, 5.0, 750),
-        ({"epochs": 1.0, "batch_size": 8}, 17, 1.0, 3),
-        ({"epochs": 2.0, "batch_size": 4, "accumulation": 2}, 16, 1.0, 4),
-        ({"epochs": 2.0, "batch_size": 7}, 57, 1.0, 18),  # two passes of 9 steps, as Trainer
-        ({"epochs": 0.1, "batch_size": 8}, 8, 1.0, 1),
-        ({"epochs": 0.1, "batch_size": 2}, 60, 1.0, 3),
-        ({"epochs": 0.5, "batch_size": 7}, 60, 1.0, 5),
-    ],
-)
-def test_steps_of_an_experience(settings, examples, budget, expected):
-    assert steps_of(examples, budget, TrainingSpec(**settings)) == expected
-
-
 def test_hooks_are_called_in_the_documented_order(train_toy):
     calls = []
 
@@ -169,7 +130,9 @@ def test_hooks_are_called_in_the_documented_order(train_toy):
             calls.append("penalty")
 
         def gradients_ready(self, step):
-            assert all(p.grad is not None for p in step.model.parameters())
+            found = [p.grad for p in step.model.parameters()]
+            assert found
+            assert all(gradient is not None for gradient in found)
             calls.append("gradients_ready")
 
         def parameters_updated(self, step):
@@ -215,14 +178,17 @@ def test_a_penalty_changes_the_gradient_by_its_own(train_toy):
 
     for strength in (0.0, 2.0):
         train_toy(strategy=Pull(strength), steps=1, tasks=["toy_first"], accumulation=2)
+    assert gradients[0.0]
     for plain, pulled in zip(gradients[0.0], gradients[2.0], strict=True):
         assert torch.allclose(pulled - plain, torch.full_like(plain, 2.0), atol=1e-4)
 
 
 def test_two_trainings_of_one_specification_are_bit_identical(train_toy):
     first, second = train_toy("lora", {"dropout": 0.1}), train_toy("lora", {"dropout": 0.1})
-    for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True):
-        assert torch.equal(a, b)
+    weights = [dict(loop.model.named_parameters()) for loop in (first, second)]
+    assert any("lora" in name for name in weights[0])
+    assert list(weights[0]) == list(weights[1])
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_another_seed_trains_otherwise(train_toy):
@@ -278,6 +244,7 @@ def test_a_step_with_gradients_that_are_not_finite_is_skipped_and_counted(train_
     assert loop.cost.skipped_steps == 2
     assert skipped == [2, 3]
     assert strategy.seen == [1, 4, 5, 6]
+    assert weights[1]
     for before, after, later in zip(weights[1], weights[3], weights[4], strict=True):
         assert torch.equal(before, after)
         assert torch.isfinite(later).all()
@@ -297,7 +264,9 @@ def test_isolation_is_not_poisoned_by_a_skipped_step(train_toy):
     epi.penalty = poison.penalty
     loop = train_toy(strategy=epi, tasks=["toy_first"])
     assert loop.cost.skipped_steps == 1
-    assert all(torch.isfinite(values).all() for values in epi.isolation.importance.values.values())
+    importance = epi.isolation.importance.values
+    assert importance
+    assert all(torch.isfinite(values).all() for values in importance.values())
     assert epi.isolation.protected_count == epi.isolation.target_count
 
 
@@ -337,3 +306,73 @@ def test_a_model_without_trainable_parameters_is_refused(train_toy):
 
 def _gradient_norm(model):
     return torch.cat([p.grad.flatten() for p in model.parameters()]).norm().item()
+
+
+def test_nothing_is_done_before_the_loop_is_started(model):
+    """A loop that has only been made leaves model and strategy alone, and does not train."""
+    from epi_bench.spec.run_spec import TrainingSpec
+    from epi_bench.strategy.hooks import Experience
+    from epi_bench.training.accelerator import create_accelerator
+    from epi_bench.training.loop import TrainingLoop
+
+    calls = []
+
+    class Recorder(Strategy):
+        def prepare_model(self, model):
+            calls.append("prepare_model")
+            return model
+
+    strategy, spec = Recorder(), TrainingSpec(steps=1)
+    loop = TrainingLoop(
+        spec=spec,
+        strategy=strategy,
+        model=deepcopy(model),
+        pad_token_id=0,
+        seed=0,
+        accelerator=create_accelerator(spec, cpu=True),
+        total_steps=1,
+        experience_count=1,
+    )
+    experience = Experience(0, "a", ("a",), _examples(), 1)
+    with pytest.raises(RuntimeError, match="call start"):
+        loop.train(experience)
+    assert not calls
+    assert not hasattr(strategy, "context")
+    assert loop.start() is loop
+    loop.train(experience)
+    assert calls == ["prepare_model"]
+    assert loop.steps_done == 1
+    assert loop.cost.tokens == sum(map(len, _drawn(loop, experience)))
+
+
+def _drawn(loop, experience):
+    """The examples of the experience's first step."""
+    return next(loop._drawn_steps(experience.examples, experience))
+
+
+def test_the_optimizer_is_made_with_the_rate_that_it_steps_with(train_toy, monkeypatch):
+    """At a constant rate, the one of the first step: the strategy's factor is in it."""
+    from epi_bench.training import loop as module
+
+    made, rates = [], []
+    original = module.build_optimizer
+
+    def spy(parameters, spec, learning_rate):
+        made.append(learning_rate)
+        return original(parameters, spec, learning_rate)
+
+    monkeypatch.setattr(module, "build_optimizer", spy)
+
+    class Faster(Strategy):
+        learning_rate_factor = 3.0
+
+    train_toy(
+        strategy=Faster(),
+        steps=2,
+        learning_rate=1e-3,
+        warmup_share=0.0,
+        decay="constant",
+        on_step=lambda step, rate: rates.append(rate),
+    )
+    assert made == pytest.approx([3e-3, 3e-3])  # one for each experience
+    assert rates == [made[0]] * 4

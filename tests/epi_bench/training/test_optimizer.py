@@ -32,6 +32,33 @@ def test_weight_decay_is_decoupled(name):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_parameter_is_in_one_group_and_vectors_are_not_decayed(name):
+    """Frozen parameters are in none."""
+    matrices = [nn.Parameter(torch.ones(2, 3)) for _ in range(2)]
+    vectors, frozen = [nn.Parameter(torch.ones(3))], nn.Parameter(torch.ones(2), False)
+    spec = TrainingSpec(steps=1, optimizer=name, weight_decay=0.1)
+    decayed, plain = build_optimizer([*matrices, frozen, *vectors], spec, 1e-3).param_groups
+    decay = "decoupled_weight_decay" if name == "sgd" else "weight_decay"
+    assert (decayed["params"], decayed[decay]) == (matrices, 0.1)
+    assert (plain["params"], plain[decay]) == (vectors, 0.0)
+
+
+@pytest.mark.parametrize(("name", "theirs"), [("adamw", "adamw_torch_fused"), ("adafactor",) * 2])
+def test_beside_the_optimizers_of_transformers(name, theirs, tmp_path):
+    """Its Trainer makes the same class with the same settings; only the groups are ours.
+
+    Its ``sgd`` has no momentum and adds weight decay to the gradient, so it is another optimizer.
+    """
+    from transformers import Trainer, TrainingArguments
+
+    arguments = TrainingArguments(str(tmp_path), optim=theirs, learning_rate=1e-3, use_cpu=True)
+    cls, settings = Trainer.get_optimizer_cls_and_kwargs(arguments)
+    ours = _optimizer(name, nn.Parameter(torch.ones(2, 2)), 1e-3)
+    assert type(ours) is cls
+    assert ours.defaults == cls([nn.Parameter(torch.ones(2, 2))], **settings).defaults
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_weight_decay_follows_the_schedule_and_spares_what_is_not_stepped(name):
     matrix = nn.Parameter(torch.full((2, 2), 2.0))
     optimizer = _optimizer(name, matrix, 1.0, weight_decay=0.5)

@@ -31,6 +31,7 @@ def _profiles(model, *names, **options):
 
 def test_every_strategy_is_measured_beside_full_fine_tuning(model):
     before = [p.detach().clone() for p in model.parameters()]
+    assert before
     profiles = _profiles(model, "epi", "lora", "ewc")
     assert list(profiles) == ["full_sft", "epi", "lora", "ewc"]
     size = sum(p.numel() for p in model.parameters())

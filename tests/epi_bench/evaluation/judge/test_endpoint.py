@@ -198,7 +198,7 @@ def test_a_rate_of_zero_never_waits(fake_time):
         ("ftp://host/v1", "with http or https"),
         ("http://", "with http or https"),
         ("http://ho st/v1", "with http or https"),
-        ("http://host:99999/v1", "is no address"),
+        ("http://host:99999/v1", "is not an address"),
         ("http://me:secret@host/v1", "no name, password or query"),
         ("http://host/v1?key=secret", "no name, password or query"),
     ],
@@ -224,11 +224,11 @@ def test_the_address_of_requests(given, address):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (("http://h/v1", None, None, None), "--judge-model missing"),
-        ((None, "m", None, None), "--judge-url missing"),
-        ((None, None, None, 5), "--judge-url and --judge-model missing"),
-        (("http://h/v1", " ", None, None), "--judge-model is empty"),
-        (("http://h/v1", "m", None, -1), "--judge-rate must be"),
+        (("http://h/v1", None, None, None), ": judge.model missing"),
+        ((None, "m", None, None), ": judge.url missing"),
+        ((None, None, None, 5), ": judge.url and judge.model missing"),
+        (("http://h/v1", " ", None, None), "judge.model is empty"),
+        (("http://h/v1", "m", None, -1), "judge.requests_per_minute must be"),
     ],
 )
 def test_half_a_judge_is_refused(given, message):

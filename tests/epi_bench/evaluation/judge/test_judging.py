@@ -19,7 +19,8 @@ import pytest
 from epi_bench.errors import UserError
 from epi_bench.evaluation.judge.endpoint import ChatEndpoint, Patience
 from epi_bench.evaluation.judge.judge import JudgedScores, open_judge
-from epi_bench.evaluation.judge.verdict_cache import VerdictCache, cache_folder
+from epi_bench.evaluation.judge.verdict_cache import VerdictCache
+from epi_bench.files import cache_folder
 from epi_bench.results.record.record_file import comparable, load_record
 from epi_bench.results.record.workspace import Workspace
 from epi_bench.runs.many_runs import run_in_process, run_in_subprocesses
@@ -111,7 +112,7 @@ def test_a_second_time_nothing_is_asked(open_toy, server):
 
 def test_a_damaged_cache_file_is_asked_for_again_and_mended(open_toy, server):
     first, _ = grade(open_toy())
-    files = sorted((cache_folder() / "judge").glob("*/*.json"))
+    files = sorted(cache_folder("judge").glob("*/*.json"))
     assert len(files) == 20
     for path, text in zip(files, ["", "[]", '{"verdict": 3}', "{"], strict=False):
         path.write_text(text, encoding="utf-8")
@@ -145,7 +146,7 @@ def test_a_verdict_that_stays_unreadable_is_missing_and_not_zero(open_toy, serve
         "1 because the verdict holds no score from 0 to 10"
     ]
     assert sum("a0" in str(body) for body in server.bodies) == 2
-    assert sum(1 for _ in (cache_folder() / "judge").glob("*/*.json")) == 1
+    assert sum(1 for _ in cache_folder("judge").glob("*/*.json")) == 1
 
 
 def test_a_server_that_dies_costs_no_more_than_a_few_questions(open_toy, server, reply, fake_time):
@@ -206,20 +207,20 @@ def test_a_cache_that_cannot_be_written_is_a_warning(open_toy, server, tmp_path)
     assert "verdicts are not kept" in warnings[0]
 
 
-@pytest.mark.parametrize(
-    ("variables", "folder"),
-    [
-        ({"EPI_BENCH_CACHE": "/a", "XDG_CACHE_HOME": "/b"}, "/a"),
-        ({"EPI_BENCH_CACHE": "", "XDG_CACHE_HOME": "/b"}, "/b/epi-bench"),
-        ({"EPI_BENCH_CACHE": "", "XDG_CACHE_HOME": "", "HOME": "/c"}, "/c/.cache/epi-bench"),
-    ],
-)
-def test_the_cache_folder(monkeypatch, variables, folder):
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.delenv("LOCALAPPDATA", raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert cache_folder() == Path(folder)
+@pytest.mark.parametrize("value", ["off", "None", "0", ""])
+def test_without_a_cache_every_question_is_asked_and_nothing_is_written(
+    value, open_toy, server, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("EPI_BENCH_CACHE", value)
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    first, warnings = grade(open_toy(examples=EXAMPLES[:2]), {"toy_second": ["a0", "a1"]})
+    asked = len(server.bodies)
+    again, _ = grade(open_toy(examples=EXAMPLES[:2]), {"toy_second": ["a0", "a1"]})
+    assert again == first
+    assert len(server.bodies) == 2 * asked
+    assert warnings == []
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_run_without_open_ended_tasks_is_refused(settings, toy_tasks, server):
@@ -276,17 +277,17 @@ def test_a_run_with_a_judge(run_toy, toy_settings, server, reply, tmp_path, key,
 
 
 def test_the_grades_are_those_of_the_answers(run_toy, toy_settings, server, reply, monkeypatch):
-    from epi_bench.runs.experiment import Experiment
+    from epi_bench.runs.stream_training import StreamTraining
 
     seen = {}
-    original = Experiment._judge_last_row
+    original = StreamTraining._judge_last_row
 
     def spy(self):
         original(self)
-        row, scores = self.measurements.rows[-1]
-        seen[row] = [p.text for p in scores["toy_second"].predictions]
+        answers = self.measurements.answers["toy_second"]
+        seen[self.measurements.rows[-1].name] = [p.text for p in answers.predictions]
 
-    monkeypatch.setattr(Experiment, "_judge_last_row", spy)
+    monkeypatch.setattr(StreamTraining, "_judge_last_row", spy)
     server.reply_to = lambda body: reply(f"Score: {score_of(body['messages'][-1]['content'])}")
     record = run_toy(request={"judge": toy_settings}).record
     test = TASKS.get("toy_second")().examples("test")

@@ -164,6 +164,14 @@ def chat(*contents, system=None):
     return start + turns
 
 
+def prompt_ids(encoder, messages):
+    """The tokens of messages and generation prompt, apart from any answer."""
+    text = encoder.render(messages, generation_prompt=True)
+    ids = encoder.tokenizer(text, add_special_tokens=False)["input_ids"]
+    written = tuple(ids[: len(encoder.prefix)]) == encoder.prefix
+    return ids if written else [*encoder.prefix, *ids]
+
+
 def supervised_texts(encoder, example):
     """The supervised tokens of each unbroken stretch, decoded."""
     stretches, current = [], []
@@ -250,15 +258,10 @@ class TestSupervisedPart:
     def test_encoding_many_at_once_changes_nothing(self):
         encoder = encoder_of("mistral")
         conversations = [chat("hello", "one"), chat("a", "b", "hello", "two"), chat("x" * 99, "y")]
-        assert encoder.encode_all(conversations) == [encoder.encode(c) for c in conversations]
-        assert encoder.encode_all([]) == []
-
-    def test_spans_are_the_supervised_characters(self):
-        encoder = encoder_of("chatml")
-        messages = chat("hello", "hello", "hello", "hello")
-        text = encoder.render(messages)
-        spans = encoder.assistant_spans(messages, text)
-        assert [text[start:end] for start, end in spans] == ["hello<|im_end|>"] * 2
+        examples, report = encoder.training(conversations)
+        assert examples == [encoder.encode(c) for c in conversations]
+        assert (report.encoded, report.truncated, report.unsupervised) == (3, 0, 0)
+        assert encoder.training([])[0] == []
 
 
 class TestPrompt:
@@ -268,14 +271,17 @@ class TestPrompt:
     def test_a_scored_conversation_begins_with_the_prompt(self, family, answer, kind):
         encoder = encoder_of(family, kind)
         history = chat("hello", "what", "the cat is\n")
-        example = encoder.encode_for_scoring([*history, {"role": "assistant", "content": answer}])
+        example = encoder.scoring([*history, {"role": "assistant", "content": answer}])
         start = example.supervised.index(True)
-        assert list(example.input_ids[:start]) == encoder.prompt_ids(history)
+        assert list(example.input_ids[:start]) == prompt_ids(encoder, history)
         assert all(example.supervised[start : start + example.supervised_tokens])
+        prompt = encoder.prompt([*history, {"role": "assistant", "content": answer}])
+        assert prompt.input_ids == example.input_ids[:start]
+        assert prompt.supervised_tokens == 0
 
     def test_the_prompt_is_the_templates_generation_prompt(self):
         encoder = encoder_of("llama3")
-        text = encoder.tokenizer.decode(encoder.prompt_ids(chat("hello")))
+        text = encoder.tokenizer.decode(prompt_ids(encoder, chat("hello")))
         assert text == (
             "<s><|start_header_id|>user<|end_header_id|>\n\nhello<|eot_id|>"
             "<|start_header_id|>assistant<|end_header_id|>\n\n"
@@ -293,7 +299,7 @@ class TestPrompt:
         encoder = encoder_of("llama3", "gpt2")
         text = encoder.render(chat("hello", "the cat"))
         whole = encoder.tokenizer(text, add_special_tokens=False)["input_ids"]
-        prompt = encoder.prompt_ids(chat("hello"))
+        prompt = prompt_ids(encoder, chat("hello"))
         assert whole[: len(prompt)] != prompt  # this rule for words splits "\n\n" before one
         assert list(encoder.encode(chat("hello", "the cat")).input_ids[: len(prompt)]) == prompt
 
@@ -301,13 +307,14 @@ class TestPrompt:
         template = CHATML.partition("{% if add_generation_prompt")[0]
         with_prompt, without = (ChatEncoder(tokenizer_with(t), 1000) for t in (CHATML, template))
         messages = chat("hello", "the cat", "what", "is")
-        assert without.prompt_ids(messages[:3]) == with_prompt.prompt_ids(messages[:3])
+        assert prompt_ids(without, messages[:3]) == prompt_ids(with_prompt, messages[:3])
         assert without.encode(messages) == with_prompt.encode(messages)
 
     def test_a_thought_that_the_prompt_opens_and_training_does_not_is_left_out(self):
         template = CHATML.replace("assistant\n' }}", "assistant\n<think>\n' }}")
         encoder = ChatEncoder(tokenizer_with(template), 1000)
-        assert encoder.prompt_ids(chat("hello")) == encoder_of("chatml").prompt_ids(chat("hello"))
+        usual = encoder_of("chatml")
+        assert prompt_ids(encoder, chat("hello")) == prompt_ids(usual, chat("hello"))
         example = encoder.encode(chat("hello", "the cat"))
         assert supervised_texts(encoder, example) == ["the cat<|im_end|>"]
 
@@ -338,7 +345,7 @@ class TestSystemMessage:
     def test_a_conversation_that_the_template_refuses_is_a_user_error(self):
         messages = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
         with pytest.raises(UserError, match="roles user, user: Roles must alternate"):
-            encoder_of("gemma").encode_all([chat("hello", "cat"), messages])
+            encoder_of("gemma").training([chat("hello", "cat"), messages])
 
 
 class TestReasoning:
@@ -441,11 +448,11 @@ class TestTruncation:
     def test_training_loses_the_end_and_counts_what_is_left_out(self):
         encoder = encoder_of("chatml")
         conversations = [chat("a", "the cat"), chat("hello " * 30, "b"), chat("a", "b")]
-        whole = encoder.encode_all(conversations)
+        whole = [encoder.encode(messages) for messages in conversations]
         limit = len(whole[2])  # fits exactly: that is no truncation
         assert len(whole[0]) > limit
         short = ChatEncoder(encoder.tokenizer, limit)
-        kept, report = short.encode_for_training(conversations)
+        kept, report = short.training(conversations)
         assert (report.encoded, report.truncated, report.unsupervised) == (2, 1, 1)
         assert kept[0].input_ids == whole[0].input_ids[:limit]
         assert kept[0].supervised == whole[0].supervised[:limit]
@@ -456,8 +463,8 @@ class TestTruncation:
     def test_scoring_cuts_the_prompt_and_never_the_answer(self, limit, answer):
         encoder = encoder_of("chatml")
         messages = chat("hello what is", answer)
-        whole = encoder.encode_for_scoring(messages)
-        cut = ChatEncoder(encoder.tokenizer, limit).encode_for_scoring(messages)
+        whole = encoder.scoring(messages)
+        cut = ChatEncoder(encoder.tokenizer, limit).scoring(messages)
         assert cut.supervised_tokens == whole.supervised_tokens
         assert cut.input_ids == whole.input_ids[-len(cut) :]
         assert cut.supervised == whole.supervised[-len(cut) :]
@@ -467,7 +474,7 @@ class TestTruncation:
 
     def test_scoring_supervises_the_last_turn_only(self):
         encoder = encoder_of("chatml")
-        example = encoder.encode_for_scoring(chat("hello", "one", "hello", "two"))
+        example = encoder.scoring(chat("hello", "one", "hello", "two"))
         assert supervised_texts(encoder, example) == ["two<|im_end|>"]
 
 
@@ -477,26 +484,26 @@ class TestOptions:
         encoder = encoder_of(family)
         prompt = chat("hello", "the cat", "what is it?")
         options = ["the cat", "hello, hello", "猫", "two "]
-        encoded = encoder.encode_options(prompt, options)
+        encoded = encoder.options(prompt, options)
         written = str.strip if family in ("llama3", "gemma") else str
         for option, example in zip(options, encoded, strict=True):
             start = example.supervised.index(True)
-            assert list(example.input_ids[:start]) == encoder.prompt_ids(prompt)
+            assert list(example.input_ids[:start]) == prompt_ids(encoder, prompt)
             assert all(example.supervised[start:])
             blank = " " if family == "mistral" else ""
             assert encoder.tokenizer.decode(example.input_ids[start:]) == blank + written(option)
 
     def test_a_long_prompt_is_cut_from_the_left(self):
-        whole = encoder_of("chatml").encode_options(chat("hello " * 20), ["the cat"])[0]
+        whole = encoder_of("chatml").options(chat("hello " * 20), ["the cat"])[0]
         encoder = ChatEncoder(encoder_of("chatml").tokenizer, 12)
-        cut = encoder.encode_options(chat("hello " * 20), ["the cat"])[0]
+        cut = encoder.options(chat("hello " * 20), ["the cat"])[0]
         assert len(cut) == 12
         assert cut.input_ids == whole.input_ids[-12:]
         assert cut.supervised_tokens == whole.supervised_tokens
 
     def test_an_empty_option_is_an_error(self):
         with pytest.raises(UserError, match="the option '' is empty"):
-            encoder_of("chatml").encode_options(chat("hello"), ["the cat", ""])
+            encoder_of("chatml").options(chat("hello"), ["the cat", ""])
 
 
 class TestOtherTokenizers:
@@ -517,9 +524,9 @@ class TestOtherTokenizers:
             [i for i, on in zip(example.input_ids, example.supervised, strict=True) if on]
         )
         assert "".join(tokens) == "▁the▁cat</s>▁is▁a</s>"
-        scored = encoder.encode_for_scoring(messages)
+        scored = encoder.scoring(messages)
         start = scored.supervised.index(True)
-        assert list(scored.input_ids[:start]) == encoder.prompt_ids(messages[:-1])
+        assert list(scored.input_ids[:start]) == prompt_ids(encoder, messages[:-1])
 
     def test_added_tokens_that_are_not_special_end_a_turn(self):
         tokenizer = tokenizer_with(CHATML.replace("im_end", "stop"))
@@ -617,9 +624,9 @@ def test_templates_of_published_models(path):
     assert first == f"the cat{end}"
     assert last == f"the cat\n\nis{end}"
     assert end in added
-    scored = encoder.encode_for_scoring(messages)
+    scored = encoder.scoring(messages)
     start = scored.supervised.index(True)
-    assert list(scored.input_ids[:start]) == encoder.prompt_ids(messages[:-1])
+    assert list(scored.input_ids[:start]) == prompt_ids(encoder, messages[:-1])
 
 
 class TestBeginningOfSequence:
@@ -644,12 +651,12 @@ class TestBeginningOfSequence:
         sequences = {
             "training": (encoder.encode(self.MESSAGES), bare.encode(self.MESSAGES)),
             "scoring": (
-                encoder.encode_for_scoring(self.MESSAGES),
-                bare.encode_for_scoring(self.MESSAGES),
+                encoder.scoring(self.MESSAGES),
+                bare.scoring(self.MESSAGES),
             ),
             "option": (
-                encoder.encode_options(self.MESSAGES[:1], ["cat"])[0],
-                bare.encode_options(self.MESSAGES[:1], ["cat"])[0],
+                encoder.options(self.MESSAGES[:1], ["cat"])[0],
+                bare.options(self.MESSAGES[:1], ["cat"])[0],
             ),
         }
         for name, (found, without) in sequences.items():
@@ -658,7 +665,7 @@ class TestBeginningOfSequence:
             written = without.input_ids[0] == start
             assert found.input_ids[0 if written else 1 :] == without.input_ids, name
             assert supervised_texts(encoder, found) == supervised_texts(bare, without)
-        prompt = encoder.prompt_ids(self.MESSAGES[:3])
+        prompt = prompt_ids(encoder, self.MESSAGES[:3])
         assert prompt == list(sequences["scoring"][0].input_ids[: len(prompt)])
 
     def test_where_the_end_of_sequence_is_the_same_token_it_is_still_added(self):
@@ -683,8 +690,8 @@ class TestBeginningOfSequence:
 
     @pytest.mark.parametrize("template", [CHATML, LLAMA3])
     def test_a_cut_prompt_keeps_it(self, template):
-        whole = self.encoder(template).encode_for_scoring(chat("hello " * 30, "the cat"))
-        cut = self.encoder(template, 20).encode_for_scoring(chat("hello " * 30, "the cat"))
+        whole = self.encoder(template).scoring(chat("hello " * 30, "the cat"))
+        cut = self.encoder(template, 20).scoring(chat("hello " * 30, "the cat"))
         assert len(cut) == 20
         assert cut.input_ids == (whole.input_ids[0], *whole.input_ids[-19:])
         assert cut.supervised_tokens == whole.supervised_tokens
@@ -703,8 +710,8 @@ class TestComparableOptions:
         tokenizer = encoder_of(family).tokenizer
         options = ["two", "the cat", "hello hello hello the cat"]
         messages = chat("hello " * 20)
-        encoded = ChatEncoder(tokenizer, limit).encode_options(messages, options)
-        whole = ChatEncoder(tokenizer, 1000).encode_options(messages, options)
+        encoded = ChatEncoder(tokenizer, limit).options(messages, options)
+        whole = ChatEncoder(tokenizer, 1000).options(messages, options)
         assert len({context for context, _ in self.tokens(encoded)}) == 1
         assert [e.supervised_tokens for e in encoded] == [e.supervised_tokens for e in whole]
         assert max(len(e) for e in encoded) == min(limit, max(len(e) for e in whole))
@@ -720,7 +727,7 @@ class TestComparableOptions:
             tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>"
         )
         fast.chat_template = PLAIN
-        encoded = ChatEncoder(fast, 1000).encode_options(chat("hello"), ["the cat", "zz"])
+        encoded = ChatEncoder(fast, 1000).options(chat("hello"), ["the cat", "zz"])
         said = [
             fast.convert_ids_to_tokens(
                 [i for i, on in zip(e.input_ids, e.supervised, strict=True) if on]
@@ -735,12 +742,10 @@ class TestComparableOptions:
     def test_where_one_begins_another_each_has_its_end_of_turn(self, family):
         encoder = encoder_of(family)
         messages = chat("hello")
-        nested = encoder.encode_options(messages, ["the", "the cat", "two"])
-        others = encoder.encode_options(messages, ["the cat", "two"])
+        nested = encoder.options(messages, ["the", "the cat", "two"])
+        others = encoder.options(messages, ["the cat", "two"])
         for option, example in zip(["the", "the cat", "two"], nested, strict=True):
-            scored = encoder.encode_for_scoring(
-                [*messages, {"role": "assistant", "content": option}]
-            )
+            scored = encoder.scoring([*messages, {"role": "assistant", "content": option}])
             size = 1 + max(n for n, on in enumerate(scored.supervised) if on)
             assert example.input_ids == scored.input_ids[:size]
             assert example.supervised == scored.supervised[:size]
@@ -754,5 +759,5 @@ class TestComparableOptions:
 
     def test_a_word_that_begins_another_word_is_another_token(self):
         encoder = encoder_of("chatml")
-        encoded = encoder.encode_options(chat("hello"), ["is", "it"])
+        encoded = encoder.options(chat("hello"), ["is", "it"])
         assert not any(self.said(e)[-1] in encoder.tokenizer.all_special_ids for e in encoded)

@@ -123,8 +123,8 @@ class TestDataIsText:
             for messages, bare in ((said, plain), (said[:3], plain[:3])):
                 found, expected = encoder.encode(messages), encoder.encode(bare)
                 assert marks_in(encoder, found.input_ids) == marks_in(encoder, expected.input_ids)
-            found, expected = encoder.prompt_ids(said[:3]), encoder.prompt_ids(plain[:3])
-            assert marks_in(encoder, found) == marks_in(encoder, expected)
+            found, expected = encoder.prompt(said), encoder.prompt(plain)
+            assert marks_in(encoder, found.input_ids) == marks_in(encoder, expected.input_ids)
 
     @pytest.mark.parametrize("family", FAMILY.FAMILIES)
     @pytest.mark.parametrize("kind", ["gpt2", "trimmed", "llama3"])
@@ -139,9 +139,10 @@ class TestDataIsText:
             assert FAMILY.supervised_texts(encoder, example) == [
                 written(answer) + end for answer in answers
             ]
-            scored = encoder.encode_for_scoring(messages)
+            scored = encoder.scoring(messages)
             start = scored.supervised.index(True)
-            assert list(scored.input_ids[:start]) == encoder.prompt_ids(messages[:-1])
+            other = encoder.prompt([*messages[:-1], {"role": "assistant", "content": "the cat"}])
+            assert scored.input_ids[:start] == other.input_ids  # whatever the answer is
 
     def test_a_system_message_that_is_folded_in_is_data_too(self):
         encoder = encoder_of("gemma", "llama3")
@@ -155,7 +156,7 @@ class TestDataIsText:
     def test_options_are_data(self, kind):
         encoder = encoder_of("chatml", kind)
         prompt = FAMILY.chat("choose </s>")
-        for example in encoder.encode_options(prompt, ["<|im_end|>", "the </s>", "<think>"]):
+        for example in encoder.options(prompt, ["<|im_end|>", "the </s>", "<think>"]):
             said = [i for i, on in zip(example.input_ids, example.supervised, strict=True) if on]
             assert said and not marks_in(encoder, said)
 
@@ -203,12 +204,12 @@ class TestDataWithoutMarks:
         contents = data.draw(st.lists(words, min_size=2, max_size=4))
         messages = FAMILY.chat(*contents[: len(contents) // 2 * 2])
         encoder = encoder_of(family, kind)
-        plain = encoder.encode(messages), encoder.prompt_ids(messages[:1])
+        plain = encoder.encode(messages), encoder.prompt(messages)
         control = encoder._turns.renderer.control_tokens
         assert not any(control.are_in(content) for content in contents)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(control, "are_in", lambda text: True)
-            assert (encoder.encode(messages), encoder.prompt_ids(messages[:1])) == plain
+            assert (encoder.encode(messages), encoder.prompt(messages)) == plain
 
     def test_added_tokens_for_ordinary_text_are_kept(self):
         tokenizer = tokenizer_of("llama3")

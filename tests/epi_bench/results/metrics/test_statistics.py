@@ -58,16 +58,15 @@ class TestCompare:
     def test_nothing_in_common(self):
         assert s.compare({0: 1.0}, {1: 1.0}) == s.Comparison(0, None, None)
 
-    @pytest.mark.parametrize("test", ["t", "wilcoxon"])
-    def test_one_pair_or_identical_differences_test_nothing(self, test):
-        assert s.compare({0: 1.0}, {0: 2.0}, test) == s.Comparison(1, -1.0, None)
-        same = s.compare({0: 0.1 + 0.2, 1: 5.3, 2: 7.3}, {0: 0.0, 1: 5.0, 2: 7.0}, test)
+    def test_one_pair_or_identical_differences_test_nothing(self):
+        assert s.compare({0: 1.0}, {0: 2.0}) == s.Comparison(1, -1.0, None)
+        same = s.compare({0: 0.1 + 0.2, 1: 5.3, 2: 7.3}, {0: 0.0, 1: 5.0, 2: 7.0})
         assert same.p_value is None
-        assert s.compare({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}, test).p_value is None
+        assert s.compare({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}).p_value is None
 
     @patient
     @given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 100)), min_size=2, max_size=8))
-    def test_agrees_with_the_tests_of_scipy(self, pairs):
+    def test_agrees_with_the_paired_test_of_scipy(self, pairs):
         from scipy import stats
 
         first, second = ({k: float(pair[i]) for k, pair in enumerate(pairs)} for i in (0, 1))
@@ -78,8 +77,22 @@ class TestCompare:
         expected = stats.ttest_rel(list(first.values()), list(second.values()))
         assert found.p_value == pytest.approx(expected.pvalue, abs=1e-9)
         assert found.interval == pytest.approx(tuple(expected.confidence_interval()), abs=1e-9)
-        ranked = s.compare(first, second, "wilcoxon").p_value
-        assert ranked == stats.wilcoxon([one - other for one, other in pairs]).pvalue
+
+    def test_agrees_with_exchanging_the_two_at_random(self):
+        """The exact test that assumes no distribution: all 2^10 exchanges within the pairs."""
+        from scipy import stats
+
+        generator = random.Random("exchange")
+        for shift in (0.0, 3.0, 6.0):
+            first = {k: generator.gauss(50 + shift, 5) for k in range(10)}
+            second = {k: generator.gauss(50, 5) for k in range(10)}
+            exact = stats.permutation_test(
+                (list(first.values()), list(second.values())),
+                lambda one, other: (one - other).mean(),
+                permutation_type="samples",
+                n_resamples=2000,  # more than there are: every one is tried
+            ).pvalue
+            assert s.compare(first, second).p_value == pytest.approx(exact, abs=0.03)
 
     @patient
     @given(values, values)
@@ -98,6 +111,14 @@ class TestHolm:
     def test_undefined_tests_do_not_count(self):
         assert s.holm([0.03, None, 0.02]) == [pytest.approx(0.04), None, pytest.approx(0.04)]
         assert s.holm([]) == []
+
+    @patient
+    @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+    def test_agrees_with_statsmodels(self, p_values):
+        from statsmodels.stats.multitest import multipletests
+
+        expected = multipletests(p_values, method="holm")[1]
+        assert s.holm(p_values) == pytest.approx(list(expected), abs=1e-12)
 
     @patient
     @given(st.lists(st.floats(0, 1), min_size=1))
@@ -182,6 +203,16 @@ class TestCompareItems:
         found = s.compare_items(first, second)
         assert (found.n, found.mean_difference) == (50, 50)
         assert 30 < found.low < 50 < found.high < 70
+
+    def test_agrees_with_the_normal_interval_for_many_items(self):
+        generator = random.Random("many items")
+        first, second = ({str(i): generator.gauss(50, 20) for i in range(500)} for _ in range(2))
+        differences = [first[item] - second[item] for item in first]
+        expected = s.mean_interval(differences)  # the t quantile of 499 is the normal one: 1.96
+        found = s.compare_items(first, second)
+        assert found.mean_difference == pytest.approx(expected.mean)
+        for side, end in ((found.low, -1), (found.high, 1)):
+            assert side == pytest.approx(expected.mean + end * expected.half_width, abs=0.2)
 
     def test_no_difference_includes_zero_and_is_repeatable(self):
         generator = random.Random("items")

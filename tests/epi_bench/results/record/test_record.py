@@ -20,6 +20,7 @@ from epi_bench.results.record import track
 from epi_bench.results.record.items import pack_items, unpack_items
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.spec.defaults import complete_spec
+from epi_bench.spec.streams import complete_stream_options
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 PROTOCOLS = {"a": ("generate", "exact_match", 1), "b": ("choice", "acc", 1)}
@@ -34,6 +35,7 @@ def make_facts(spec, **changes):
         "model_fingerprint": "m1",
         "task_fingerprints": {"a": "f1", "b": "f2"},
         "protocols": PROTOCOLS,
+        "stream_options": complete_stream_options(spec.stream.kind, spec.stream.options),
     }
     return track.track_facts(spec, **{**given, **changes})
 

@@ -4,7 +4,7 @@ from datetime import date
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epi_bench.task.files.template_values import MissingValueError
@@ -106,6 +106,7 @@ class TestComparisons:
     def test_values_of_one_type_are_compared(self, condition, value, expected):
         assert fill(f"{{{{ {condition} }}}}", x=value) == str(expected)
 
+    @settings(deadline=None)
     @given(st.integers(), st.integers(), st.floats(allow_nan=False))
     def test_numbers_compare_as_in_python(self, left, middle, right):
         values = {"a": left, "b": middle, "c": right}

@@ -261,7 +261,7 @@ def test_an_unreachable_hub_is_one_clear_error(monkeypatch):
     with pytest.raises(UserError) as caught:
         read_rows(SOURCE, locate(SOURCE, "train", None))
     assert "someone/sums" in str(caught.value)
-    assert "give --data-dir a folder with local files, or go online" in str(caught.value)
+    assert "give data_dir a folder with local files, or go online" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from epi_bench.errors import one_line
-from epi_bench.tables import UNLIMITED, Column, FittedTable, make_console, wrap_cells
+from epi_bench.results.tables import UNLIMITED, Column, FittedTable, make_console, wrap_cells
 
 COLUMNS = [
     Column("rank", numeric=True),

@@ -1,4 +1,4 @@
-"""Log-likelihoods of options and references, against one plain forward pass a sequence."""
+"""Log-likelihoods of options, against one plain forward pass a sequence."""
 
 from __future__ import annotations
 
@@ -8,16 +8,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from epi_bench.evaluation import options
 from epi_bench.evaluation.options import option_log_likelihoods
-from epi_bench.evaluation.references import reference_token_scores
 from epi_bench.model.chat.chat_encoder import ChatEncoder
 from epi_bench.model.chat.encoded_example import EncodedExample
 
 OPTIONS = ("red", "green blue one two", "three copy the", "word red green blue one two three")
-
-
-@pytest.fixture(scope="module")
-def model(toy_model):
-    return AutoModelForCausalLM.from_pretrained(toy_model).eval()
 
 
 @pytest.fixture(scope="module", params=["whole", "cut"])
@@ -27,9 +21,7 @@ def questions(request, toy_model):
     if request.param == "cut":
         encoder = ChatEncoder(encoder.tokenizer, 30)
     return [
-        encoder.encode_options(
-            [{"role": "user", "content": "copy the word " * (1 + i)}], OPTIONS[i % 3 :]
-        )
+        encoder.options([{"role": "user", "content": "copy the word " * (1 + i)}], OPTIONS[i % 3 :])
         for i in range(7)
     ]
 
@@ -78,24 +70,6 @@ def test_each_prompt_is_read_once(model, questions):
     prompts = sum(len(options[0]) - options[0].supervised_tokens for options in questions)
     later = sum(option.supervised_tokens - 1 for options in questions for option in options)
     assert sum(read) == prompts + later
-
-
-@pytest.mark.parametrize("questions", ["whole"], indirect=True)
-def test_logits_are_computed_only_where_a_token_is_scored(model, questions):
-    references = [options[-1] for options in questions]
-    widths = []
-    hook = model.lm_head.register_forward_hook(
-        lambda _module, _inputs, output: widths.append(tuple(output.shape[:2]))
-    )
-    try:
-        with torch.no_grad():
-            scores = reference_token_scores(model, references, 0, 1)
-    finally:
-        hook.remove()
-    assert sorted(widths) == sorted((1, r.supervised_tokens) for r in references)
-    for found, reference in zip(scores, references, strict=True):
-        assert sum(found.log_probabilities) == pytest.approx(_plain(model, reference), abs=1e-4)
-        assert len(found.correct) == reference.supervised_tokens
 
 
 @pytest.mark.parametrize("questions", ["whole"], indirect=True)

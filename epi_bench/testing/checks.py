@@ -1,0 +1,383 @@
+"""The checks that a strategy keeps its contract."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from epi_bench.errors import UserError, describe_error
+from epi_bench.testing.toys import (
+    BATCH,
+    STEPS,
+    own_numerics,
+    toy_loop,
+    toy_model,
+    toy_tasks,
+    train_toy,
+)
+from epi_bench.testing.witness import stored_bits
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from epi_bench.strategy.strategy import Strategy
+
+Weights = Mapping[str, "Tensor"]
+"""Parameters by name."""
+
+BOOKKEEPING = 1.1
+"""Tensors that a strategy may hold for each byte that it reports: small ones need no counting."""
+
+ROUNDING = 0.1
+"""How far two ways to compute the same training may end apart, as a share of how far it went."""
+
+
+class StrategyCheckError(AssertionError):
+    """A strategy does not keep its contract.
+
+    Attributes:
+        check: Name of the check that found it.
+    """
+
+    def __init__(self, check: str, problem: str) -> None:
+        super().__init__(f"check {check!r}: {problem}")
+        self.check = check
+
+
+def check_strategy(
+    strategy: str | type[Strategy],
+    *,
+    holds: Callable[[Weights, Weights], bool | None] | None = None,
+    **options: Any,
+) -> list[str]:
+    """Train a strategy on the toy tasks in several ways, and check that it keeps its contract.
+
+    Args:
+        strategy: A registered name, or a class.
+        holds: Called with the weights of the loaded and of the finished model, by name; what it
+            returns as ``False`` or raises fails the check ``holds``.
+        options: The strategy's options, chosen so that it acts within six steps.
+
+    Returns:
+        Names of the checks that were passed.
+
+    Raises:
+        StrategyCheckError: At the first check that fails; it says what to do.
+        UserError: If the strategy or an option is unknown or wrong.
+
+    Example:
+        ```python
+        check_strategy("epi", ratio=0.3, warmup=1, interval=2)
+        ```
+    """
+    from epi_bench.plugins.options import check_options
+    from epi_bench.strategy.strategy import STRATEGIES
+
+    cls = STRATEGIES.get(strategy) if isinstance(strategy, str) else strategy
+    checked = check_options(f"strategy {cls.name or cls.__name__!r}", cls, options)
+    subject = _Subject(cls, checked)
+    subject.make()
+    checks = dict(CHECKS)
+    if holds is not None:
+        checks["holds"] = lambda subject: _check_holds(subject, holds)
+    for name, check in checks.items():
+        try:
+            problem = check(subject)
+        except UserError as error:
+            raise StrategyCheckError(name, str(error)) from error
+        except Exception as error:
+            raise StrategyCheckError(name, describe_error(error)) from error
+        if problem:
+            raise StrategyCheckError(name, problem)
+    return list(checks)
+
+
+@dataclass
+class _Subject:
+    """The strategy under test."""
+
+    cls: type[Strategy]
+    options: Mapping[str, Any]
+
+    def make(self) -> Strategy:
+        return self.cls(**self.options)
+
+    def trained(self, **options: Any) -> dict[str, Tensor]:
+        """Weights after both tasks."""
+        return _weights(train_toy(self.make(), **options))
+
+    @cached_property
+    def plainly_trained(self) -> PreTrainedModel:
+        """The finished model of a run with every setting at its default."""
+        random.seed(1)
+        return train_toy(self.make())
+
+
+def _weights(model: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def _differing(first: Weights, second: Weights) -> str | None:
+    """Name of a parameter that is not the same in both, bit for bit."""
+    if first.keys() != second.keys():
+        return min(first.keys() ^ second.keys())
+    for name, tensor in first.items():
+        other = second[name]
+        same = tensor.shape == other.shape and tensor.dtype == other.dtype
+        if not same or not bool((stored_bits(tensor) == stored_bits(other)).all()):
+            return name
+    return None
+
+
+def _check_names(subject: _Subject) -> str | None:
+    """A hook whose name is misspelled is never called."""
+    from epi_bench.strategy.strategy import Strategy
+
+    hooks = [name for name in vars(Strategy) if not name.startswith("_")]
+    for name, member in vars(subject.cls).items():
+        if callable(member) and not name.startswith("_") and name not in hooks:
+            close = get_close_matches(name, hooks, n=1, cutoff=0.85)
+            if close:
+                return f"{name} is never called: did you mean the hook {close[0]!r}?"
+    return None
+
+
+_EXPERIENCE = ["begin_experience", "training_examples"]
+_STEP = ["penalty", "gradients_ready", "parameters_updated"]
+_WATCHED = ["prepare_model", *_EXPERIENCE, *_STEP, "end_experience", "finalize_model"]
+
+
+def _check_hooks(subject: _Subject) -> str | None:
+    """Hooks are called in the documented order, by the loop alone, and return what they should."""
+    import torch
+
+    strategy, called, returned = subject.make(), [], {}
+
+    def watched(name: str) -> Callable[..., Any]:
+        hook = getattr(strategy, name)
+
+        def call(*arguments: Any) -> Any:
+            called.append(name)
+            returned[name] = hook(*arguments)
+            return returned[name]
+
+        return call
+
+    for name in _WATCHED:
+        setattr(strategy, name, watched(name))
+    train_toy(strategy)
+    one = [*_EXPERIENCE, *_STEP * STEPS, "end_experience"]
+    if called != ["prepare_model", *one, *one, "finalize_model"]:
+        return (
+            "its hooks were not called in the documented order: leave calling them to the "
+            "training loop, and use super().HOOK() inside HOOK alone"
+        )
+    for name in ("prepare_model", "finalize_model"):
+        if not isinstance(returned[name], torch.nn.Module):
+            return f"{name} returned {type(returned[name]).__name__}: return the model"
+    penalty = returned["penalty"]
+    if penalty is not None and (not isinstance(penalty, torch.Tensor) or penalty.dim() != 0):
+        return "penalty must return a scalar tensor with its graph, or None"
+    for name, value in strategy.diagnostics().items():
+        if not isinstance(name, str) or not isinstance(value, float | int):
+            return f"diagnostics must give numbers by name, not {name!r}: {type(value).__name__}"
+    return None
+
+
+def _check_scoring(subject: _Subject) -> str | None:
+    """Scoring in the middle of the stream leaves the training as it was, bit for bit."""
+    strategy = subject.make()
+    with own_numerics():
+        loop = toy_loop(strategy)
+        loop.train(toy_tasks()[0])
+        before = _weights(loop.model)
+        with strategy.as_finished(loop.model) as model:
+            if not hasattr(model, "parameters"):
+                return "as_finished must give the model to score"
+        changed = _differing(before, _weights(loop.model))
+    if changed:
+        return f"as_finished changed {changed}: put back afterwards what it does to the model"
+    return None
+
+
+def _check_determinism(subject: _Subject) -> str | None:
+    """The same seed gives the same weights, whatever else the process has drawn."""
+    first = _weights(subject.plainly_trained)
+    random.seed(2)
+    changed = _differing(first, subject.trained())
+    if changed:
+        return (
+            f"two runs with seed 0 end with another {changed}: draw from "
+            "self.context.generator(PURPOSE) or torch_generator(PURPOSE), keep no state in the "
+            "class or the module, and iterate over no set"
+        )
+    return None
+
+
+def _check_leak(subject: _Subject) -> str | None:
+    """A run leaves nothing behind that changes the next one."""
+    first = _weights(subject.plainly_trained)
+    subject.trained(seed=4)
+    random.seed(1)
+    changed = _differing(first, subject.trained())
+    if changed:
+        return (
+            f"a run changes {changed} of the next one: make lists, tables and tensors in __init__ "
+            "or in a hook, not in the class or the module"
+        )
+    return None
+
+
+def _check_state(subject: _Subject) -> str | None:
+    """Going on from state_dict after the first task equals a run without the pause."""
+    with own_numerics():
+        whole = subject.make()
+        loop = toy_loop(whole)
+        first, second = toy_tasks()
+        loop.train(first)
+        model = {name: t.detach().clone() for name, t in loop.model.state_dict().items()}
+        state = {name: t.detach().clone() for name, t in whole.state_dict().items()}
+        resumed = subject.make()
+        again = toy_loop(resumed)
+        again.model.load_state_dict(model)
+        resumed.load_state_dict(state)
+        again.steps_done = loop.steps_done
+        loop.train(second)
+        again.train(second)
+        changed = _differing(_weights(loop.model), _weights(again.model))
+    if changed:
+        return (
+            f"a run that goes on from state_dict ends with another {changed}: keep everything in "
+            "state_dict that later steps depend on, and take it up in load_state_dict"
+        )
+    return None
+
+
+def _check_memory(subject: _Subject) -> str | None:
+    """What the strategy keeps beside the model is reported."""
+    with own_numerics():
+        strategy = subject.make()
+        loop = toy_loop(strategy)
+        for experience in toy_tasks():
+            loop.train(experience)
+        reported = strategy.state_bytes()
+        known = {t.untyped_storage().data_ptr() for t in loop.model.state_dict().values()}
+        held = sum(_held_tensors(vars(strategy), known, {id(loop.context)}))
+    if not isinstance(reported, int) or reported < 0:
+        return f"state_bytes returned {reported!r}: return a number of bytes"
+    if held > BOOKKEEPING * reported:
+        return (
+            f"state_bytes reports {reported} bytes, its attributes hold tensors of {held}: give "
+            "them in state_dict, or count them in state_bytes"
+        )
+    return None
+
+
+def _held_tensors(value: Any, storages: set[int], seen: set[int]) -> Iterator[int]:
+    """Bytes of each tensor that is reached from a value and shares no memory with the model."""
+    import torch
+
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, torch.Tensor):
+        storage = value.untyped_storage()
+        if storage.data_ptr() not in storages:
+            storages.add(storage.data_ptr())
+            yield storage.nbytes()
+        return
+    if isinstance(value, torch.nn.Module | torch.optim.Optimizer | type):
+        return
+    inner: Sequence[Any] = ()
+    if isinstance(value, Mapping):
+        inner = list(value.values())
+    elif isinstance(value, list | tuple | set):
+        inner = list(value)
+    elif hasattr(value, "__dict__"):
+        inner = list(vars(value).values())
+    for part in inner:
+        yield from _held_tensors(part, storages, seen)
+
+
+def _check_accumulation(subject: _Subject) -> str | None:
+    """Micro-batches of a step are the same training as one batch, up to rounding."""
+    whole = _weights(subject.plainly_trained)
+    parts = subject.trained(training={"batch_size": BATCH // 2, "accumulation": 2})
+    distance, length = _distance(whole, parts), _distance(whole, _weights(toy_model()))
+    if distance > ROUNDING * length:
+        return (
+            f"2 micro-batches of {BATCH // 2} train otherwise than one of {BATCH}: gradients are "
+            "complete in gradients_ready, so divide by nothing there, and let nothing depend on "
+            "batch_size or accumulation"
+        )
+    return None
+
+
+def _distance(first: Weights, second: Weights) -> float:
+    """Euclidean distance over the parameters that both have."""
+    squares = (
+        (first[name].float() - second[name].float()).square().sum()
+        for name in first.keys() & second.keys()
+    )
+    return float(sum(map(float, squares))) ** 0.5
+
+
+def _check_bfloat16(subject: _Subject) -> str | None:
+    """bfloat16 weights train too, kept in float32 meanwhile or not."""
+    import torch
+
+    for masters in ("float32", "none"):
+        model = train_toy(
+            subject.make(),
+            model=toy_model(dtype="bfloat16"),
+            training={"master_weights": masters},
+        )
+        for name, parameter in model.named_parameters():
+            if not bool(torch.isfinite(parameter).all()):
+                return (
+                    f"with bfloat16 weights and master_weights={masters!r}, {name} is not finite: "
+                    "compute in float32 what you keep beside the weights"
+                )
+    return None
+
+
+def _check_tied_weights(subject: _Subject) -> str | None:
+    """Input and output embeddings that are one tensor stay one; separate ones train too."""
+    apart = train_toy(subject.make(), model=toy_model(tied=False))
+    finished: list[tuple[bool, Any]] = [(True, subject.plainly_trained), (False, apart)]
+    for tied, model in finished:
+        inputs, outputs = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+        if (inputs.data_ptr() == outputs.data_ptr()) != tied:
+            return (
+                "the finished model's input and output embeddings are "
+                f"{'no longer one tensor' if tied else 'now one tensor'}: change parameters in "
+                "place, and take each tensor once (named_parameters does)"
+            )
+    return None
+
+
+def _check_holds(subject: _Subject, holds: Callable[[Weights, Weights], bool | None]) -> str | None:
+    if holds(_weights(toy_model()), _weights(subject.plainly_trained)) is False:
+        return "what holds= asks for does not hold after training"
+    return None
+
+
+CHECKS: dict[str, Callable[[_Subject], str | None]] = {
+    "names": _check_names,
+    "hooks": _check_hooks,
+    "scoring": _check_scoring,
+    "determinism": _check_determinism,
+    "leak": _check_leak,
+    "state": _check_state,
+    "memory": _check_memory,
+    "accumulation": _check_accumulation,
+    "bfloat16": _check_bfloat16,
+    "tied weights": _check_tied_weights,
+}
+"""Every check by name, in the order in which they are made."""

@@ -1,0 +1,142 @@
+"""A tiny model and two toy tasks to train a strategy on, in a second and without files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from epi_bench.strategy.hooks import Experience
+    from epi_bench.strategy.strategy import Strategy
+    from epi_bench.training.loop import TrainingLoop
+
+VOCABULARY = 32
+"""Tokens of the toy model; token 0 fills short rows."""
+
+STEPS = 3
+"""Optimizer steps on each of the two toy tasks."""
+
+BATCH = 4
+"""Examples of an optimizer step."""
+
+LEARNING_RATE = 3e-3
+
+
+def toy_model(*, tied: bool = True, dtype: str = "float32") -> PreTrainedModel:
+    """A random Llama of about 6,000 parameters, always the same one.
+
+    Args:
+        tied: Whether input and output embeddings are one tensor.
+        dtype: ``float32`` or ``bfloat16``.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=VOCABULARY,
+                hidden_size=16,
+                intermediate_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                max_position_embeddings=32,
+                tie_word_embeddings=tied,
+                bos_token_id=None,
+                eos_token_id=1,
+                pad_token_id=0,
+                use_cache=False,
+            )
+        )
+    return model.to(getattr(torch, dtype)).eval()
+
+
+def toy_tasks(steps: int = STEPS) -> list[Experience]:
+    """Two experiences on one kind of prompt: name its first token, then name its second one.
+
+    So learning the second task overwrites the first.
+
+    Args:
+        steps: Optimizer steps of each.
+    """
+    from epi_bench.model.chat.encoded_example import EncodedExample
+    from epi_bench.strategy.hooks import Experience
+
+    pairs = [(a, b) for a in range(4, 12) for b in range(12, 16)]
+    experiences = []
+    for index, name in enumerate(("first", "second")):
+        examples = [
+            EncodedExample((2 + index, *pair, 3, pair[index], 1), (False,) * 4 + (True, True))
+            for pair in pairs
+        ]
+        experiences.append(Experience(index, name, (name,), examples, steps))
+    return experiences
+
+
+def toy_loop(
+    strategy: Strategy,
+    *,
+    model: PreTrainedModel | None = None,
+    seed: int = 0,
+    training: Mapping[str, Any] | None = None,
+) -> TrainingLoop:
+    """The training loop of a strategy on the toy tasks, before its first step.
+
+    Args:
+        strategy: A fresh one.
+        model: What is trained; :func:`toy_model` if left out.
+        seed: Of the run.
+        training: Settings of :class:`epi_bench.TrainingSpec` beside the budget.
+    """
+    import torch
+
+    from epi_bench.spec.run_spec import TrainingSpec
+    from epi_bench.training.accelerator import create_accelerator
+    from epi_bench.training.loop import TrainingLoop
+
+    model = model or toy_model()
+    experiences = toy_tasks()
+    given = {"steps": STEPS, "batch_size": BATCH, "learning_rate": LEARNING_RATE}
+    spec = TrainingSpec(**{**given, **(training or {})})
+    strategy.check_run(spec, [experience.steps for experience in experiences])
+    strategy.check_model(model)
+    torch.manual_seed(seed)
+    return TrainingLoop(
+        spec=spec,
+        strategy=strategy,
+        model=model,
+        pad_token_id=0,
+        seed=seed,
+        accelerator=create_accelerator(spec, cpu=True, dtype=str(model.dtype).split(".")[1]),
+        total_steps=sum(experience.steps for experience in experiences),
+        experience_count=len(experiences),
+    )
+
+
+def train_toy(strategy: Strategy, **options: Any) -> PreTrainedModel:
+    """The finished model of a strategy that was trained on both toy tasks.
+
+    Args:
+        strategy: A fresh one.
+        options: Those of :func:`toy_loop`.
+    """
+    with own_numerics():
+        loop = toy_loop(strategy, **options)
+        for experience in toy_tasks():
+            loop.train(experience)
+        return strategy.finalize_model(loop.model)  # type: ignore[return-value]
+
+
+@contextmanager
+def own_numerics() -> Iterator[None]:
+    """One thread, the run's numerical settings, and torch's generator as it was afterwards."""
+    import torch
+
+    from epi_bench.runs.reproducibility import fixed_numerics
+
+    with torch.random.fork_rng(), fixed_numerics(1):
+        yield

@@ -1,0 +1,22 @@
+"""What training costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class TrainingCost:
+    """What training has cost so far.
+
+    Attributes:
+        seconds: Wall time in the loop, hooks included.
+        tokens: Tokens that went through the model, padding left out.
+        supervised_tokens: Those among them that carried loss.
+        skipped_steps: Steps whose gradients were not finite.
+    """
+
+    seconds: float = 0.0
+    tokens: int = 0
+    supervised_tokens: int = 0
+    skipped_steps: int = 0

@@ -1,0 +1,216 @@
+"""The kit for authors: every built-in strategy passes, and each check finds what it looks for."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+
+import pytest
+import torch
+
+from epi_bench import IsolationStrategy, Strategy, UserError
+from epi_bench.plugins.options import options_of
+from epi_bench.strategy.strategy import STRATEGIES
+from epi_bench.testing import (
+    StrategyCheckError,
+    Witness,
+    check_strategy,
+    checks,
+    toy_loop,
+    toy_model,
+    toy_tasks,
+    train_toy,
+)
+from epi_bench.testing.toys import own_numerics
+
+SOON = {"warmup": 1, "interval": 2}
+"""Options with which a mask strategy acts within the few steps of a check."""
+
+
+@pytest.mark.parametrize("name", [n for n in STRATEGIES.names() if STRATEGIES.is_builtin(n)])
+def test_built_in_strategies_pass(name):
+    known = options_of(STRATEGIES.get(name))
+    passed = check_strategy(name, **{k: v for k, v in SOON.items() if k in known})
+    assert passed == list(checks.CHECKS)
+    assert len(passed) == 10
+
+
+class Misspelled(Strategy):
+    def begin_experiance(self, experience):
+        pass
+
+
+class CallsItsOwnHooks(Strategy):
+    def parameters_updated(self, step):
+        if step.number_in_experience == 2:
+            self.end_experience(step.experience)
+
+
+class ReturnsNoModel(Strategy):
+    def finalize_model(self, model):
+        return None
+
+
+class ScoresAnotherModel(Strategy):
+    @contextlib.contextmanager
+    def as_finished(self, model):
+        with torch.no_grad():
+            next(model.parameters()).mul_(2)
+        yield model
+
+
+class DrawsFromAnywhere(Strategy):
+    def gradients_ready(self, step):
+        for parameter in step.model.parameters():
+            parameter.grad.mul_(random.random())
+
+
+class RemembersTheLastRun(Strategy):
+    seeds: list = []  # noqa: RUF012  (that is what is wrong with it)
+
+    def begin_experience(self, experience):
+        self.seeds.append(self.context.seed)
+
+    def gradients_ready(self, step):
+        for parameter in step.model.parameters():
+            parameter.grad.mul_(-1 if 4 in self.seeds else 1)
+
+
+class ForgetsItsState(Strategy):
+    def __init__(self):
+        self.factor = 1.0
+
+    def end_experience(self, experience):
+        self.factor = -1.0
+
+    def gradients_ready(self, step):
+        for parameter in step.model.parameters():
+            parameter.grad.mul_(self.factor)
+
+
+class HidesItsMemory(Strategy):
+    def begin_experience(self, experience):
+        self.kept = {"before": [p.detach().clone() for p in self.context.model.parameters()]}
+
+
+class CountsMicroBatches(Strategy):
+    def check_run(self, training, steps):
+        self.sign = 1 if training.accumulation == 1 else -1
+        return ()
+
+    def gradients_ready(self, step):
+        for parameter in step.model.parameters():
+            parameter.grad.mul_(self.sign)
+
+
+class OverflowsInBfloat16(Strategy):
+    def finalize_model(self, model):
+        for parameter in model.parameters():
+            if parameter.dtype == torch.bfloat16:
+                parameter.data.fill_(float("inf"))
+        return model
+
+
+class UntiesTheEmbeddings(Strategy):
+    def finalize_model(self, model):
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+        return model
+
+
+@pytest.mark.parametrize(
+    ("broken", "check", "message"),
+    [
+        (Misspelled, "names", "did you mean the hook 'begin_experience'"),
+        (CallsItsOwnHooks, "hooks", "not called in the documented order"),
+        (ReturnsNoModel, "hooks", "finalize_model returned NoneType: return the model"),
+        (ScoresAnotherModel, "scoring", "as_finished changed .*put back"),
+        (DrawsFromAnywhere, "determinism", r"draw from self.context.generator\(PURPOSE\)"),
+        (RemembersTheLastRun, "leak", "not in the class or the module"),
+        (ForgetsItsState, "state", "keep everything in state_dict"),
+        (HidesItsMemory, "memory", "state_bytes reports 0 bytes, its attributes hold tensors of"),
+        (CountsMicroBatches, "accumulation", "let nothing depend on batch_size"),
+        (OverflowsInBfloat16, "bfloat16", "is not finite"),
+        (UntiesTheEmbeddings, "tied weights", "no longer one tensor"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_each_check_finds_what_it_looks_for(broken, check, message, monkeypatch):
+    monkeypatch.setattr(checks, "CHECKS", {check: checks.CHECKS[check]})
+    with pytest.raises(StrategyCheckError, match=message) as error:
+        check_strategy(broken)
+    assert error.value.check == check
+    assert str(error.value).startswith(f"check '{check}': ")
+
+
+def test_each_check_has_a_strategy_that_fails_it():
+    broken = test_each_check_finds_what_it_looks_for.pytestmark[0].args[1]
+    assert {check for _, check, _ in broken} == set(checks.CHECKS)
+
+
+def test_what_a_strategy_raises_names_the_check(monkeypatch):
+    class Raises(Strategy):
+        def penalty(self, model):
+            raise KeyError("gone")
+
+    monkeypatch.setattr(checks, "CHECKS", {"hooks": checks.CHECKS["hooks"]})
+    with pytest.raises(StrategyCheckError, match="check 'hooks': KeyError: 'gone'"):
+        check_strategy(Raises)
+
+
+def test_holds_is_given_the_weights_before_and_after(monkeypatch):
+    monkeypatch.setattr(checks, "CHECKS", {})
+    loaded = dict(toy_model().named_parameters())
+
+    def still(before, after):
+        assert all(torch.equal(before[name], tensor) for name, tensor in loaded.items())
+        assert any(not torch.equal(before[name], after[name]) for name in before)
+        return False
+
+    with pytest.raises(StrategyCheckError, match="check 'holds'"):
+        check_strategy("full_sft", holds=still)
+    assert check_strategy("full_sft", holds=lambda before, after: None) == ["holds"]
+
+
+def test_options_and_names_are_checked():
+    with pytest.raises(UserError, match="did you mean 'ratio'"):
+        check_strategy("epi", ratioo=0.3)
+    with pytest.raises(UserError, match="unknown strategy 'epy'"):
+        check_strategy("epy")
+    assert issubclass(StrategyCheckError, AssertionError)
+
+
+def test_the_toy_tasks_are_learned_and_the_second_overwrites_the_first():
+    """So a strategy that protects something has something to protect."""
+    model = train_toy(Strategy(), training={"learning_rate": 3e-2, "max_gradient_norm": 0.0})
+    before, after = toy_model(), model
+    losses = []
+    for scored in (before, after):
+        for experience in toy_tasks():
+            ids = torch.tensor([example.input_ids for example in experience.examples])
+            logits = scored(input_ids=ids).logits[:, 3]
+            losses.append(torch.nn.functional.cross_entropy(logits, ids[:, 4]).item())
+    assert losses[3] < 0.9 * losses[1]  # the second task, after and before
+    assert losses[3] < losses[2]
+
+
+class Isolated(IsolationStrategy):
+    def __init__(self, ratio: float = 0.5) -> None:
+        super().__init__(ratio, interval=1, warmup=1)
+
+
+def test_a_witness_sees_protected_weights_move():
+    strategy = Isolated()
+    with own_numerics():
+        loop = toy_loop(strategy)
+        first, second = toy_tasks()
+        loop.train(first)
+        witness = Witness(strategy.isolation)
+        strategy.refresh_due = lambda step: False
+        loop.train(second, lambda step, rate: witness.check())
+    assert witness.steps == second.steps
+    assert witness.checked > 1000
+    name = next(name for name, mask in strategy.isolation.masks.items() if mask.any())
+    with torch.no_grad():
+        strategy.isolation.parameters[name].add_(1)
+    with pytest.raises(AssertionError, match=r"protected weights of .* moved"):
+        witness.check()
