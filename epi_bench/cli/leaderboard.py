@@ -52,7 +52,7 @@ def leaderboard(
     cannot tell apart share a rank. Only runs of one track (same model, tasks,
     budget, stream and scoring) are ranked together.
 
-    Files that are no valid record are left out, with one warning line each.
+    Files that are not valid records are left out, with one warning line each.
     """
     from epi_bench.errors import UserError, unknown_name
     from epi_bench.results.leaderboard import find_measure, load_published, rank_track
