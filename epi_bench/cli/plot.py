@@ -21,7 +21,7 @@ class PageTheme(StrEnum):
 
 
 OutputFile = Annotated[
-    Path, typer.Option(metavar="FILE", help="Draw into this file: .png, .svg or .pdf.")
+    Path, typer.Option("--out", metavar="FILE", help="Draw into this file: .png, .svg or .pdf.")
 ]
 ThemeOption = Annotated[
     PageTheme, typer.Option(help="Letters for a light or a dark page; the ground is transparent.")

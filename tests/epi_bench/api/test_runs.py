@@ -163,7 +163,7 @@ def test_all_strategies_leave_out_what_would_be_full_fine_tuning_again(monkeypat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"model": "tiny", "tokenizer": object()}, "brings its tokenizer"),
+        ({"model": "tiny", "tokenizer": "mine"}, "brings its tokenizer"),
         ({"model": 5}, "model is a int"),
         ({"model": "tiny", "tasks": []}, "tasks names no task"),
         ({"model": "tiny", "tasks": "mini_math", "test_examples": 10**9}, "were asked for"),

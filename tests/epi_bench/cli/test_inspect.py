@@ -67,8 +67,8 @@ def test_what_cannot_be_shown_is_a_user_error(masked_run, make_run, call, tmp_pa
     folder = publish(make_run("ewc"), tmp_path).parent
     assert "none of the 2 runs has mask statistics" in str(call(folder).exception)
     publish(masked_run, tmp_path)
-    drawn = call(folder, "--output", tmp_path / "mask.png").exception
+    drawn = call(folder, "--out", tmp_path / "mask.png").exception
     assert isinstance(drawn, UserError)
-    assert "--output draws one run, but 3 were given" in str(drawn)
+    assert "--out draws one run, but 3 were given" in str(drawn)
     unknown = call(folder, "--strategy", "epy").exception
     assert "unknown strategy of these runs 'epy': did you mean 'epi'" in str(unknown)

@@ -66,7 +66,7 @@ class TestCommand:
     def test_output_file_holds_what_would_be_printed(self, call, board, tmp_path):
         for kind in ("table", "csv"):
             file = tmp_path / f"out.{kind}"
-            assert call(board, "--format", kind, "--output", file).stdout == ""
+            assert call(board, "--format", kind, "--out", file).stdout == ""
             assert file.read_text(encoding="utf-8") == call(board, "--format", kind).stdout
 
     def test_one_track(self, call, board, make_run):

@@ -104,7 +104,7 @@ def test_the_command_draws_into_the_file(track, tmp_path):
     for arguments in (["matrix", "epi", "sft"], ["balance"]):
         path = tmp_path / f"{arguments[0]}.png"
         result = typer.testing.CliRunner().invoke(
-            plot_app, [*arguments, "--board", str(board), "--output", str(path), "--theme", "dark"]
+            plot_app, [*arguments, "--board", str(board), "--out", str(path), "--theme", "dark"]
         )
         assert result.exit_code == 0, result.exception
         assert is_drawn(path)
