@@ -62,11 +62,12 @@ def test_every_public_name_has_its_place_in_the_reference():
     import epi_bench
     import epi_bench.bridges
     import epi_bench.plugin
+    import epi_bench.testing
 
     pages = _page("reference/python.md") + _page("reference/plugins.md")
     described = re.findall(r"^::: epi_bench\.([\w.]+)$", pages, re.MULTILINE)
     assert len(described) == len(set(described))
-    public = {*epi_bench.__all__, *epi_bench.plugin.__all__} | {
+    public = {*epi_bench.__all__, *epi_bench.plugin.__all__, *epi_bench.testing.__all__} | {
         f"bridges.{name}" for name in epi_bench.bridges.__all__
     }
     missing = _last_parts(public) - _last_parts(described)

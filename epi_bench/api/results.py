@@ -280,7 +280,7 @@ def load_results(path: str | Path = "leaderboards") -> Results:
 
     Args:
         path: A board (``leaderboards/``), the folder of one of its tracks, a ``runs/`` folder, or
-            the folder that holds ``leaderboards/``. Files that are no valid record are left out
+            the folder that holds ``leaderboards/``. Files that are not valid records are left out
             and named in ``problems``; failed runs of a ``runs/`` folder are in ``failures``.
 
     Raises:

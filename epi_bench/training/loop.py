@@ -252,7 +252,7 @@ class TrainingLoop:
     def _drawn_steps(
         self, examples: Sequence[EncodedExample], experience: Experience
     ) -> Iterator[list[EncodedExample]]:
-        """The examples of one step after the other, over all processes, without end."""
+        """The examples of each step, over all processes; an iterator that never ends."""
         generator = self.context.generator(f"batches of experience {experience.index}")
         size = self.spec.examples_a_step(self.accelerator.num_processes)
         for positions in drawn_steps(len(examples), size, generator):

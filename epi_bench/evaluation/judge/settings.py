@@ -73,7 +73,7 @@ class JudgeSettings:
         return base if base.endswith(ending) else base + ending
 
     def shared_by(self, runs: int) -> JudgeSettings:
-        """The settings of each of several runs at a time that keep to the rate together."""
+        """Settings for each of ``runs`` runs at a time, so that together they keep to the rate."""
         if self.requests_per_minute == 0:
             return self
         return replace(self, requests_per_minute=max(1, self.requests_per_minute // runs))

@@ -128,7 +128,7 @@ class Environment(Part):
         threads: CPU threads of torch in each of them.
         git_sha: Commit of the checkout; ``None`` for an installation that is none.
         git_dirty: Whether its files were changed.
-        deterministic: Whether torch was told to use deterministic algorithms.
+        deterministic: Whether torch was set to use deterministic algorithms.
         matmul_precision: Of float32 matrix products, as torch calls it; ``None`` in records made
             before runs set it.
         execution: What of the process counts in the run's identity; empty for one plain process on
