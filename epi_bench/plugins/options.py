@@ -64,6 +64,7 @@ def options_of(target: Callable[..., Any], skip: int = 0) -> dict[str, Option]:
             for parameter in inspect.signature(target).parameters.values()
             if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         ][skip:]
+    with foreign_code(f"the types of the options of {name} cannot be read"):
         hints = get_type_hints(function) if parameters else {}
     descriptions: dict[str, str] = {}
     for source in (target, function):
