@@ -162,10 +162,10 @@ def _evaluator(
     from epi_bench.evaluation.evaluator import TaskEvaluator
     from epi_bench.runs.examples import permitted, select_examples
     from epi_bench.task.example_checks import check_examples
-    from epi_bench.task.task import TASKS
+    from epi_bench.task.task import create_task
 
-    with foreign_code(f"task {name!r} cannot be made"):
-        task = permitted(TASKS.get(name)(data_dir), allow_code_execution)
+    made = create_task(name, data_dir, spec.data.options.get(name))
+    task = permitted(made, allow_code_execution)
     with foreign_code(f"task {name!r} fails to make its examples"):
         published = task.examples("test")
         check_examples(task, "test", published)
