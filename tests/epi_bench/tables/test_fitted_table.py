@@ -15,11 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from epi_bench.errors import one_line
-<<<<<<<< HEAD:tests/epi_bench/results/test_tables.py
-from epi_bench.tables import UNLIMITED, Column, FittedTable, make_console, wrap_cells
-========
 from epi_bench.tables import UNLIMITED, Column, FittedTable
->>>>>>>> work-screens:tests/epi_bench/tables/test_fitted_table.py
 
 COLUMNS = [
     Column("rank", numeric=True),
