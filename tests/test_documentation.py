@@ -124,6 +124,18 @@ def test_the_commands_of_the_page_run(page, tmp_path, monkeypatch, capsys, toy_m
     assert list(tmp_path.glob("leaderboards/*/*.json"))
 
 
+def test_the_python_of_the_tutorial_runs(tmp_path, monkeypatch, toy_model):
+    for name, text in _shown_files("tutorial.md").items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    block = r"<!-- test: python -->\n```python\n(.*?)```"
+    [code] = re.findall(block, _page("tutorial.md"), re.DOTALL)
+    names = {}
+    exec(code.replace("path/to/model", str(toy_model)), names)
+    assert len(names["frame"]) == 4  # two strategies, two seeds
+    assert len(names["scores"]) == 4 * 3 * 2  # runs, rows of the score matrix, tasks
+
+
 def test_the_examples_on_results_run_on_the_published_board(monkeypatch):
     monkeypatch.chdir(ROOT)
     names = {}
