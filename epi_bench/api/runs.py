@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from pydantic import JsonValue
@@ -213,6 +213,11 @@ def _common_spec(
     settings: Mapping[str, Any] | None,
 ) -> RunSpec:
     """What all runs of a call have in common."""
+    if not isinstance(model, str | PurePath):
+        raise UserError(
+            f"model is a {type(model).__name__}: a run is repeated from its files, so give a "
+            "folder, a .gguf file or a hub id (save_pretrained makes a folder of a model in memory)"
+        )
     given = _nested(settings or {})
     for path, argument in ARGUMENTS.items():
         section: Any = given

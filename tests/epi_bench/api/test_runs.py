@@ -108,6 +108,7 @@ def test_strategies_side_by_side_with_a_failing_one(common, tmp_path, forgotten_
         ({"settings": {"strategy": {"name": "epi"}}}, "strategy: it is the argument strategy"),
         ({"settings": {"data": {"tasks": ["mini"]}}}, "data.tasks: it is the argument tasks"),
         ({"model": "./nowhere"}, "model folder nowhere does not exist"),
+        ({"model": 5}, "model is a int: a run is repeated from its files, so give a folder"),
         ({"where": epi_bench.Where(data_dir="nowhere")}, "data folder nowhere does not exist"),
         ({"where": epi_bench.Where(plugins=["no.py"])}, "plugin file .*no.py does not exist"),
     ],
