@@ -158,6 +158,9 @@ def forgotten_plugins():
     """What plugin files register is forgotten after a test; called, it is forgotten at once."""
     import sys
 
+    import epi_bench.spec.streams
+    import epi_bench.strategy.strategy
+    import epi_bench.task.task  # noqa: F401  (each makes its registry)
     from epi_bench.plugins.loading import REGISTRIES
 
     before = [(registry, registry.content()) for registry in REGISTRIES]
