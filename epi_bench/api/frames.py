@@ -32,7 +32,10 @@ def run_rows(records: Sequence[RunRecord], labels: Mapping[str, str]) -> Rows:
 
 
 def score_rows(records: Sequence[RunRecord], labels: Mapping[str, str]) -> Rows:
-    """A row a cell of each run's score matrix; arguments as :func:`run_rows`."""
+    """A row a cell of each run's score matrix; arguments as :func:`run_rows`.
+
+    ``balanced_accuracy`` is that of the finished model on tasks that label texts, 0..100.
+    """
     rows: Rows = []
     for record in records:
         matrix = record.score_matrix
@@ -50,6 +53,11 @@ def score_rows(records: Sequence[RunRecord], labels: Mapping[str, str]) -> Rows:
                     "score": matrix.values[position][i],
                     "standard_error": matrix.standard_errors[position][i],
                     "n": matrix.n[i],
+                    "balanced_accuracy": (
+                        _balanced_accuracy(record, column.task)
+                        if position == len(matrix.rows) - 1
+                        else None
+                    ),
                 }
                 for i, column in enumerate(matrix.columns)
             ]
@@ -67,6 +75,11 @@ def item_rows(records: Sequence[RunRecord], labels: Mapping[str, str]) -> Rows:
                 for item, score in unpack_items(packed).items()
             ]
     return rows
+
+
+def _balanced_accuracy(record: RunRecord, task: str) -> float | None:
+    confusion = record.confusion.get(task)
+    return confusion.balanced_accuracy if confusion else None
 
 
 def _of_run(record: RunRecord, labels: Mapping[str, str]) -> dict[str, Any]:

@@ -94,6 +94,15 @@ def test_a_row_a_cell_of_the_score_matrix(results):
     assert frame["learned"].tolist() == [False, False, True, False, True, True]
 
 
+def test_the_balanced_accuracy_of_tasks_that_label_texts(make_run):
+    """Labels of 4 and 1 items, 3 and 1 of them right: (75 + 100) / 2; plain accuracy is 80."""
+    confusion = {"b": {"labels": ["x", "y"], "counts": [[3, 1], [0, 1]]}}
+    frame = epi_bench.Results((make_run(confusion=confusion),)).to_frame("score")
+    found = frame["balanced_accuracy"]
+    assert found.tolist()[-1] == 87.5
+    assert found.isna().tolist() == [True] * 5 + [False]
+
+
 def test_an_unknown_grain_is_refused(results):
     with pytest.raises(UserError, match="unknown grain 'items': did you mean 'item'"):
         results.to_frame("items")
