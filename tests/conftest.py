@@ -24,6 +24,12 @@ CHATML = (
 )
 
 
+@pytest.fixture(autouse=True)
+def _width_of_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Output is as wide as where nobody said how wide a terminal is."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of published data sets, or a skip that says so."""

@@ -162,9 +162,9 @@ def spec_on_tasks(settings: Mapping[str, Any], selected: TaskSelection) -> RunSp
         UserError: For an unknown setting, task or stream, or a value out of range.
     """
     merged = overlay_settings(selected.defaults, settings)
-    if selected.names:
-        data = merged.get("data")
-        merged["data"] = {**(data if isinstance(data, Mapping) else {}), "tasks": selected.names}
+    data = merged.get("data", {})
+    if selected.names and isinstance(data, Mapping):  # anything else is refused below
+        merged["data"] = {**data, "tasks": selected.names}
     spec = complete_spec(merged)
     _experience_count(spec)
     _check_tasks(spec)

@@ -244,7 +244,7 @@ class TestWithoutMasters:
         assert not all(torch.equal(first[name], other[name]) for name in first)
 
     def test_float32_weights_have_no_such_choice(self):
-        with pytest.raises(UserError, match=r"master_weights='none'.*--dtype bfloat16"):
+        with pytest.raises(UserError, match=r"master_weights='none'.*set model\.dtype to bfloat16"):
             complete_spec({"training": {"master_weights": "none"}})
 
     def test_it_is_warned_of_and_part_of_the_identity(self, toy_spec, fast_in_bfloat16):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -383,7 +384,7 @@ class TestEntryPoints:
         assert "Args:" not in shown
         list_streams()
         printed = capsys.readouterr()
-        assert "twice  All tasks, again and again." in printed.out
+        assert re.search(r"^twice +All tasks, again and again\.", printed.out, re.MULTILINE)
         assert "stream plugin 'mixed' (x:y) is named like a built-in" in printed.err
 
     def test_one_that_fails_only_breaks_itself(self, monkeypatch, tmp_path):

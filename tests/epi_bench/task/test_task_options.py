@@ -98,7 +98,8 @@ def test_other_options_make_another_run_and_another_track():
 
     def names(options):
         spec = spec_of(options)
-        track = make_track(track_facts(spec, "m", dict.fromkeys(protocols, "f"), protocols))
+        prints = dict.fromkeys(protocols, "f")
+        track = make_track(track_facts(spec, "m", prints, protocols, stream_options={}))
         return run_id(spec, {}), track.name
 
     several = [{}, {"counted": {"repeat": 2}}, {"counted": {"repeat": 3}},
