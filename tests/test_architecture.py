@@ -12,8 +12,6 @@ from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-import pytest
-
 REPOSITORY = Path(__file__).parents[1]
 
 ORDER = (
@@ -163,16 +161,6 @@ def test_no_module_hides_a_name_of_its_package():
             if not below or module.startswith(f"{below}.")
         }
         assert modules.isdisjoint(package.__all__)
-
-
-@pytest.mark.parametrize("folder", ["strategies", "tasks"])
-def test_strategies_and_tasks_import_the_public_names_only(folder):
-    paths = sorted((REPOSITORY / folder).glob("[!_]*.py"))
-    assert len(paths) > 10
-    for path in paths:
-        own = {name for name in _imported(path) if name.split(".")[0] == "epi_bench"}
-        assert own, path
-        assert all(name.count(".") == 1 for name in own), f"{path.name} imports {sorted(own)}"
 
 
 def test_what_stands_before_the_model_needs_no_torch():
