@@ -11,8 +11,9 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from epi_bench.results.record.run_identity import identity_hash
 from epi_bench.results.record.track import SCHEMA_VERSION, TRAINING_PROTOCOL
-from epi_bench.spec.run_spec import RunSpec, short_hash
+from epi_bench.spec.run_spec import RunSpec
 from epi_bench.spec.streams import STREAMS, complete_stream_options
 from epi_bench.strategy.strategy import STRATEGIES, complete_strategy_options
 from epi_bench.task.example import Example
@@ -47,36 +48,21 @@ def run_id(
     Raises:
         UserError: For an unknown strategy, stream or option.
     """
-    content = spec.model_dump(mode="json", exclude_defaults=True)
-    content.get("evaluation", {}).pop("batch_size", None)
-    _settle_task_options(spec, content)
     strategy, stream = spec.strategy, spec.stream
     if strategy_options is None:
         strategy_options = complete_strategy_options(strategy.name, strategy.options)
     if stream_options is None:
         stream_options = complete_stream_options(stream.kind, stream.options)
-    content["strategy"] = {"name": strategy.name, "options": dict(strategy_options)}
-    content["stream"] = {**content.get("stream", {}), "options": dict(stream_options)}
-    return short_hash(
-        {
-            "schema": SCHEMA_VERSION,
-            "training_protocol": TRAINING_PROTOCOL,
-            "spec": content,
-            "fingerprints": dict(fingerprints),
-            **({"execution": dict(execution)} if execution else {}),
-        }
+    return identity_hash(
+        spec,
+        strategy_options,
+        stream_options,
+        changed_task_options(spec.data.options),
+        fingerprints,
+        execution or {},
+        schema=SCHEMA_VERSION,
+        protocol=TRAINING_PROTOCOL,
     )
-
-
-def _settle_task_options(spec: RunSpec, content: dict[str, Any]) -> None:
-    """Leave nothing of options at their default: runs had none before there were any."""
-    data = content.get("data", {})
-    data.pop("options", None)
-    changed = changed_task_options(spec.data.options)
-    if changed:
-        content["data"] = {**data, "options": changed}
-    elif not data:
-        content.pop("data", None)
 
 
 def task_fingerprint(

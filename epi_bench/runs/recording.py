@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from epi_bench.results.metrics.derived import derive_metrics
 from epi_bench.results.record.circumstances import (
     Cost,
     ExperienceRecord,
@@ -16,6 +14,7 @@ from epi_bench.results.record.circumstances import (
     StrategyRecord,
     TaskDataRecord,
 )
+from epi_bench.results.record.derivation import metrics_of
 from epi_bench.results.record.environment import current_environment
 from epi_bench.results.record.items import pack_items
 from epi_bench.results.record.memory import peak_memory_bytes
@@ -28,7 +27,6 @@ from epi_bench.results.record.scores import (
     JudgedTask,
     JudgeRecord,
     LossPoint,
-    Retention,
     ScoreColumn,
     ScoreMatrixRecord,
 )
@@ -57,7 +55,7 @@ def build_record(prepared: PreparedRun, measured: Measurements) -> RunRecord:
     return RunRecord(
         status="finished",
         score_matrix=matrix,
-        metrics=_metrics(matrix, conflict, retention, references),
+        metrics=metrics_of(matrix, conflict, retention, references),
         reference_scores=dict(references) if references else None,
         secondary_scores=_secondary_scores(measured),
         secondary_standard_errors={
@@ -110,35 +108,10 @@ def add_references(record: RunRecord, references: Mapping[str, float] | None) ->
     matrix = record.score_matrix
     if matrix is None:
         return record
-    metrics = _metrics(matrix, record.gradient_conflict, record.retention, references)
+    metrics = metrics_of(matrix, record.gradient_conflict, record.retention, references)
     return record.model_copy(
         update={"metrics": metrics, "reference_scores": dict(references) if references else None}
     )
-
-
-def _metrics(
-    matrix: ScoreMatrixRecord,
-    conflict: GradientConflictRecord | None,
-    retention: Retention | None,
-    references: Mapping[str, float] | None,
-) -> dict[str, float | int | None]:
-    columns = matrix.columns
-    known = any(column.untrained_until is not None for column in columns)
-    return derive_metrics(
-        matrix.values,
-        [column.learned_at for column in columns],
-        [_reference(column, references) for column in columns] if references else None,
-        first_learned_at=[column.first_learned_at for column in columns] if known else None,
-        untrained_until=[column.untrained_until for column in columns] if known else None,
-        cosines=[point.cosines for point in conflict.points] if conflict else (),
-        nll_before=retention.nll_before if retention else None,
-        nll_after=retention.nll_after if retention else None,
-    )
-
-
-def _reference(column: ScoreColumn, references: Mapping[str, float]) -> float | None:
-    """The task's single-task score, if that was trained as long as the stream trains the task."""
-    return references[column.task] if math.isclose(column.budget, 1) else None
 
 
 def _known_before_training(prepared: PreparedRun, measured: Measurements) -> dict[str, Any]:

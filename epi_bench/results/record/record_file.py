@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from epi_bench.errors import UserError
 from epi_bench.files import write_atomically
+from epi_bench.results.record.consistency import check_record
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.track import SCHEMA_VERSION
 from epi_bench.spec.explain import explain_validation
@@ -47,9 +48,11 @@ def save_record(record: RunRecord, path: Path) -> None:
 def load_record(path: Path) -> RunRecord:
     """Read a record of this or an earlier schema version.
 
+    Derived numbers are not believed because they are there: they are computed again.
+
     Raises:
-        UserError: If the file cannot be read, is no record, or was written by a newer version; file
-            and problem are named.
+        UserError: If the file cannot be read, is not a record, contradicts itself, or was written
+            by a newer version; file and problem are named.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
@@ -58,7 +61,9 @@ def load_record(path: Path) -> RunRecord:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a JSON file: {error}") from error
     try:
-        return RunRecord.model_validate(_migrate(content))
+        record = RunRecord.model_validate(_migrate(content))
+        check_record(record)
+        return record
     except ValidationError as error:
         raise explain_validation(error, RunRecord, f"{path} is not a valid run record: ") from error
     except UserError as error:

@@ -17,6 +17,7 @@ from epi_bench import files as atomic
 from epi_bench.errors import UserError
 from epi_bench.results.record import record_file as files
 from epi_bench.results.record import track
+from epi_bench.results.record.consistency import expected_run_id
 from epi_bench.results.record.items import pack_items, unpack_items
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.spec.defaults import complete_spec
@@ -43,7 +44,7 @@ def make_facts(spec, **changes):
 def make_record(**changes):
     spec = make_spec()
     content = {
-        "run_id": "abc123",
+        "run_id": "unknown",
         "status": "finished",
         "spec": spec,
         "strategy": {"name": "epi", "hyperparameters": {"ratio": 0.5}},
@@ -56,11 +57,11 @@ def make_record(**changes):
                 {"task": "b", "metric": "acc", "learned_at": 2},
             ],
             "values": [[0.0, 25.0], [80.0, None], [100 / 3, 70.0]],
-            "n": [30, 40],
+            "n": [3, 40],
             "standard_errors": [[0.0, 7.0], [7.4, None], [8.8, 7.3]],
         },
-        "item_scores": {"a": pack_items({"0": 100.0, "1": 0.0})},
-        "metrics": {"average_accuracy": 51.67, "forgetting": None, "forgetting_rate_left_out": 0},
+        "item_scores": {"a": pack_items({"0": 100.0, "1": 0.0, "2": 0.0})},
+        "metrics": {"average_accuracy": 155 / 3, "backward_transfer": -140 / 3},
         "cost": {
             "training_seconds": 1.5,
             "evaluation_seconds": 0.5,
@@ -82,7 +83,10 @@ def make_record(**changes):
             "started_at": "2026-01-01T00:00:00+00:00",
         },
     }
-    return RunRecord.model_validate({**content, **changes})
+    record = RunRecord.model_validate({**content, **changes})
+    if "run_id" in changes:
+        return record
+    return record.model_copy(update={"run_id": expected_run_id(record)})
 
 
 class TestFile:
@@ -147,11 +151,13 @@ class TestFile:
             return {**content, "schema_version": 1, "run_id": identity}
 
         monkeypatch.setattr(files, "SCHEMA_VERSION", 3)
-        monkeypatch.setattr(files, "MIGRATIONS", {1: lambda c: {**c, "identity": "x"}, 2: rename})
         content = json.loads(files.record_to_json(make_record()))
+        identity = content.pop("run_id")
+        steps = {1: lambda c: {**c, "identity": identity}, 2: rename}
+        monkeypatch.setattr(files, "MIGRATIONS", steps)
         path = tmp_path / "record.json"
         path.write_text(json.dumps(content))
-        assert files.load_record(path).run_id == "x"
+        assert files.load_record(path).run_id == identity
 
     def test_each_old_version_has_a_migration(self):
         assert set(files.MIGRATIONS) == set(range(1, files.SCHEMA_VERSION))

@@ -1,0 +1,216 @@
+"""Whether a record says the same in every place: nothing derived is believed because it is there.
+
+A record holds raw scores and what was derived from them. Whoever reads one (a leaderboard, a
+report, a run that looks for its references) gets numbers that follow from the raw ones, because
+every derived number is computed again and compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from epi_bench.errors import UserError
+from epi_bench.results.record.derivation import metrics_of
+from epi_bench.results.record.items import unpack_items
+from epi_bench.results.record.run_identity import identity_hash
+from epi_bench.results.record.run_record import RunRecord
+from epi_bench.results.record.scores import ScoreMatrixRecord
+
+TOLERANCE = 1e-6
+"""Relative difference up to which two numbers are one: below what any table shows."""
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """A place in a record that does not follow from the others.
+
+    Attributes:
+        field: Where, such as ``metrics.average_accuracy``.
+        written: What the record says there.
+        recomputed: What follows from the rest of it, or the range that it lies outside of.
+    """
+
+    field: str
+    written: str
+    recomputed: str
+
+    def __str__(self) -> str:
+        return f"{self.field} is {self.written}, but the record itself gives {self.recomputed}"
+
+
+def disagreements(record: RunRecord) -> list[Disagreement]:
+    """Every place of a record that its other parts contradict.
+
+    Args:
+        record: Of a finished or failed run.
+    """
+    found = [*_identity(record), *_track(record)]
+    if record.score_matrix is not None:
+        matrix = record.score_matrix
+        found += [*_shape(record, matrix), *_ranges(record, matrix)]
+        if not found:  # metrics of a matrix without rows, say, cannot be computed
+            found += [*_metrics(record, matrix), *_items(record, matrix)]
+    return found
+
+
+def check_record(record: RunRecord) -> None:
+    """Refuse a record that contradicts itself.
+
+    Raises:
+        UserError: With the first contradiction.
+    """
+    found = disagreements(record)
+    if found:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise UserError(f"the record contradicts itself: {found[0]}{more}")
+
+
+def expected_run_id(record: RunRecord) -> str:
+    """The run id that follows from a record's specification, fingerprints and process.
+
+    It is what :func:`epi_bench.runs.identity.run_id` gave when the run was made, computed without
+    the strategy, which may be a plugin that is not installed here.
+    """
+    facts, prints = record.track.facts, record.fingerprints
+    return identity_hash(
+        record.spec,
+        record.strategy.hyperparameters,
+        facts.stream_options,
+        {name: task.options for name, task in sorted(facts.tasks.items()) if task.options},
+        {
+            "model": prints.model,
+            **{f"task:{name}": value for name, value in prints.tasks.items()},
+            **{k: value for k, value in prints.plugins.items() if not k.startswith("task:")},
+        },
+        record.environment.execution,
+        schema=facts.schema_version,
+        protocol=facts.training_protocol,
+    )
+
+
+def _identity(record: RunRecord) -> Iterator[Disagreement]:
+    expected = expected_run_id(record)
+    if record.run_id != expected:
+        yield Disagreement("run_id", record.run_id, expected)
+
+
+def _track(record: RunRecord) -> Iterator[Disagreement]:
+    spec, facts = record.spec, record.track.facts
+    pairs: dict[str, tuple[object, object]] = {
+        "strategy.name": (record.strategy.name, spec.strategy.name),
+        "track.facts.tasks": (sorted(facts.tasks), sorted(spec.data.tasks)),
+        "task_order": (sorted(record.task_order), sorted(spec.data.tasks)),
+        "track.facts.model_fingerprint": (facts.model_fingerprint, record.fingerprints.model),
+        "track.facts.stream": (facts.stream, spec.stream.kind),
+        "track.facts.train_examples": (facts.train_examples, spec.data.train_examples),
+        "track.facts.test_examples": (facts.test_examples, spec.data.test_examples),
+        "track.facts.max_length": (facts.max_length, spec.data.max_length),
+        "track.facts.mask_history": (facts.mask_history, spec.data.mask_history),
+        "track.facts.max_new_tokens": (facts.max_new_tokens, spec.evaluation.max_new_tokens),
+        "track.facts.steps": (facts.steps, spec.training.steps),
+        "track.facts.epochs": (facts.epochs, spec.training.epochs),
+        "track.facts.examples_per_step": (
+            facts.examples_per_step,
+            spec.training.examples_a_step(record.environment.processes),
+        ),
+        "fingerprints.tasks": (
+            dict(record.fingerprints.tasks),
+            {name: task.fingerprint for name, task in facts.tasks.items()},
+        ),
+    }
+    for field, (written, expected) in pairs.items():
+        if written != expected:
+            yield Disagreement(field, _short(written), _short(expected))
+
+
+def _shape(record: RunRecord, matrix: ScoreMatrixRecord) -> Iterator[Disagreement]:
+    if len(matrix.rows) < 2:
+        yield Disagreement("score_matrix.rows", str(len(matrix.rows)), "at least 2")
+    elif matrix.rows[0] != "base":
+        yield Disagreement("score_matrix.rows.0", repr(matrix.rows[0]), "'base'")
+    columns = [column.task for column in matrix.columns]
+    if columns != list(record.task_order):
+        yield Disagreement("score_matrix.columns", _short(columns), _short(list(record.task_order)))
+    for column in matrix.columns:
+        facts = record.track.facts.tasks.get(column.task)
+        if facts is not None and facts.metric != column.metric:
+            yield Disagreement(
+                f"score_matrix.columns.{column.task}.metric", column.metric, facts.metric
+            )
+
+
+def _ranges(record: RunRecord, matrix: ScoreMatrixRecord) -> Iterator[Disagreement]:
+    for row, values in zip(matrix.rows, matrix.values, strict=True):
+        yield from _outside(f"score_matrix.values.{row}", values, 100)
+    for row, errors in zip(matrix.rows, matrix.standard_errors, strict=True):
+        yield from _outside(f"score_matrix.standard_errors.{row}", errors, 100)
+    yield from _outside("score_matrix.n", matrix.n, math.inf)
+    references = record.reference_scores or {}
+    yield from _outside("reference_scores", references.values(), 100)
+    unknown = set(references) - set(record.task_order)
+    if unknown or (references and len(references) != len(record.task_order)):
+        yield Disagreement(
+            "reference_scores", _short(sorted(references)), _short(sorted(record.task_order))
+        )
+    cost = record.cost.model_dump() if record.cost else {}
+    for name, value in cost.items():
+        yield from _outside(f"cost.{name}", [value], math.inf)
+
+
+def _outside(field: str, values: Any, most: float) -> Iterator[Disagreement]:
+    for value in values:
+        if value is not None and not 0 <= value <= most * (1 + 1e-9):
+            limit = "a number that is not negative" if math.isinf(most) else f"0 to {most:g}"
+            yield Disagreement(field, _number(value), limit)
+
+
+def _metrics(record: RunRecord, matrix: ScoreMatrixRecord) -> Iterator[Disagreement]:
+    derived = metrics_of(
+        matrix, record.gradient_conflict, record.retention, record.reference_scores
+    )
+    for name, value in record.metrics.items():
+        if name not in derived:
+            yield Disagreement(f"metrics.{name}", _number(value), "no such metric")
+    for name, value in derived.items():
+        # a metric that a later version added is not in older records
+        if name in record.metrics and not _equal(record.metrics[name], value):
+            yield Disagreement(f"metrics.{name}", _number(record.metrics[name]), _number(value))
+
+
+def _items(record: RunRecord, matrix: ScoreMatrixRecord) -> Iterator[Disagreement]:
+    """The last row is the mean of its items."""
+    last = dict(zip([c.task for c in matrix.columns], matrix.values[-1], strict=True))
+    counts = dict(zip([c.task for c in matrix.columns], matrix.n, strict=True))
+    for name, packed in record.item_scores.items():
+        if name not in last:
+            yield Disagreement(f"item_scores.{name}", "there", "no such task")
+            continue
+        items = [score for score in unpack_items(packed).values() if score is not None]
+        if len(items) != counts[name]:
+            yield Disagreement(f"item_scores.{name}", f"{len(items)} items", f"{counts[name]}")
+        yield from _outside(f"item_scores.{name}", items, 100)
+        if items and not _equal(last[name], fmean(items)):
+            yield Disagreement(
+                f"score_matrix.values.{matrix.rows[-1]}.{name}",
+                _number(last[name]),
+                _number(fmean(items)),
+            )
+
+
+def _equal(written: float | None, computed: float | None) -> bool:
+    if written is None or computed is None:
+        return written is computed
+    return math.isclose(written, computed, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.10g}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."

@@ -1,0 +1,106 @@
+"""What a record says twice must agree, and every derived number is derived again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from epi_bench.errors import UserError
+from epi_bench.results.record.consistency import check_record, disagreements, expected_run_id
+from epi_bench.results.record.items import pack_items
+from epi_bench.results.record.record_file import load_record
+from epi_bench.results.record.run_record import RunRecord
+
+PUBLISHED = sorted((Path(__file__).parents[4] / "leaderboards").glob("*/*.json"))
+
+
+@pytest.fixture(scope="module")
+def content(make_run):
+    """The JSON of a record that agrees with itself."""
+    record = make_run(references=(75.0, 85.0))
+    items = {
+        "a": pack_items({str(i): 100.0 if i < 18 else 0.0 for i in range(30)}),  # 60
+        "b": pack_items({str(i): 100.0 if i < 32 else 0.0 for i in range(40)}),  # 80
+    }
+    record = record.model_copy(update={"item_scores": items})
+    return record.model_copy(update={"run_id": expected_run_id(record)}).model_dump(mode="json")
+
+
+def changed(content, path, value):
+    """The record with one value replaced."""
+    head, *rest = path
+
+    def put(part, keys):
+        if not keys:
+            return value
+        key, *below = keys
+        if isinstance(part, list):
+            return [put(x, below) if i == key else x for i, x in enumerate(part)]
+        return {**part, key: put(part.get(key) if below else None, below)}
+
+    return RunRecord.model_validate({**content, head: put(content[head], rest)})
+
+
+def test_a_record_that_agrees_with_itself(content):
+    assert disagreements(RunRecord.model_validate(content)) == []
+
+
+@pytest.mark.parametrize("path", PUBLISHED[::9], ids=lambda path: path.stem)
+def test_published_records_agree_with_themselves(path):
+    assert disagreements(load_record(path)) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        (("metrics", "average_accuracy"), 99.9, r"average_accuracy is 99.9, .* gives 70"),
+        (("metrics", "backward_transfer"), None, r"backward_transfer is undefined, .* gives -10"),
+        (("metrics", "glory"), 100.0, r"metrics.glory is 100, .* no such metric"),
+        (("run_id",), "0123456789ab", r"run_id is 0123456789ab"),
+        (("spec", "seed"), 7, r"run_id is"),
+        (("spec", "training", "learning_rate"), 0.5, r"run_id is"),
+        (("strategy", "hyperparameters", "ratio"), 0.1, r"run_id is"),
+        (("strategy", "name"), "other", r"strategy.name is 'other'"),
+        (("fingerprints", "model"), "m2", r"run_id is"),
+        (("task_order",), ["b", "a"], r"score_matrix.columns is \['a', 'b'\]"),
+        (("score_matrix", "rows", 0), "start", r"rows.0 is 'start'"),
+        (("score_matrix", "values", 2, 0), 150.0, r"values.b is 150, .* 0 to 100"),
+        (("score_matrix", "values", 2, 0), -1.0, r"values.b is -1, .* 0 to 100"),
+        (("score_matrix", "values", 2, 0), 90.0, r"metrics.average_accuracy is 70, .* gives 85"),
+        (("score_matrix", "n", 0), -3, r"score_matrix.n is -3"),
+        (("score_matrix", "n", 0), 31, r"item_scores.a is 30 items, .* gives 31"),
+        (("score_matrix", "standard_errors", 1, 1), -0.5, r"standard_errors.a is -0.5"),
+        (("score_matrix", "columns", 0, "metric"), "acc", r"columns.a.metric is acc"),
+        (("reference_scores", "a"), 101.0, r"reference_scores is 101"),
+        (("reference_scores",), {"a": 75.0}, r"reference_scores is \['a'\]"),
+        (("reference_scores", "a"), 60.0, r"metrics.intransigence is"),
+        (("cost", "training_seconds"), -1.0, r"cost.training_seconds is -1"),
+        (("item_scores", "a"), pack_items({"0": 50.0}), r"item_scores.a is 1 items"),
+        (("item_scores", "a"), pack_items({str(i): 50.0 for i in range(30)}), r"values.b.a is 60"),
+        (("item_scores", "c"), pack_items({"0": 50.0}), r"item_scores.c"),
+        (("environment", "execution"), {"device": "cuda"}, r"run_id is"),
+        (("environment", "processes"), 2, r"examples_per_step is 20, .* gives 40"),
+    ],
+)
+def test_a_changed_value_is_found(content, path, value, told):
+    with pytest.raises(UserError, match=f"contradicts itself: .*{told}"):
+        check_record(changed(content, path, value))
+
+
+def test_a_matrix_without_a_scored_point_is_refused(content):
+    matrix = {
+        **content["score_matrix"],
+        "rows": ["base"],
+        "values": content["score_matrix"]["values"][:1],
+        "standard_errors": content["score_matrix"]["standard_errors"][:1],
+        "columns": [{**c, "learned_at": None} for c in content["score_matrix"]["columns"]],
+    }
+    record = RunRecord.model_validate({**content, "score_matrix": matrix})
+    with pytest.raises(UserError, match=r"score_matrix.rows is 1, but .* at least 2"):
+        check_record(record)
+
+
+def test_rounding_in_the_last_digits_is_no_contradiction(content):
+    close = changed(content, ("metrics", "average_accuracy"), 70.0 + 1e-9)
+    assert disagreements(close) == []
