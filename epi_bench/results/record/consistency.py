@@ -63,7 +63,10 @@ def check_record(record: RunRecord) -> None:
     Raises:
         UserError: With the first contradiction.
     """
-    found = disagreements(record)
+    try:
+        found = disagreements(record)
+    except (ArithmeticError, LookupError, ValueError) as error:
+        raise UserError(f"the record's metrics cannot be computed: {error}") from error
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise UserError(f"the record contradicts itself: {found[0]}{more}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,6 +16,12 @@ from epi_bench.results.record.consistency import check_record
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.track import SCHEMA_VERSION
 from epi_bench.spec.explain import explain_validation
+
+LARGEST_FILE = 64 * 2**20
+"""Bytes of a record; those of the embedded suite have about 100,000."""
+
+LONGEST_INTEGER = 18
+"""Digits; no count of a run has more."""
 
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """For each old schema version the function that turns its content into the next version's."""
@@ -54,12 +61,7 @@ def load_record(path: Path) -> RunRecord:
         UserError: If the file cannot be read, is not a record, contradicts itself, or was written
             by a newer version; file and problem are named.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not a JSON file: {error}") from error
+    content = _read_content(path)
     try:
         record = RunRecord.model_validate(_migrate(content))
         check_record(record)
@@ -91,6 +93,40 @@ def _migrate(content: Any) -> dict[str, Any]:
     for old in range(version, SCHEMA_VERSION):
         content = MIGRATIONS[old](content)
     return dict(content)
+
+
+def _read_content(path: Path) -> Any:
+    """The JSON value of a file, of bounded size and with nothing that JSON cannot hold."""
+    try:
+        if path.exists() and not path.is_file():  # a named pipe would be waited for
+            raise UserError(f"cannot read {path}: not a file")
+        if path.stat().st_size > LARGEST_FILE:
+            raise UserError(f"{path} is not a run record: it has more than {LARGEST_FILE:,} bytes")
+        content = json.loads(
+            path.read_text(encoding="utf-8"),
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_bounded,
+        )
+        json.dumps(content, ensure_ascii=False).encode()  # fails for half a character
+        return content
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not a JSON file: {error}") from error
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is too large a number")
+    return value
+
+
+def _bounded(text: str) -> int:
+    if len(text) > LONGEST_INTEGER:
+        raise ValueError(f"an integer of {len(text)} digits")
+    return int(text)
 
 
 def _refuse_constant(constant: str) -> NoReturn:

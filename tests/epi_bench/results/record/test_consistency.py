@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import random
 from pathlib import Path
 
 import pytest
@@ -104,3 +107,52 @@ def test_a_matrix_without_a_scored_point_is_refused(content):
 def test_rounding_in_the_last_digits_is_no_contradiction(content):
     close = changed(content, ("metrics", "average_accuracy"), 70.0 + 1e-9)
     assert disagreements(close) == []
+
+
+ODD_VALUES = [None, True, -1, 0, 1e308, -1e308, "", "\ud800", "a" * 1000, [], {}, [[]], [None], 3.7,
+              {"x": 1}, [1, 2, 3], {"\ud800": 1}, 10**17, 10**400]  # fmt: skip
+
+
+def _places(value, path=()):
+    if path:
+        yield path
+    if isinstance(value, dict):
+        for key, below in value.items():
+            yield from _places(below, (*path, key))
+    elif isinstance(value, list):
+        for index, below in enumerate(value):
+            yield from _places(below, (*path, index))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_changed_file_is_more_than_one_line(content, tmp_path, seed):
+    """150 records with one value replaced, removed or added: read as they are, or refused."""
+    draws, path = random.Random(seed), tmp_path / "record.json"
+    conflict = {"tasks": ["a", "b"], "examples": 3, "coordinates": 9,
+                "points": [{"row": "a", "cosines": [[1.0, 0.5], [0.5, 1.0]]}]}  # fmt: skip
+    places = list(_places({**content, "gradient_conflict": conflict}))
+    refused = 0
+    for _ in range(150):
+        changed = copy.deepcopy({**content, "gradient_conflict": conflict})
+        *above, last = draws.choice(places)
+        part = changed
+        for key in above:
+            part = part[key]
+        odd = draws.choice(ODD_VALUES)
+        match draws.choice(["replace", "replace", "remove", "add"]):
+            case "replace":
+                part[last] = odd
+            case "remove":
+                del part[last]
+            case "add" if isinstance(part, dict):
+                part["more"] = odd
+            case "add":
+                part.insert(last, odd)
+        path.write_text(json.dumps(changed))
+        try:
+            load_record(path)
+        except UserError as error:
+            refused += 1
+            assert str(path) in str(error)
+            assert "\n" not in str(error)
+    assert refused > 75

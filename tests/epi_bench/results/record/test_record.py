@@ -114,6 +114,9 @@ class TestFile:
             ("", "not a JSON file"),
             ('{"schema_version": 1,', "not a JSON file"),
             ('{"schema_version": NaN}', "NaN is no JSON number"),
+            ('{"schema_version": 1e999}', "1e999 is too large a number"),
+            ('{"schema_version": 1' + "0" * 5000 + "}", "an integer of 5001 digits"),
+            ('{"schema_version": "\\ud800"}', "surrogates not allowed"),
             ("[" * 100_000, "not a JSON file"),
             ("[]", "no schema_version"),
             ("{}", "no schema_version"),
@@ -135,6 +138,18 @@ class TestFile:
         path = tmp_path / "broken.json"
         path.write_bytes(b"\xff\xfe\x00")
         with pytest.raises(UserError, match="not a JSON file"):
+            files.load_record(path)
+
+    def test_what_is_no_file_is_not_waited_for(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe.json")
+        with pytest.raises(UserError, match=r"pipe\.json: not a file"):
+            files.load_record(tmp_path / "pipe.json")
+
+    def test_a_huge_file_is_not_read(self, tmp_path, monkeypatch):
+        path = tmp_path / "record.json"
+        files.save_record(make_record(), path)
+        monkeypatch.setattr(files, "LARGEST_FILE", 1000)
+        with pytest.raises(UserError, match="more than 1,000 bytes"):
             files.load_record(path)
 
     def test_unknown_keys_are_refused(self, tmp_path):
