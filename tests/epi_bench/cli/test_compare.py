@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 
 import pytest
@@ -83,11 +84,17 @@ def test_markdown(call, track):
 
 
 def test_a_single_pair_is_compared_on_its_items(call, make_run, tmp_path):
-    for name, scores in (("epi", (100.0, 100.0, 0.0)), ("ewc", (0.0, 0.0, 0.0))):
-        items = {"a": pack_items({str(i): score for i, score in enumerate(scores)})}
-        path = publish(make_run(name, item_scores=items), tmp_path)
+    """20 of 30 items differ by 100: 66.7 with a normal interval of 1.96 sqrt(2/3 1/3 / 30)."""
+    for name, right in (("epi", 20), ("ewc", 0)):
+        items = {"a": pack_items({str(i): 100.0 if i < right else 0.0 for i in range(30)})}
+        record = make_run(name, (100 * right / 30, 80.0), item_scores=items)
+        path = publish(record, tmp_path)
     text = call("epi", "--board", path.parent).stdout
-    assert "+66.7 [+0.0, +100.0] (n = 3)" in text
+    found = re.search(r"\+66\.7 \[\+(\d+\.\d), \+(\d+\.\d)\] \(n = 30\)", text)
+    assert found
+    half_width = 100 * 1.96 * math.sqrt(2 / 3 * 1 / 3 / 30)
+    expected = (200 / 3 - half_width, 200 / 3 + half_width)
+    assert tuple(map(float, found.groups())) == pytest.approx(expected, abs=1.5)
     assert "says nothing about other seeds" in " ".join(text.split())
 
 
