@@ -19,25 +19,11 @@ used, so that ``import epi_bench`` stays free of torch and pandas.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from epi_bench.plugins.stub_names import load_name, names_in_stub
+from epi_bench.plugins.stub_names import attach_stubs, names_in_stub
 
-_FOLDER = Path(__file__).parent
-_FOR_USERS = names_in_stub(_FOLDER / "__init__.pyi")
-_HOMES = {**_FOR_USERS, **names_in_stub(_FOLDER / "plugin.pyi")}
+_FOR_USERS = Path(__file__).parent / "__init__.pyi"
 
-__all__ = sorted(_FOR_USERS)
+__all__ = sorted(names_in_stub(_FOR_USERS))
 __version__ = "0.1.0"
-
-
-def __getattr__(name: str) -> Any:
-    value = load_name(__name__, name, _HOMES)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(
-        {*globals(), *_HOMES} - {"annotations", "Any", "Path", "load_name", "names_in_stub"}
-    )
+__getattr__, __dir__ = attach_stubs(__name__, _FOR_USERS, _FOR_USERS.with_name("plugin.pyi"))

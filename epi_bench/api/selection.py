@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -136,15 +136,8 @@ class Selection:
         options: dict[str, dict[str, Any]] = {name: {} for name in names}
         if in_file.get("name", "epi") in options:
             options[in_file.get("name", "epi")].update(in_file.get("options", {}))
-        for assignment in self.strategy_options:
-            key, value = split_assignment(assignment)
-            owner, _, option = key.rpartition(".")
-            if not owner and len(names) > 1:
-                raise UserError(
-                    f"--set {assignment}: several strategies run, so say which one: "
-                    f"--set {names[0]}.{assignment}"
-                )
-            owner = owner or names[0]
+        assigned = _assignments(self.strategy_options, "--set", "several strategies run", names)
+        for owner, option, value in assigned:
             if owner not in options:
                 raise _not_selected(owner, option, names)
             options[owner][option] = value
@@ -194,6 +187,20 @@ def _not_selected(owner: str, option: str, names: Sequence[str]) -> UserError:
     )
 
 
+def _assignments(
+    texts: Sequence[str], flag: str, several: str, owners: Sequence[str]
+) -> Iterator[tuple[str, str, str]]:
+    """Owner, option and value of each ``[OWNER.]NAME=VALUE``; an only owner need not be named."""
+    for text in texts:
+        key, value = split_assignment(text)
+        owner, _, option = key.rpartition(".")
+        if not owner and len(owners) > 1:
+            raise UserError(
+                f"{flag} {text}: {several}, so say which one: {flag} {owners[0]}.{text}"
+            )
+        yield owner or owners[0], option, value
+
+
 def _with_task_options(in_file: Any, assignments: Sequence[str], tasks: Sequence[str]) -> Any:
     """The options of tasks from a file, and over them those from flags, by task."""
     if not isinstance(in_file, Mapping) or not all(
@@ -201,15 +208,8 @@ def _with_task_options(in_file: Any, assignments: Sequence[str], tasks: Sequence
     ):
         return in_file  # the checks of the specification say what is wrong
     options = {name: dict(values) for name, values in in_file.items()}
-    for assignment in assignments:
-        key, value = split_assignment(assignment)
-        owner, _, option = key.rpartition(".")
-        if not owner and len(tasks) > 1:
-            raise UserError(
-                f"--task-option {assignment}: several tasks are trained, so say which one: "
-                f"--task-option {tasks[0]}.{assignment}"
-            )
-        owner = owner or tasks[0]
+    assigned = _assignments(assignments, "--task-option", "several tasks are trained", tasks)
+    for owner, option, value in assigned:
         if owner not in tasks:
             raise unknown_name("task of this run", owner, tasks)
         options.setdefault(owner, {})[option] = value

@@ -11,20 +11,10 @@ All three act by ``step_hooks`` around the optimizer's step and hold a ``Protect
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from epi_bench.plugins.stub_names import load_name, names_in_stub
+from epi_bench.plugins.stub_names import attach_stubs, names_in_stub
 
-_HOMES = names_in_stub(Path(__file__).with_suffix(".pyi"))
+_STUB = Path(__file__).with_suffix(".pyi")
 
-__all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    value = load_name(__name__, name, _HOMES)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+__all__ = sorted(names_in_stub(_STUB))
+__getattr__, __dir__ = attach_stubs(__name__, _STUB)

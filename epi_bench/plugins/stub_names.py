@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import ast
 import importlib
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 
@@ -23,17 +26,25 @@ def names_in_stub(stub: Path) -> dict[str, str]:
     }
 
 
-def load_name(module: str, name: str, homes: dict[str, str]) -> Any:
-    """A name of a face, imported from its home.
+def attach_stubs(module: str, *stubs: Path) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """``__getattr__`` and ``__dir__`` of a face that hands out the names of its stubs.
 
     Args:
-        module: The face's own name, for the message.
-        name: What is asked of it.
-        homes: What :func:`names_in_stub` returned.
-
-    Raises:
-        AttributeError: If it has no such name.
+        module: The face's own name.
+        stubs: Its stub files.
     """
-    if name not in homes:
-        raise AttributeError(f"module {module!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(homes[name]), name)
+    homes = {name: home for stub in stubs for name, home in names_in_stub(stub).items()}
+
+    def import_name(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(homes[name]), name)
+        setattr(sys.modules[module], name, value)  # asked for once
+        return value
+
+    def list_names() -> list[str]:
+        own = vars(sys.modules[module]).items()
+        shown = (name for name, value in own if name[:2] == "__" or isinstance(value, ModuleType))
+        return sorted({*homes, *shown})
+
+    return import_name, list_names

@@ -300,6 +300,16 @@ def check_matrix(
     rows: Sequence[int | None] | None = None,
     references: Sequence[Score] | None = None,
 ) -> None:
+    """Refuse shapes that do not fit together.
+
+    Args:
+        matrix: ``R``, (rows, tasks).
+        rows: For each task a row of the matrix, or ``None``.
+        references: One score a task.
+
+    Raises:
+        ValueError: If there is no cell, or a length or a row does not fit.
+    """
     if len(matrix) == 0 or len(matrix[0]) == 0:
         raise ValueError("the score matrix is empty")
     columns = len(matrix[0])
@@ -330,6 +340,7 @@ def _number(value: Score) -> float | None:
 
 
 def cell(matrix: ScoreMatrix, row: int, task: int) -> float | None:
+    """``R[row, task]`` as a plain float; ``None`` where it is missing or not a number."""
     return _number(matrix[row][task])
 
 

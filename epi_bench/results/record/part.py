@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 
 def finite_or_none(value: Any) -> Any:
+    """``None`` for NaN and infinity, which JSON cannot hold; any other value as it is."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 def has_shards(folder: Path) -> bool:
+    """Whether a folder holds Parquet files, at any depth."""
     return folder.is_dir() and any(folder.rglob("*.parquet"))
 
 
@@ -57,6 +58,11 @@ def _shards_by_split(folder: Path, config: str | None) -> dict[str, list[str]]:
 
 
 def load_hub(source: DataSource, location: Location) -> Dataset:
+    """A split from the hub, or from the copy that an earlier call left in the library's cache.
+
+    Raises:
+        UserError: If it can be had from neither.
+    """
     from datasets import load_dataset
 
     try:
@@ -85,5 +91,6 @@ def _reason(error: Exception) -> str:
 
 
 def download_command(source: DataSource, folder: Path | str) -> str:
+    """The shell command that makes a local copy of a data set, for messages."""
     revision = "" if source.revision == "main" else f" --revision {source.revision}"
     return f"'hf download {source.hub_id} --repo-type dataset{revision} --local-dir {folder}'"
