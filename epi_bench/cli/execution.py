@@ -11,7 +11,7 @@ from rich.console import Console
 from epi_bench.api.progress import LiveProgress
 from epi_bench.cli.flag_names import with_flags
 from epi_bench.cli.summary import print_outcomes, print_record
-from epi_bench.runs.many_runs import make_runs
+from epi_bench.runs.many_runs import local_backend, make_runs
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.quiet import quiet_libraries
 from epi_bench.runs.request import RunOutcome, RunRequest
@@ -32,11 +32,12 @@ def execute(specs: Sequence[RunSpec], request: RunRequest, jobs: int, quiet: boo
         typer.Exit: 2 if no run could start, 1 if a run failed.
     """
     console = make_console(quiet)
+    backend = local_backend(jobs, len(specs))
     outcomes: list[RunOutcome] = []
     progress = None if quiet else LiveProgress(console, with_flags)
     try:
         with quiet_libraries(), progress or nullcontext():
-            for outcome in make_runs(specs, request, jobs, progress or RunObserver()):
+            for outcome in make_runs(specs, request, backend, progress or RunObserver()):
                 known = outcome.error in [earlier.error for earlier in outcomes]
                 outcomes.append(outcome)
                 if outcome.error and not known:  # a wrong flag is the same for all strategies

@@ -8,17 +8,14 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from typing import IO, Any
+from typing import IO
 
 from epi_bench.errors import one_line
-from epi_bench.runs.child import Order, outcome_from_json
-from epi_bench.runs.observer import RunObserver, StepReport
+from epi_bench.runs.messages import Event, outcome_from_json
+from epi_bench.runs.order import Order
 from epi_bench.runs.request import RunOutcome
 
 COMMAND = (sys.executable, "-m", "epi_bench.runs.child")
-
-Event = dict[str, Any]
-"""As :func:`epi_bench.runs.child.event_writer` writes it."""
 
 
 class ChildProcess:
@@ -79,11 +76,3 @@ class ChildProcess:
         if lines:
             return one_line(lines[-1])
         return f"its process ended with code {self._process.returncode if self._process else None}"
-
-
-def pass_on(event: Event, observer: RunObserver) -> None:
-    """Call the method of an observer that an event stands for."""
-    arguments = event["arguments"]
-    if event["event"] == "step_done":
-        arguments = [StepReport(**arguments[0])]
-    getattr(observer, event["event"])(*arguments)

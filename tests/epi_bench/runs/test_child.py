@@ -12,18 +12,19 @@ import pytest
 from epi_bench.evaluation.judge import JudgeSettings
 from epi_bench.results.record.record_file import comparable, load_record
 from epi_bench.results.record.workspace import Workspace
-from epi_bench.runs.child import (
+from epi_bench.runs.child_process import ChildProcess
+from epi_bench.runs.launch import reusable
+from epi_bench.runs.local_processes import LocalProcesses
+from epi_bench.runs.many_runs import run_on_backend
+from epi_bench.runs.messages import (
     EVENTS,
-    Order,
     event_writer,
-    order_from_json,
     outcome_from_json,
     outcome_to_json,
+    pass_on,
 )
-from epi_bench.runs.child_process import ChildProcess, pass_on
-from epi_bench.runs.launch import reusable
-from epi_bench.runs.many_runs import run_in_subprocesses
 from epi_bench.runs.observer import RunObserver, StepReport
+from epi_bench.runs.order import Order, order_from_json
 from epi_bench.runs.request import RunOutcome, RunRequest
 from epi_bench.spec.run_spec import RunSpec
 
@@ -142,7 +143,7 @@ def test_references_and_runs_are_reported_as_they_start_and_end(
     specs = [toy_spec("full_sft", tasks=["toy_first"], seed=seed, steps=2) for seed in (1, 2)]
     request = RunRequest(Workspace(tmp_path / "out"), plugins=(toy_tasks,), references=True)
     heard = []
-    outcomes = list(run_in_subprocesses(specs, request, 2, Listener("all", heard)))
+    outcomes = list(run_on_backend(specs, request, LocalProcesses(2), Listener("all", heard)))
     assert [outcome.error for outcome in outcomes] == [None, None]
     assert heard[:2] == [
         ("single-task reference of toy_first", "started"),
