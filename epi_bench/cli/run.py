@@ -127,6 +127,9 @@ def run(
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, each in its own process.")] = 1,
     force: Annotated[bool, typer.Option(help="Make finished runs again.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Make runs again that failed before.")
+    ] = False,
     out: Annotated[
         Path,
         typer.Option(help="Folder for runs/ and leaderboards/.", rich_help_panel=OUTPUT),
@@ -173,6 +176,7 @@ def run(
         out=out,
         references=references,
         force=force,
+        retry_failed=retry_failed,
         allow_code_execution=allow_code_execution,
         save_model=save_model,
         log_predictions=log_predictions,
