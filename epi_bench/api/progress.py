@@ -29,29 +29,26 @@ NARROW, WIDE = 80, 100
 
 @contextmanager
 def progress_of(observer: RunObserver | None) -> Iterator[RunObserver]:
-    """What listens to the runs that a caller asks for, with other libraries held back.
+    """What listens to the runs that a caller asks for.
 
     Args:
         observer: The caller's own; ``None`` chooses: a progress display in a notebook or on a
             terminal, else the log ``epi_bench``, which gets the warnings.
     """
-    from epi_bench.runs.quiet import quiet_libraries
+    if observer is not None:
+        yield observer
+        return
+    console = Console()
+    if console.is_jupyter:
+        from epi_bench.api.notebook_progress import NotebookProgress
 
-    with quiet_libraries():
-        if observer is not None:
-            yield observer
-            return
-        console = Console()
-        if console.is_jupyter:
-            from epi_bench.api.notebook_progress import NotebookProgress
-
-            with NotebookProgress() as shown:
-                yield shown
-        elif console.is_terminal:
-            with LiveProgress(console) as live:
-                yield live
-        else:
-            yield LoggedWarnings()
+        with NotebookProgress() as shown:
+            yield shown
+    elif console.is_terminal:
+        with LiveProgress(console) as live:
+            yield live
+    else:
+        yield LoggedWarnings()
 
 
 class LoggedWarnings(RunObserver):

@@ -14,7 +14,6 @@ from epi_bench.cli.summary import print_outcomes, print_record
 from epi_bench.runs.interruption import Terminated, exit_code, sigterm_interrupts
 from epi_bench.runs.many_runs import local_backend, make_runs
 from epi_bench.runs.observer import RunObserver
-from epi_bench.runs.quiet import quiet_libraries
 from epi_bench.runs.request import RunOutcome, RunRequest
 from epi_bench.spec.run_spec import RunSpec
 from epi_bench.tables import make_console
@@ -38,7 +37,7 @@ def execute(specs: Sequence[RunSpec], request: RunRequest, jobs: int, quiet: boo
     outcomes: list[RunOutcome] = []
     progress = None if quiet else LiveProgress(console, with_flags)
     try:
-        with sigterm_interrupts(), progress or nullcontext(), quiet_libraries():
+        with sigterm_interrupts(), progress or nullcontext():
             for outcome in make_runs(specs, request, backend, progress or RunObserver()):
                 known = outcome.error in [earlier.error for earlier in outcomes]
                 outcomes.append(outcome)
@@ -66,7 +65,8 @@ def _announce(outcome: RunOutcome, done: int, total: int, console: Console) -> N
     title = f"{outcome.spec.strategy.name}, seed {outcome.spec.seed}"
     before = "failed before" if outcome.skipped else "failed"
     if outcome.record and outcome.record.error:
-        typer.echo(f"epi-bench: {title} {before}: {outcome.record.error}", err=True)
+        name = outcome.spec.strategy.name
+        typer.echo(f"epi-bench: {name} {before}: {outcome.record.error}", err=True)
     line = f"[{done}/{total}] {title}" if total > 1 else title
     if outcome.skipped:
         flag = "--force" if outcome.succeeded else "--retry-failed"

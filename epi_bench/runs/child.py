@@ -67,14 +67,12 @@ _LOOK_SECONDS = 0.05
 def make_ordered_run(order: Order, observer: RunObserver) -> RunOutcome:
     """Register what the run names, and make it; a user error becomes the outcome."""
     from epi_bench.runs.launch import run_one
-    from epi_bench.runs.quiet import quiet_libraries
     from epi_bench.runs.run_lock import RunBusyError
 
     try:
         load_plugin_files(order.request.plugins)
         select_tasks([str(path) for path in order.request.task_files])
-        with quiet_libraries():
-            return run_one(order.spec, order.request, observer)
+        return run_one(order.spec, order.request, observer)
     except RunBusyError as error:
         return RunOutcome(order.spec, None, busy=error.owner)
     except UserError as error:

@@ -11,6 +11,7 @@ from typing import Any
 from epi_bench.errors import UserError
 from epi_bench.plugins.registry import Registry
 from epi_bench.runs.backend import Backend
+from epi_bench.runs.known_runs import KnownRuns
 from epi_bench.runs.launch import run_one
 from epi_bench.runs.local_processes import LocalProcesses
 from epi_bench.runs.messages import pass_on
@@ -97,7 +98,7 @@ def make_runs(
     backend: Backend | None,
     observer: RunObserver,
 ) -> Iterator[RunOutcome]:
-    """Make all runs; they come as they end.
+    """Make all runs; they come as they end, first those that were made before.
 
     Args:
         specs: The runs.
@@ -108,9 +109,20 @@ def make_runs(
     Raises:
         UserError: If a process of its own could not find the strategy, stream or task of a run.
     """
+    if backend is not None:
+        for spec in specs:
+            check_other_process_finds(spec, request)
+    known, missing = KnownRuns(request), list[RunSpec]()
+    for spec in specs:
+        outcome = known.find(spec)
+        if outcome is None:
+            missing.append(spec)
+        else:
+            yield outcome
     if backend is None:
-        return run_in_process(specs, request, observer)
-    return run_on_backend(specs, request, backend, observer)
+        yield from run_in_process(missing, request, observer)
+    elif missing:
+        yield from run_on_backend(missing, request, backend, observer)
 
 
 def local_backend(jobs: int, runs: int) -> Backend | None:
