@@ -18,7 +18,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from epi_bench.errors import TrainingFailedError, UserError
+from epi_bench.errors import TrainingFailedError, UserError, describe_error
 from epi_bench.model.batching import drawn_steps
 from epi_bench.model.chat.encoded_example import EncodedExample
 from epi_bench.model.precision import WeightPrecision
@@ -184,6 +184,7 @@ class TrainingLoop:
         *,
         undivided: Callable[[], AbstractContextManager[object]] = nullcontext,
         at_rest: Callable[[], None] | None = None,
+        before_end: Callable[[], None] | None = None,
     ) -> None:
         """Train one experience, or the rest of it after :meth:`load_state_dict`.
 
@@ -198,6 +199,7 @@ class TrainingLoop:
                 ``at_rest`` included: what must not come in between is held off there.
             at_rest: Called after each step, when :meth:`state_dict` may be called; the time spent
                 there is not training time.
+            before_end: Called in the same way, once, before the strategy's ``end_experience``.
 
         Raises:
             TrainingFailedError: If the loss is not finite, or the gradients of
@@ -231,6 +233,8 @@ class TrainingLoop:
             if number in pauses and on_pause:
                 self._rest(partial(on_pause, number))
                 self.model.train()
+        if before_end:
+            self._rest(before_end)
         self._is_at_rest = False
         self.strategy.end_experience(experience)
         self.model.eval()
@@ -267,9 +271,9 @@ class TrainingLoop:
             self._clock = now
 
     @property
-    def is_at_rest(self) -> bool:
-        """Whether :meth:`state_dict` may be called: not within a hook or a step."""
-        return self._is_at_rest
+    def place(self) -> tuple[int | None, int]:
+        """Index of the experience under way and the steps made in it; ``None`` between two."""
+        return (self._place.experience, self._place.steps) if self._place else (None, 0)
 
     def remember_start(self) -> None:
         """Find out what of the model need not be saved; call after :meth:`start`.
@@ -304,8 +308,6 @@ class TrainingLoop:
             "place": None,
             "optimizer": None,
         }
-        if rounding is not None:
-            generators["rounding"] = rounding
         strategy = self.strategy.state_dict()
         values["strategy_on_cpu"] = [
             name for name, tensor in strategy.items() if tensor.device.type == "cpu"
@@ -315,6 +317,8 @@ class TrainingLoop:
             "strategy": strategy,
             "random": generators,
         }
+        if rounding is not None:
+            tensors["rounding"] = {"generator": rounding}
         if (place := self._place) is not None:
             values["place"] = {
                 "experience": place.experience, "steps": place.steps, "peak": place.peak
@@ -342,18 +346,12 @@ class TrainingLoop:
             StateMismatchError: If it is not a state of this run; this loop is of no use then.
         """
         values, tensors = state.values, state.tensors
-        generators = tensors["random"]
-        self.precision.load_state_dict(self.model, values["masters"], generators.get("rounding"))
+        rounding = tensors.get("rounding", {}).get("generator")
+        self.precision.load_state_dict(self.model, values["masters"], rounding)
         self._model_state.put(self.model, values["model"], tensors["model"])
         if values["optimizer"] is not None:
             self._load_optimizer(values["optimizer"], tensors.get("optimizer", {}))
-        on_cpu = set(values["strategy_on_cpu"])
-        self.strategy.load_state_dict(
-            {
-                name: tensor.to("cpu" if name in on_cpu else self.context.device, copy=True)
-                for name, tensor in tensors["strategy"].items()
-            }
-        )
+        self._load_strategy(tensors["strategy"], set(values["strategy_on_cpu"]))
         for name, value in values["cost"].items():
             setattr(self.cost, name, value)
         self.steps_done = values["steps_done"]
@@ -371,7 +369,20 @@ class TrainingLoop:
                 place["peak"],
                 place["steps"],
             )
-        put_random_state(values["random"], generators)
+        put_random_state(values["random"], tensors["random"])
+
+    def _load_strategy(self, state: Mapping[str, Tensor], on_cpu: set[str]) -> None:
+        copies = {
+            name: tensor.to("cpu" if name in on_cpu else self.context.device, copy=True)
+            for name, tensor in state.items()
+        }
+        try:
+            self.strategy.load_state_dict(copies)
+        except Exception as error:  # a plugin's code
+            raise StateMismatchError(
+                f"the strategy {self.strategy.name!r} does not take up its state "
+                f"({describe_error(error)})"
+            ) from error
 
     def _load_optimizer(
         self, groups: Sequence[Mapping[str, Any]], tensors: Mapping[str, Tensor]
