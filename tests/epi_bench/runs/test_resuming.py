@@ -325,17 +325,18 @@ def test_events_go_on_where_they_were_cut(run_toy, tmp_path):
 def test_the_last_good_step_is_in_the_record_of_a_failed_run(run_toy):
     @register_strategy("explodes")
     class Explodes(Strategy):
-        """Breaks at the fifth step."""
+        """Has no gradient from the fifth step on."""
+
+        def gradients_ready(self, step):
+            self.last = step.number
 
         def penalty(self, model):
-            self.steps = getattr(self, "steps", 0) + 1
-            return (
-                sum(p.sum() for p in model.parameters()) * float("nan") if self.steps == 5 else None
-            )
+            is_good = getattr(self, "last", 0) < 4
+            return None if is_good else model.lm_head.weight.sum() * float("nan")
 
-    outcome = run_toy("explodes")
+    outcome = run_toy("explodes", max_skipped_steps=2)
     assert outcome.record.status == "failed"
-    assert "step 5 of 'toy_first'" in outcome.record.error
+    assert "the last at step 6 of 'toy_first'" in outcome.record.error
     assert outcome.record.error.endswith("the last good step was 4 of 12")
 
 
