@@ -16,6 +16,19 @@ are called in this order::
         end_experience
         as_finished                     around each scoring but the last
     finalize_model                      once, after the last experience
+
+A run that was interrupted goes on with a new object, in another process::
+
+    check_run, check_model              as above
+    prepare_model                       on the model as it was first loaded
+    load_state_dict                     the weights and the optimizer are as they were by then
+    ...                                 whatever comes next
+
+In the middle of an experience that is the next step: ``begin_experience`` and
+``training_examples`` are not called again. So everything that a strategy keeps from one hook to the
+next, whatever hook set it, is in :meth:`Strategy.state_dict`. Weights, which of them are trained,
+the optimizer, the examples that ``training_examples`` chose and the global random states are the
+loop's to save; what is added to a model is added in ``prepare_model``.
 """
 
 from __future__ import annotations
@@ -134,11 +147,22 @@ class Strategy:
         return model
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything needed to go on from here, as named tensors."""
+        """Everything needed to go on from here, as named tensors.
+
+        Called between two steps, too: it holds all that the strategy keeps from one hook to the
+        next. The tensors may be those that it works with.
+        """
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take up the state that :meth:`state_dict` returned."""
+        """Take up the state that :meth:`state_dict` returned, of another object of this class.
+
+        Called after ``prepare_model``. By then the weights are as they were, and in the middle of
+        an experience ``context.optimizer`` is too.
+
+        Args:
+            state: Copies, each on the device where it was given.
+        """
 
     def state_bytes(self) -> int:
         """Bytes the strategy keeps beside model and optimizer, now."""
