@@ -43,6 +43,7 @@ from epi_bench.training.loop_state import (
 from epi_bench.training.micro_batches import MicroBatches, predicted_tokens
 from epi_bench.training.optimizer import build_optimizer
 from epi_bench.training.schedule import learning_rate_share, set_learning_rate
+from epi_bench.training.strategy_state import put_strategy_state, strategy_state
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -306,10 +307,7 @@ class TrainingLoop:
         }
         if rounding is not None:
             generators["rounding"] = rounding
-        strategy = self.strategy.state_dict()
-        values["strategy_on_cpu"] = [
-            name for name, tensor in strategy.items() if tensor.device.type == "cpu"
-        ]
+        values["strategy"], strategy = strategy_state(self.strategy, self.model)
         tensors: dict[str, Mapping[str, Tensor]] = {
             "model": changed,
             "strategy": strategy,
@@ -347,12 +345,12 @@ class TrainingLoop:
         self._model_state.put(self.model, values["model"], tensors["model"])
         if values["optimizer"] is not None:
             self._load_optimizer(values["optimizer"], tensors.get("optimizer", {}))
-        on_cpu = set(values["strategy_on_cpu"])
-        self.strategy.load_state_dict(
-            {
-                name: tensor.to("cpu" if name in on_cpu else self.context.device, copy=True)
-                for name, tensor in tensors["strategy"].items()
-            }
+        put_strategy_state(
+            self.strategy,
+            self.model,
+            self.context.device,
+            values["strategy"],
+            tensors.get("strategy", {}),
         )
         for name, value in values["cost"].items():
             setattr(self.cost, name, value)
