@@ -12,13 +12,14 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from epi_bench.errors import describe_error
 from epi_bench.runs.checkpoint_folder import Checkpoint, CheckpointError, CheckpointFolder
+from epi_bench.runs.checkpoint_settings import CheckpointSettings
 from epi_bench.runs.measured_state import measurements_to_json, take_up_measurements
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from epi_bench.runs.checkpoint_settings import CheckpointSettings
     from epi_bench.runs.measurements import Measurements
     from epi_bench.runs.observer import RunObserver
     from epi_bench.runs.prepared import PreparedRun
@@ -200,7 +201,12 @@ class RunCheckpoints:
     def save_full(self) -> None:
         """Save the measurements and the loop's state as it is now."""
         loop = self.loop
-        state = loop.state_dict() if loop else None
+        try:
+            state = loop.state_dict() if loop else None
+        except Exception as error:  # noqa: BLE001  (a plugin's code)
+            self.observer.warning(f"no checkpoints are written: {describe_error(error)}")
+            self.settings = CheckpointSettings(every_seconds=0)
+            return
         tensors = dict(state.tensors) if state else {}
         if self._save(state.values if state else None, tensors, None):
             self._mark = _mark(loop) if loop else None

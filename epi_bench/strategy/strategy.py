@@ -33,7 +33,7 @@ loop's to save; what is added to a model is added in ``prepare_model``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -65,6 +65,9 @@ class Strategy:
             run's identity, so that published runs stay the same runs.
         changes_gradients: Whether ``gradients_ready`` may write into gradients. ``False`` spares
             the loop from measuring their norm once more before clipping.
+        not_in_state: Names of attributes that ``state_dict`` need not return: what is made again
+            when it is needed (a cache), and what no later step depends on (a clock). All others
+            are compared when a run is resumed.
         acts_from: Index of the first experience in which it trains otherwise than full
             fine-tuning does. On a stream that ends before, it is full fine-tuning.
         context: Set by the training loop before the first hook.
@@ -75,6 +78,7 @@ class Strategy:
     changes_gradients: ClassVar[bool] = True
     stores_examples: ClassVar[bool] = False
     learning_rate_factor: float = 1.0
+    not_in_state: ClassVar[Collection[str]] = ()
     acts_from: int = 0
     context: StrategyContext
 

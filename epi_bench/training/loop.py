@@ -18,7 +18,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from epi_bench.errors import TrainingFailedError, UserError, describe_error
+from epi_bench.errors import TrainingFailedError, UserError
 from epi_bench.model.batching import drawn_steps
 from epi_bench.model.chat.encoded_example import EncodedExample
 from epi_bench.model.precision import WeightPrecision
@@ -43,6 +43,7 @@ from epi_bench.training.loop_state import (
 from epi_bench.training.micro_batches import MicroBatches, predicted_tokens
 from epi_bench.training.optimizer import build_optimizer
 from epi_bench.training.schedule import learning_rate_share, set_learning_rate
+from epi_bench.training.strategy_state import put_strategy_state, strategy_state
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -308,10 +309,7 @@ class TrainingLoop:
             "place": None,
             "optimizer": None,
         }
-        strategy = self.strategy.state_dict()
-        values["strategy_on_cpu"] = [
-            name for name, tensor in strategy.items() if tensor.device.type == "cpu"
-        ]
+        values["strategy"], strategy = strategy_state(self.strategy, self.model)
         tensors: dict[str, Mapping[str, Tensor]] = {
             "model": changed,
             "strategy": strategy,
@@ -351,7 +349,13 @@ class TrainingLoop:
         self._model_state.put(self.model, values["model"], tensors["model"])
         if values["optimizer"] is not None:
             self._load_optimizer(values["optimizer"], tensors.get("optimizer", {}))
-        self._load_strategy(tensors["strategy"], set(values["strategy_on_cpu"]))
+        put_strategy_state(
+            self.strategy,
+            self.model,
+            self.context.device,
+            values["strategy"],
+            tensors.get("strategy", {}),
+        )
         for name, value in values["cost"].items():
             setattr(self.cost, name, value)
         self.steps_done = values["steps_done"]
@@ -370,19 +374,6 @@ class TrainingLoop:
                 place["steps"],
             )
         put_random_state(values["random"], tensors["random"])
-
-    def _load_strategy(self, state: Mapping[str, Tensor], on_cpu: set[str]) -> None:
-        copies = {
-            name: tensor.to("cpu" if name in on_cpu else self.context.device, copy=True)
-            for name, tensor in state.items()
-        }
-        try:
-            self.strategy.load_state_dict(copies)
-        except Exception as error:  # a plugin's code
-            raise StateMismatchError(
-                f"the strategy {self.strategy.name!r} does not take up its state "
-                f"({describe_error(error)})"
-            ) from error
 
     def _load_optimizer(
         self, groups: Sequence[Mapping[str, Any]], tensors: Mapping[str, Tensor]

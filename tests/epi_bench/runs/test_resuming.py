@@ -273,9 +273,27 @@ def test_a_strategy_that_cannot_take_up_its_state_starts_from_the_beginning(run_
     listener = Notes()
     outcome = run_toy("keeps_nothing", observer=listener, request=EVERY_STEP)
     [warning] = listener.of("warning")
-    assert "'keeps_nothing' does not take up its state (KeyError: 'anchor')" in warning
+    assert "strategy keeps_nothing cannot take up its state: KeyError: 'anchor'" in warning
     assert listener.of("step")[0] == 1
     assert outcome.succeeded
+
+
+def test_a_strategy_whose_state_cannot_be_saved_is_trained_without_checkpoints(run_toy):
+    @register_strategy("gives_numbers")
+    class GivesNumbers(Strategy):
+        """Its state is no tensor."""
+
+        def state_dict(self):
+            return {"count": 3}
+
+        def state_bytes(self):
+            return 0
+
+    listener = Notes()
+    assert run_toy("gives_numbers", observer=listener, request=EVERY_STEP).succeeded
+    [warning] = listener.of("warning")
+    assert warning.startswith("no checkpoints are written: ")
+    assert "gives int for 'count'" in warning
 
 
 def test_a_full_disk_does_not_end_the_run(run_toy, monkeypatch):
