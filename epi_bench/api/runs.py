@@ -20,7 +20,7 @@ from epi_bench.api.where import Where
 from epi_bench.errors import UserError, short_repr
 from epi_bench.plugins.loading import load_plugin_files
 from epi_bench.results.record.run_record import RunRecord
-from epi_bench.runs.many_runs import make_runs
+from epi_bench.runs.many_runs import local_backend, make_runs
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.request import RunOutcome, RunRequest
 from epi_bench.spec.run_spec import LARGEST_INTEGER, RunSpec, StrategySpec, StreamSpec
@@ -177,7 +177,7 @@ def compare(
     specs = _expanded(common, list(labels.values()), _seeds(seeds))
     request = where.request(_files(selected), references, len(specs))
     with progress_of(observer) as listener:
-        outcomes = list(make_runs(specs, request, jobs, listener))
+        outcomes = list(make_runs(specs, request, local_backend(jobs, len(specs)), listener))
     if outcomes and all(outcome.record is None for outcome in outcomes):
         raise UserError(outcomes[0].reason or "no run could start")
     own = {} if not isinstance(strategies, Mapping) else labels
@@ -192,7 +192,7 @@ def compare(
 def _single(spec: RunSpec, request: RunRequest, observer: RunObserver | None) -> RunRecord:
     outcome: RunOutcome
     with progress_of(observer) as listener:
-        [outcome] = make_runs([spec], request, 1, listener)
+        [outcome] = make_runs([spec], request, None, listener)
     if outcome.record is None:
         raise UserError(outcome.error or "the run could not start")
     if not outcome.succeeded:

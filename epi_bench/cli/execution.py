@@ -11,7 +11,8 @@ from rich.console import Console
 from epi_bench.api.progress import LiveProgress
 from epi_bench.cli.flag_names import with_flags
 from epi_bench.cli.summary import print_outcomes, print_record
-from epi_bench.runs.many_runs import make_runs
+from epi_bench.runs.interruption import TERMINATED, exit_code, sigterm_interrupts
+from epi_bench.runs.many_runs import local_backend, make_runs
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.quiet import quiet_libraries
 from epi_bench.runs.request import RunOutcome, RunRequest
@@ -29,14 +30,16 @@ def execute(specs: Sequence[RunSpec], request: RunRequest, jobs: int, quiet: boo
         quiet: Print nothing but errors.
 
     Raises:
-        typer.Exit: 2 if no run could start, 1 if a run failed.
+        typer.Exit: 2 if no run could start, 1 if a run failed, now or before; 130 after Ctrl-C, 143
+            after SIGTERM.
     """
     console = make_console(quiet)
+    backend = local_backend(jobs, len(specs))
     outcomes: list[RunOutcome] = []
     progress = None if quiet else LiveProgress(console, with_flags)
     try:
-        with quiet_libraries(), progress or nullcontext():
-            for outcome in make_runs(specs, request, jobs, progress or RunObserver()):
+        with sigterm_interrupts(), progress or nullcontext(), quiet_libraries():
+            for outcome in make_runs(specs, request, backend, progress or RunObserver()):
                 known = outcome.error in [earlier.error for earlier in outcomes]
                 outcomes.append(outcome)
                 if outcome.error and not known:  # a wrong flag is the same for all strategies
@@ -46,11 +49,12 @@ def execute(specs: Sequence[RunSpec], request: RunRequest, jobs: int, quiet: boo
                 _announce(outcome, len(outcomes), len(specs), console)
     except KeyboardInterrupt as stop:
         hint = getattr(stop, "hint", "") or "run the same command again to go on"
-        typer.echo(f"epi-bench: interrupted; {hint}", err=True)
-        raise typer.Exit(getattr(stop, "exit_code", 130)) from None
-    if len(outcomes) == 1 and outcomes[0].record:
+        what = "ended by SIGTERM" if exit_code(stop) == TERMINATED else "interrupted"
+        typer.echo(f"epi-bench: {what}; {hint}", err=True)
+        raise typer.Exit(exit_code(stop)) from None
+    if len(specs) == 1 and outcomes[0].record and not outcomes[0].skipped:
         print_record(outcomes[0], console)
-    elif len(outcomes) > 1:
+    elif len(specs) > 1:
         print_outcomes(outcomes, request.workspace, console)
     if outcomes and all(outcome.error for outcome in outcomes):
         raise typer.Exit(2)
@@ -59,19 +63,17 @@ def execute(specs: Sequence[RunSpec], request: RunRequest, jobs: int, quiet: boo
 
 
 def _announce(outcome: RunOutcome, done: int, total: int, console: Console) -> None:
-    spec = outcome.spec
+    """One line for a run that has ended, or was there before."""
+    title = f"{outcome.spec.strategy.name}, seed {outcome.spec.seed}"
+    before = "failed before" if outcome.skipped else "failed"
     if outcome.record and outcome.record.error:
-        typer.echo(f"epi-bench: {spec.strategy.name} failed: {outcome.record.error}", err=True)
+        typer.echo(f"epi-bench: {title} {before}: {outcome.record.error}", err=True)
+    line = f"[{done}/{total}] {title}" if total > 1 else title
     if outcome.skipped:
-        console.print(
-            f"{spec.strategy.name}, seed {spec.seed}: finished before, so it was not run again "
-            "(--force runs it again)",
-            highlight=False,
-            markup=False,
-        )
-    if total > 1:
-        console.print(
-            f"[{done}/{total}] {spec.strategy.name}, seed {spec.seed}",
-            highlight=False,
-            markup=False,
-        )
+        flag = "--force" if outcome.succeeded else "--retry-failed"
+        word = "finished before" if outcome.succeeded else before
+        line += f": {word}, so it was not run again ({flag} runs it again)"
+    if outcome.skipped and total == 1:
+        line += f"\nRecord: {outcome.path}"
+    if outcome.skipped or total > 1:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -19,7 +19,8 @@ from epi_bench.runs.measurements import LOSS_EVERY, JudgeIdentity, Measurements
 from epi_bench.runs.observer import EventLog, Observers, RunObserver
 from epi_bench.runs.prepared import PreparedRun
 from epi_bench.runs.run_checkpoints import RunCheckpoints
-from epi_bench.runs.stopping import RunInterruptedError, StopSignals
+from epi_bench.runs.interruption import RunInterruptedError
+from epi_bench.runs.stopping import StopSignals
 from epi_bench.spec.toml import spec_to_toml
 from epi_bench.strategy.strategy import create_strategy
 
