@@ -6,6 +6,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 
@@ -70,6 +73,52 @@ def write_atomically(path: Path, text: str) -> None:
     except BaseException:
         _remove(temporary)
         raise
+
+
+LEFT_AFTER_SECONDS = 600.0
+"""A temporary file that is older than this belongs to a process that was killed."""
+
+
+def remove_left_temporaries(folder: Path) -> None:
+    """Remove the temporary files that killed writers left in a folder, not those of living ones.
+
+    What cannot be removed stays; a folder that does not exist has none.
+
+    Args:
+        folder: Of files that :func:`write_atomically` writes.
+    """
+    with suppress(OSError):
+        for path in folder.glob(".*.tmp"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > LEFT_AFTER_SECONDS:
+                    path.unlink()
+
+
+@contextmanager
+def one_process_at_a_time(folder: Path) -> Iterator[None]:
+    """Work alone on the files of a folder; other processes that ask for the same wait.
+
+    The operating system gives the lock back when its owner ends, however it ends.
+
+    Args:
+        folder: Must exist.
+
+    Raises:
+        UserError: If the folder cannot be written.
+    """
+    from filelock import FileLock
+
+    path = folder / ".lock"
+    lock = FileLock(path)
+    try:
+        lock.acquire()
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        _remove(path)  # waiting ones notice that theirs is no longer the file of that name
+        lock.release()
 
 
 def _remove(path: Path) -> None:

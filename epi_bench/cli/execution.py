@@ -12,6 +12,7 @@ from epi_bench.api.progress import LiveProgress
 from epi_bench.cli.flag_names import with_flags
 from epi_bench.cli.summary import print_outcomes, print_record
 from epi_bench.runs.backend import Backend
+from epi_bench.runs.interruption import Terminated, exit_code, sigterm_interrupts
 from epi_bench.runs.many_runs import make_runs
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.quiet import quiet_libraries
@@ -32,13 +33,14 @@ def execute(
         quiet: Print nothing but errors.
 
     Raises:
-        typer.Exit: 2 if no run could start, 1 if a run failed.
+        typer.Exit: 2 if no run could start, 1 if a run failed, now or before; 130 after Ctrl-C, 143
+            after SIGTERM.
     """
     console = make_console(quiet)
     outcomes: list[RunOutcome] = []
     progress = None if quiet else LiveProgress(console, with_flags)
     try:
-        with quiet_libraries(), progress or nullcontext():
+        with sigterm_interrupts(), progress or nullcontext(), quiet_libraries():
             for outcome in make_runs(specs, request, backend, progress or RunObserver()):
                 known = outcome.error in [earlier.error for earlier in outcomes]
                 outcomes.append(outcome)
@@ -47,12 +49,13 @@ def execute(
                         f"epi-bench: {with_flags(outcome.error, outcome.settings)}", err=True
                     )
                 _announce(outcome, len(outcomes), len(specs), console)
-    except KeyboardInterrupt:
-        typer.echo("epi-bench: interrupted; the run under way left no record", err=True)
-        raise typer.Exit(130) from None
-    if len(outcomes) == 1 and outcomes[0].record:
+    except KeyboardInterrupt as interruption:
+        what = "ended by SIGTERM" if isinstance(interruption, Terminated) else "interrupted"
+        typer.echo(f"epi-bench: {what}; the same command goes on where this one was", err=True)
+        raise typer.Exit(exit_code(interruption)) from None
+    if len(specs) == 1 and outcomes[0].record and not outcomes[0].skipped:
         print_record(outcomes[0], console)
-    elif len(outcomes) > 1:
+    elif len(specs) > 1:
         print_outcomes(outcomes, request.workspace, console)
     if outcomes and all(outcome.error for outcome in outcomes):
         raise typer.Exit(2)
@@ -61,19 +64,17 @@ def execute(
 
 
 def _announce(outcome: RunOutcome, done: int, total: int, console: Console) -> None:
-    spec = outcome.spec
+    """One line for a run that has ended, or was there before."""
+    title = f"{outcome.spec.strategy.name}, seed {outcome.spec.seed}"
+    before = "failed before" if outcome.skipped else "failed"
     if outcome.record and outcome.record.error:
-        typer.echo(f"epi-bench: {spec.strategy.name} failed: {outcome.record.error}", err=True)
+        typer.echo(f"epi-bench: {title} {before}: {outcome.record.error}", err=True)
+    line = f"[{done}/{total}] {title}" if total > 1 else title
     if outcome.skipped:
-        console.print(
-            f"{spec.strategy.name}, seed {spec.seed}: finished before, so it was not run again "
-            "(--force runs it again)",
-            highlight=False,
-            markup=False,
-        )
-    if total > 1:
-        console.print(
-            f"[{done}/{total}] {spec.strategy.name}, seed {spec.seed}",
-            highlight=False,
-            markup=False,
-        )
+        flag = "--force" if outcome.succeeded else "--retry-failed"
+        word = "finished before" if outcome.succeeded else before
+        line += f": {word}, so it was not run again ({flag} runs it again)"
+    if outcome.skipped and total == 1:
+        line += f"\nRecord: {outcome.path}"
+    if outcome.skipped or total > 1:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -162,6 +162,9 @@ def run(
         ),
     ] = None,
     force: Annotated[bool, typer.Option(help="Make finished runs again.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Make runs again that failed before.")
+    ] = False,
     out: Annotated[
         Path,
         typer.Option(help="Folder for runs/ and leaderboards/.", rich_help_panel=OUTPUT),
@@ -209,6 +212,7 @@ def run(
         out=out,
         references=references,
         force=force,
+        retry_failed=retry_failed,
         allow_code_execution=allow_code_execution,
         save_model=save_model,
         log_predictions=log_predictions,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from epi_bench.errors import UserError
@@ -13,6 +14,7 @@ from epi_bench.results.record.workspace import require_writable
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.references import known_references, with_references
 from epi_bench.runs.request import RunOutcome, RunRequest
+from epi_bench.runs.run_lock import own_run
 from epi_bench.spec.run_spec import RunSpec
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ def run_one(spec: RunSpec, request: RunRequest, observer: RunObserver) -> RunOut
         observer: Listens.
 
     Raises:
+        RunBusyError: If another process is making it and ``request.wait`` is not set.
         UserError: For anything the user can mend; nothing has been written then.
     """
     from epi_bench.runs.preparation import prepare_run
@@ -45,22 +48,62 @@ def run_one(spec: RunSpec, request: RunRequest, observer: RunObserver) -> RunOut
             "would be lost: choose another",
             setting="save_model",
         )
-    path = workspace.record_path(prepared.run_id)
-    references = known_references(prepared, workspace)
-    finished = workspace.finished_record(prepared.run_id)
-    reused = finished is not None and reusable(finished, request)
     try:
-        if finished is not None and reused:
-            record = with_references(finished, references, path)
-        else:
-            record = _experiment(prepared, request, observer, references)
+        record, made = _record(prepared, request, observer)
         if request.published and record.status == "finished":
             publish(record, workspace.leaderboards)
     except OSError as error:
         raise UserError(
             f"cannot write results to {workspace.out}: {error.strerror or error}"
         ) from error
-    return RunOutcome(spec, record, path, skipped=reused)
+    return RunOutcome(spec, record, workspace.record_path(record.run_id), skipped=not made)
+
+
+def _record(
+    prepared: PreparedRun, request: RunRequest, observer: RunObserver
+) -> tuple[RunRecord, bool]:
+    """The record of a run, and whether it was made now: by one process at a time.
+
+    Raises:
+        RunBusyError: If another process is making the run and is not to be waited for.
+    """
+    workspace = request.workspace
+    references = known_references(prepared, workspace)
+    known = _known(prepared.run_id, request, references)
+    if known is not None:
+        return known, False
+
+    def tell(owner: str) -> None:
+        observer.warning(
+            f"{prepared.spec.strategy.name}, seed {prepared.spec.seed}, is being made by {owner}: "
+            f"waiting for it (run {prepared.run_id})"
+        )
+
+    folder = workspace.run_folder(prepared.run_id)
+    with own_run(folder, tell if request.wait else None) as waited:
+        # another process may have made it meanwhile; what it has just made is not made anew
+        known = _known(
+            prepared.run_id, replace(request, force=request.force and not waited), references
+        )
+        if known is not None:
+            return known, False
+        return _experiment(prepared, request, observer, references), True
+
+
+def _known(
+    run_id: str, request: RunRequest, references: Mapping[str, float] | None
+) -> RunRecord | None:
+    """The record that answers a request without anything being trained, if there is one."""
+    if request.force:
+        return None
+    record = request.workspace.known_record(run_id)
+    if record is None:
+        return None
+    if record.status != "finished":
+        return None if request.retry_failed else record
+    if not reusable(record, request):
+        return None
+    return with_references(record, references, request.workspace.record_path(run_id))
 
 
 def reusable(record: RunRecord, request: RunRequest) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -16,7 +17,9 @@ from epi_bench.runs.messages import pass_on
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.order import Order
 from epi_bench.runs.references import reference_spec
+from epi_bench.runs.reproducibility import current_execution
 from epi_bench.runs.request import RunOutcome, RunRequest, for_references
+from epi_bench.runs.run_lock import RunBusyError
 from epi_bench.spec.run_spec import RunSpec, StrategySpec
 from epi_bench.spec.streams import STREAMS
 from epi_bench.strategy.strategy import STRATEGIES
@@ -50,15 +53,19 @@ def make_reference(spec: RunSpec, request: RunRequest, observer: RunObserver) ->
         request: How runs are made.
         observer: Listens.
     """
-    plain = for_references(replace(request, save_model=None))
+    plain = for_references(replace(request, save_model=None, wait=True))
     _warn_of_failed_reference(run_one(spec, plain, observer), observer)
 
 
 def run_in_process(
     specs: Sequence[RunSpec], request: RunRequest, observer: RunObserver
 ) -> Iterator[RunOutcome]:
-    """Make one run after the other in this process; a failing one does not stop the others."""
+    """Make one run after the other in this process; a failing one does not stop the others.
+
+    What another process is making is waited for when nothing else is left to do.
+    """
     attempted: set[str] = set()
+    busy = []
     for spec in specs:
         try:
             if request.references:
@@ -68,8 +75,20 @@ def run_in_process(
                         attempted.add(reference.model_dump_json())
                         make_reference(reference, request, observer)
             yield run_one(spec, request, observer)
+        except RunBusyError:
+            busy.append(spec)
         except UserError as error:
             yield RunOutcome(spec, None, error=str(error), settings=error.settings)
+    for spec in busy:
+        try:
+            yield run_one(spec, _waiting(request), observer)
+        except UserError as error:
+            yield RunOutcome(spec, None, error=str(error), settings=error.settings)
+
+
+def _waiting(request: RunRequest) -> RunRequest:
+    """How runs are asked for that another process was making: what it has made is the answer."""
+    return replace(request, wait=True, force=False)
 
 
 def make_runs(
@@ -121,6 +140,7 @@ def run_on_backend(
     listener = observer or RunObserver()
     for spec in specs:
         check_other_process_finds(spec, request)
+    specs = [_as_here(spec) for spec in specs]
     with backend:
         if request.references:
             plain = for_references(replace(request, references=False, save_model=None))
@@ -130,6 +150,15 @@ def run_on_backend(
             request = replace(request, judge=request.judge.shared_by(backend.runs_at_a_time))
         titled = [(f"{spec.strategy.name}, seed {spec.seed}", spec) for spec in specs]
         yield from _side_by_side(titled, replace(request, references=False), backend, listener)
+
+
+def _as_here(spec: RunSpec) -> RunSpec:
+    """The run as this process would make it, whatever number of threads torch has in another one.
+
+    Where torch is not imported yet, nobody has changed that number, and a process that this one
+    starts finds the same.
+    """
+    return current_execution().resolve(spec) if "torch" in sys.modules else spec
 
 
 def _references(specs: Sequence[RunSpec]) -> list[tuple[str, RunSpec]]:
@@ -148,14 +177,24 @@ def _side_by_side(
     backend: Backend,
     observer: RunObserver,
 ) -> Iterator[RunOutcome]:
-    """The outcomes of runs in other processes, as they end."""
+    """The outcomes of runs in other processes, as they end.
+
+    What somebody else is making is waited for when nothing else is left to do.
+    """
     listeners = [observer.for_run(title) for title, _ in titled]
-    with closing(backend.run([Order(spec, request) for _, spec in titled])) as messages:
-        for position, message in messages:
-            if isinstance(message, RunOutcome):
-                yield message
-            else:
-                pass_on(message, listeners[position])
+    positions, busy = list(range(len(titled))), list[int]()
+    while positions:
+        orders = [Order(titled[position][1], request) for position in positions]
+        with closing(backend.run(orders)) as messages:
+            for number, message in messages:
+                if not isinstance(message, RunOutcome):
+                    pass_on(message, listeners[positions[number]])
+                elif message.busy is not None:
+                    busy.append(positions[number])
+                else:
+                    yield message
+        positions, busy = busy, []
+        request = _waiting(request)
 
 
 def check_other_process_finds(spec: RunSpec, request: RunRequest) -> None:

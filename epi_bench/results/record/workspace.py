@@ -61,13 +61,15 @@ class Workspace:
             result.unlink(missing_ok=True)
         (folder / "run.toml").write_text(toml, encoding="utf-8")
 
+    def known_record(self, run_id: str) -> RunRecord | None:
+        """The record of a run that was made already, whether it finished or failed."""
+        path = self.record_path(run_id)
+        return load_record(path) if path.is_file() else None
+
     def finished_record(self, run_id: str) -> RunRecord | None:
         """The record of a run that is complete already, else ``None``."""
-        path = self.record_path(run_id)
-        if not path.is_file():
-            return None
-        record = load_record(path)
-        return record if record.status == "finished" else None
+        record = self.known_record(run_id)
+        return record if record is not None and record.status == "finished" else None
 
     def check_writable(self) -> None:
         """Find out now, not after an hour of training, whether results can be written.
