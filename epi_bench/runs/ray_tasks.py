@@ -10,12 +10,18 @@ from time import monotonic
 from typing import Any
 
 from epi_bench.errors import describe_error
+from epi_bench.runs.messages import Event
 from epi_bench.runs.ray_resources import RaySettings
 from epi_bench.runs.ray_worker import Mailbox, make_run_as_task
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 20.0
 """That an interrupted run has for its checkpoint."""
+
+BUSY_SECONDS = 300.0
+"""That the next try is held up at most by the lock of the lost one, which servers free late."""
+
+BUSY_POLL_SECONDS = 2.0
 
 
 @dataclass
@@ -33,6 +39,8 @@ class Task:
         started_at: On this process's clock, once it has begun.
         not_before: When it may be handed to Ray.
         stopped_at: When it was stopped for taking too long, if it was.
+        lost_at: When its last try was lost, if one was.
+        goes_on: Whether an earlier try has left a checkpoint or a record of its own.
     """
 
     position: int
@@ -45,6 +53,8 @@ class Task:
     started_at: float | None = None
     not_before: float = 0.0
     stopped_at: float | None = None
+    lost_at: float | None = None
+    goes_on: bool = False
 
 
 class RayTasks:
@@ -123,6 +133,7 @@ class RayTasks:
             if "started" in report:
                 task.machine, task.started_at = report["started"], monotonic()
             else:
+                task.goes_on = task.goes_on or _leaves_something(report["event"])
                 self._say({"position": task.position, "event": report["event"]})
 
     def _conclude(self, task: Task) -> None:
@@ -133,6 +144,10 @@ class RayTasks:
             outcome = json.loads(ray.get(task.reference))
         except ray.exceptions.RayError as error:
             self._lost(task, error)
+            return
+        now = monotonic()
+        if outcome["busy"] and task.lost_at is not None and now - task.lost_at < BUSY_SECONDS:
+            task.reference, task.not_before = None, now + BUSY_POLL_SECONDS
         else:
             self._end(task, outcome=outcome, attempt=task.attempt)
 
@@ -148,7 +163,9 @@ class RayTasks:
             self._end(task, error=f"{what}; given up after {tries} tries (retries)")
         else:
             task.attempt += 1
-            task.reference, task.started_at = None, None
+            task.reference, task.started_at, task.lost_at = None, None, monotonic()
+            if task.goes_on:
+                task.order = _without_force(task.order)
             told = f"{task.title}: {what}; it is tried again ({task.attempt} of {tries})"
             self._warn(task.position, told)
 
@@ -186,6 +203,20 @@ class RayTasks:
         self._say({"position": position, "event": {"event": "warning", "arguments": [message]}})
 
 
+def _leaves_something(event: Event) -> bool:
+    """Whether the run has written what its next try can go on from."""
+    if event["event"] == "run_ended":
+        return bool(event["arguments"][0] == "finished")
+    return bool(event["event"] == "checkpoint_saved")
+
+
+def _without_force(order: bytes) -> bytes:
+    """The order to go on: what was there before the first try is gone already."""
+    content = json.loads(order)
+    content["request"]["force"] = False
+    return json.dumps(content).encode()
+
+
 def what_was_lost(error: Exception, machine: str) -> str | None:
     """Why a task of Ray's ended without a result, if it may do better on its next try.
 
@@ -201,6 +232,8 @@ def what_was_lost(error: Exception, machine: str) -> str | None:
         return f"{machine} was lost"
     if isinstance(error, exceptions.WorkerCrashedError):
         return f"its process on {machine} ended unexpectedly"
+    if isinstance(error, exceptions.TaskCancelledError):
+        return f"its process on {machine} was asked to end"
     if isinstance(error, exceptions.ObjectLostError):
         return f"what {machine} reported was lost"
     return None

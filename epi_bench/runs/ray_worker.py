@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import monotonic, sleep
@@ -174,7 +176,18 @@ def _outcome(order: Order, surroundings: Surroundings, reporter: Reporter) -> Ru
         surroundings.take_up(order)
     except UserError as error:
         return RunOutcome(order.spec, None, error=str(error), settings=error.settings)
-    return make_ordered_run(order, event_writer(reporter.event))
+    with _own_sigterm():
+        return make_ordered_run(order, event_writer(reporter.event))
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Leave SIGTERM to the run: at that of Ray it would be recorded as failed."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _arrived(reference: Any) -> None:
