@@ -11,8 +11,9 @@ from rich.console import Console
 from epi_bench.api.progress import LiveProgress
 from epi_bench.cli.flag_names import with_flags
 from epi_bench.cli.summary import print_outcomes, print_record
+from epi_bench.runs.backend import Backend
 from epi_bench.runs.interruption import TERMINATED, exit_code, sigterm_interrupts
-from epi_bench.runs.many_runs import local_backend, make_runs
+from epi_bench.runs.many_runs import make_runs
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.quiet import quiet_libraries
 from epi_bench.runs.request import RunOutcome, RunRequest
@@ -20,13 +21,15 @@ from epi_bench.spec.run_spec import RunSpec
 from epi_bench.tables import make_console
 
 
-def execute(specs: Sequence[RunSpec], request: RunRequest, jobs: int, quiet: bool) -> None:
+def execute(
+    specs: Sequence[RunSpec], request: RunRequest, backend: Backend | None, quiet: bool
+) -> None:
     """Make all runs, print their results, and exit with the fitting code.
 
     Args:
         specs: The runs.
         request: How they are made.
-        jobs: Runs at a time; more than one uses a process for each.
+        backend: What makes them; ``None`` makes one after the other in this process.
         quiet: Print nothing but errors.
 
     Raises:
@@ -34,7 +37,6 @@ def execute(specs: Sequence[RunSpec], request: RunRequest, jobs: int, quiet: boo
             after SIGTERM.
     """
     console = make_console(quiet)
-    backend = local_backend(jobs, len(specs))
     outcomes: list[RunOutcome] = []
     progress = None if quiet else LiveProgress(console, with_flags)
     try:

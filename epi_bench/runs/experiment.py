@@ -15,11 +15,11 @@ from epi_bench.results.record.workspace import Workspace
 from epi_bench.runs.checkpoint_folder import CheckpointFolder
 from epi_bench.runs.checkpoint_settings import CheckpointSettings
 from epi_bench.runs.instruments import check_texts, general_text_of, make_evaluator
+from epi_bench.runs.interruption import RunInterruptedError
 from epi_bench.runs.measurements import LOSS_EVERY, JudgeIdentity, Measurements
 from epi_bench.runs.observer import EventLog, Observers, RunObserver
 from epi_bench.runs.prepared import PreparedRun
 from epi_bench.runs.run_checkpoints import RunCheckpoints
-from epi_bench.runs.interruption import RunInterruptedError
 from epi_bench.runs.stopping import StopSignals
 from epi_bench.spec.toml import spec_to_toml
 from epi_bench.strategy.strategy import create_strategy
