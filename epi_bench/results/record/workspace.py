@@ -62,7 +62,12 @@ class Workspace:
         (folder / "run.toml").write_text(toml, encoding="utf-8")
 
     def finished_record(self, run_id: str) -> RunRecord | None:
-        """The record of a run that is complete already, else ``None``."""
+        """The record of a run that is complete already, else ``None``.
+
+        Raises:
+            DamagedRecordError: If its file is there and cannot be believed.
+            UserError: If its file cannot be read, or a newer version wrote it.
+        """
         path = self.record_path(run_id)
         if not path.is_file():
             return None
