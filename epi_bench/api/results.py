@@ -12,13 +12,14 @@ from epi_bench.api.frames import item_rows, run_rows, score_rows
 from epi_bench.api.ranking_view import ranking_html, ranking_parts
 from epi_bench.errors import UserError, unknown_name
 from epi_bench.results.leaderboard import (
+    PublishedRecords,
     Ranking,
     group_by_configuration,
     load_published,
+    load_track,
     rank_track,
 )
 from epi_bench.results.leaderboard.comparison import compare, find_label
-from epi_bench.results.leaderboard.store import load_placed
 from epi_bench.results.metrics.statistics import Comparison
 from epi_bench.results.record import record_file
 from epi_bench.results.record.run_record import RunRecord
@@ -298,29 +299,22 @@ def load_results(path: str | Path = "leaderboards") -> Results:
     if any(folder.glob("*/record.json")):
         return _load_runs(folder)
     if any(folder.glob("*.json")):
-        return _load_track(folder)
+        return _results(load_track(folder))
     if not any(folder.glob("*/*.json")):
         if (folder / "leaderboards").is_dir():
             folder = folder / "leaderboards"
         elif (folder / "runs").is_dir():
             return _load_runs(folder / "runs")
-    published = load_published(folder)
+    return _results(load_published(folder))
+
+
+def _results(published: PublishedRecords) -> Results:
     return Results(
         records=tuple(
             record for name in sorted(published.tracks) for record in published.tracks[name]
         ),
         problems=published.problems,
     )
-
-
-def _load_track(folder: Path) -> Results:
-    records, problems = [], []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            records.append(load_placed(path))
-        except UserError as error:
-            problems.append(str(error))
-    return Results(tuple(records), problems=tuple(problems))
 
 
 def _load_runs(folder: Path) -> Results:

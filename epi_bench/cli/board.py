@@ -32,21 +32,26 @@ def records_of_track(board: Path, track: str | None) -> list[RunRecord]:
         UserError: If there is no record, no such track, or several to choose from.
     """
     from epi_bench.errors import UserError, unknown_name
-    from epi_bench.results.leaderboard import load_published
+    from epi_bench.results.leaderboard import load_published, load_track
 
     one_track = board.is_dir() and any(board.glob("*.json"))
-    published = load_published(board.resolve().parent if one_track else board)
-    name = board.resolve().name if one_track and track is None else track
+    published = load_track(board) if one_track else load_published(board)
     for problem in published.problems:
-        if not one_track or f"{board.resolve()}/" in problem:
-            typer.echo(f"epi-bench: warning: {problem}", err=True)
-    if name is None and len(published.tracks) == 1:
-        name = next(iter(published.tracks))
-    if name is None:
+        warn_of_file(problem)
+    if not published.tracks:
+        raise UserError(f"no readable record in {board}: the warnings above name the files to fix")
+    if track is None and len(published.tracks) == 1:
+        track = next(iter(published.tracks))
+    if track is None:
         raise UserError(
             f"{board} holds {len(published.tracks)} tracks; name one with --track: "
             + ", ".join(sorted(published.tracks))
         )
-    if name not in published.tracks:
-        raise unknown_name("track", name, published.tracks)
-    return published.tracks[name]
+    if track not in published.tracks:
+        raise unknown_name("track", track, published.tracks)
+    return published.tracks[track]
+
+
+def warn_of_file(problem: str) -> None:
+    """Say in a line that a file was left out, and why."""
+    typer.echo(f"epi-bench: warning: {problem}", err=True)

@@ -33,7 +33,12 @@ from epi_bench.results.leaderboard.ranking import (
     rank_track,
 )
 from epi_bench.results.leaderboard.repetitions import pair_of
-from epi_bench.results.leaderboard.store import PublishedRecords, load_published, publish
+from epi_bench.results.leaderboard.store import (
+    PublishedRecords,
+    load_published,
+    load_track,
+    publish,
+)
 
 __all__ = [
     "COLUMNS",
@@ -53,6 +58,7 @@ __all__ = [
     "find_measure",
     "group_by_configuration",
     "load_published",
+    "load_track",
     "p_value_text",
     "pair_of",
     "publish",
