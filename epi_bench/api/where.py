@@ -18,7 +18,7 @@ class Where:
     """Where runs read and write, and what they may do; nothing in it changes a number.
 
     Args:
-        out: Folder that gets ``runs/`` and ``leaderboards/``.
+        out: Folder that gets ``runs/`` and ``results/``.
         data_dir: Folder with local data sets; ``None`` loads them from the hub.
         plugins: Python files that register strategies, tasks or streams.
         force: Whether finished runs are made again; otherwise their records are returned.
@@ -26,12 +26,12 @@ class Where:
         judge: A judge model that grades open-ended answers, or ``None``.
         log_predictions: Whether the trained model's answers are written to ``predictions.jsonl``.
         save_model: Folder for the trained model, loadable by transformers; for a single run.
-        publish: Whether finished records are copied to ``leaderboards/``.
+        publish: Whether finished records are copied to ``results/``, where they are ranked.
 
     Example:
         >>> import epi_bench
-        >>> epi_bench.Where(out="results", data_dir="data").out
-        'results'
+        >>> epi_bench.Where(out="study", data_dir="data").out
+        'study'
     """
 
     out: str | Path = "."

@@ -93,7 +93,7 @@ def _load(root: Path, files: Sequence[Path]) -> PublishedRecords:
         except UserError as error:
             problems[path] = str(error)
             continue
-        (placed if _lies_at(path, record) else misplaced)[path] = record
+        (placed if lies_at(path, record) else misplaced)[path] = record
     by_place = {_place(record): record for record in placed.values()}
     for path, record in misplaced.items():
         problems[path] = misplaced_reason(path, record, by_place.get(_place(record)))
@@ -135,5 +135,6 @@ def _place(record: RunRecord) -> Path:
     return Path(record.track.name) / f"{record.run_id}.json"
 
 
-def _lies_at(path: Path, record: RunRecord) -> bool:
+def lies_at(path: Path, record: RunRecord) -> bool:
+    """Whether a file lies where its content belongs: ``<track>/<run_id>.json``."""
     return Path(path.parent.name) / path.name == _place(record)

@@ -2,7 +2,7 @@
 
 ``<out>/runs/<run_id>/`` holds ``run.toml`` (the file that repeats the run), ``events.jsonl`` and
 ``record.json``, with ``--log-predictions`` also ``predictions.jsonl``;
-``<out>/leaderboards/<track>/<run_id>.json`` is the published copy of the record.
+``<out>/results/<track>/<run_id>.json`` is a copy of the record, on the board of one's own results.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ class Workspace:
     """The folder that results are written to.
 
     Attributes:
-        out: Holds ``runs`` and ``leaderboards``.
+        out: Holds ``runs`` and ``results``.
     """
 
     out: Path
 
     @property
-    def leaderboards(self) -> Path:
-        """The published records."""
-        return self.out / "leaderboards"
+    def board(self) -> Path:
+        """The records that ``epi-bench leaderboard`` ranks, by track."""
+        return self.out / "results"
 
     def run_folder(self, run_id: str) -> Path:
         """The folder of one run."""
