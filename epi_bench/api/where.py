@@ -19,7 +19,7 @@ class Where:
     """Where runs read and write, and what they may do; nothing in it changes a number.
 
     Args:
-        out: Folder that gets ``runs/`` and ``leaderboards/``.
+        out: Folder that gets ``runs/`` and ``results/``.
         data_dir: Folder with local data sets; ``None`` loads them from the hub.
         plugins: Python files that register strategies, tasks or streams.
         force: Whether finished runs are made again; otherwise their records are returned.
@@ -28,15 +28,15 @@ class Where:
         judge: A judge model that grades open-ended answers, or ``None``.
         log_predictions: Whether the trained model's answers are written to ``predictions.jsonl``.
         save_model: Folder for the trained model, loadable by transformers; for a single run.
-        publish: Whether finished records are copied to ``leaderboards/``.
+        publish: Whether finished records are copied to ``results/``, where they are ranked.
         checkpoint_every: When a run saves what it needs to go on after an interruption: a number of
             steps (``"200"``) or a time (``"30s"``, ``"5m"``); ``"0"`` never. The same call goes on.
         keep_checkpoints: Checkpoints kept beside the newest while a run goes on.
 
     Example:
         >>> import epi_bench
-        >>> epi_bench.Where(out="results", data_dir="data").out
-        'results'
+        >>> epi_bench.Where(out="study", data_dir="data").out
+        'study'
     """
 
     out: str | Path = "."
