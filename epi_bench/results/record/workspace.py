@@ -1,7 +1,8 @@
 """Where a run's files go, and how they get there whole.
 
 ``<out>/runs/<run_id>/`` holds ``run.toml`` (the file that repeats the run), ``events.jsonl`` and
-``record.json``, with ``--log-predictions`` also ``predictions.jsonl``;
+``record.json``, with ``--log-predictions`` also ``predictions.jsonl``, with ``--keep-model`` also
+``models/`` and, where an adapter was trained, ``adapters/``;
 ``<out>/leaderboards/<track>/<run_id>.json`` is the published copy of the record.
 """
 
@@ -47,6 +48,10 @@ class Workspace:
     def predictions_path(self, run_id: str) -> Path:
         """What the finished model of one run said to each test item, if that was asked for."""
         return self.run_folder(run_id) / "predictions.jsonl"
+
+    def models_folder(self, run_id: str) -> Path:
+        """The trained models of one run, if it was asked to keep any."""
+        return self.run_folder(run_id) / "models"
 
     def begin(self, run_id: str, toml: str) -> None:
         """Make the folder of a run that is about to be trained, without results of an earlier try.
