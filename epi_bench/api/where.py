@@ -20,7 +20,7 @@ class Where:
     """Where runs read and write, and what they may do; nothing in it changes a number.
 
     Args:
-        out: Folder that gets ``runs/`` and ``leaderboards/``.
+        out: Folder that gets ``runs/`` and ``results/``.
         data_dir: Folder with local data sets; ``None`` loads them from the hub.
         plugins: Python files that register strategies, tasks or streams.
         force: Whether finished runs are made again; otherwise their records are returned.
@@ -30,12 +30,12 @@ class Where:
         save_model: Folder for the trained model, loadable by transformers; for a single run.
         keep_model: Which trained models each run keeps in its own folder, loadable by
             transformers: ``"none"``, ``"final"`` or ``"every-experience"``.
-        publish: Whether finished records are copied to ``leaderboards/``.
+        publish: Whether finished records are copied to ``results/``, where they are ranked.
 
     Example:
         >>> import epi_bench
-        >>> epi_bench.Where(out="results", data_dir="data").out
-        'results'
+        >>> epi_bench.Where(out="study", data_dir="data").out
+        'study'
     """
 
     out: str | Path = "."

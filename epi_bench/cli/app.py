@@ -11,7 +11,7 @@ from epi_bench import __version__
 from epi_bench.cli.compare import compare
 from epi_bench.cli.flag_names import message_of
 from epi_bench.cli.inspect import inspect
-from epi_bench.cli.leaderboard import leaderboard
+from epi_bench.cli.leaderboard import leaderboard_app
 from epi_bench.cli.listing import strategies_app, streams_app, tasks_app
 from epi_bench.cli.plot import plot_app
 from epi_bench.cli.profile import profile
@@ -36,7 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(run)
-app.command()(leaderboard)
+app.add_typer(leaderboard_app, name="leaderboard")
 app.command()(compare)
 tasks_app.command("validate")(validate_tasks)
 tasks_app.command("similarity")(compare_tasks)

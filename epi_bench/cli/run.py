@@ -130,7 +130,7 @@ def run(
     force: Annotated[bool, typer.Option(help="Make finished runs again.")] = False,
     out: Annotated[
         Path,
-        typer.Option(help="Folder for runs/ and leaderboards/.", rich_help_panel=OUTPUT),
+        typer.Option(help="Folder for runs/ and results/.", rich_help_panel=OUTPUT),
     ] = Path(),
     save_model: Annotated[
         Path | None,
@@ -153,7 +153,10 @@ def run(
         ),
     ] = False,
     publish: Annotated[
-        bool, typer.Option(help="Copy the record to leaderboards/.", rich_help_panel=OUTPUT)
+        bool,
+        typer.Option(
+            help="Copy the record to results/, where it is ranked.", rich_help_panel=OUTPUT
+        ),
     ] = True,
     quiet: Annotated[
         bool, typer.Option(help="No progress, no tables.", rich_help_panel=OUTPUT)

@@ -57,7 +57,7 @@ def run_one(spec: RunSpec, request: RunRequest, observer: RunObserver) -> RunOut
         else:
             record, unsaved = _experiment(prepared, request, observer, references)
         if request.published and record.status == "finished":
-            publish(record, workspace.leaderboards)
+            publish(record, workspace.board)
     except OSError as error:
         raise UserError(
             f"cannot write results to {workspace.out}: {error.strerror or error}"

@@ -27,7 +27,7 @@ class RunRequest:
         allow_code_execution: Whether tasks may run code that the model wrote.
         save_model: Folder for the trained model (single runs only).
         keep_model: Which trained models each run keeps in its folder.
-        published: Whether finished records are copied to the leaderboards.
+        published: Whether finished records are copied to the board, ``results/``.
         judge: The judge model that grades open-ended answers, or ``None``. It is here and not in
             the specification because it looks at a run and changes none of its numbers.
         log_predictions: Whether the final predictions are written beside the record; a finished
