@@ -21,7 +21,7 @@ from rich.progress import (
 )
 
 from epi_bench.runs.observer import RunObserver, StepReport
-from epi_bench.tables import wrap_cells
+from epi_bench.tables import lasting_output, wrap_cells
 
 NARROW, WIDE = 80, 100
 """Characters of a line below which the bar is short, and from which the time spent is shown."""
@@ -48,7 +48,7 @@ def progress_of(observer: RunObserver | None) -> Iterator[RunObserver]:
             with NotebookProgress() as shown:
                 yield shown
         elif console.is_terminal:
-            with LiveProgress(console) as live:
+            with lasting_output(), LiveProgress(console) as live:  # the terminal may be closed
                 yield live
         else:
             yield LoggedWarnings()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,6 +22,8 @@ from epi_bench.cli.usage import explain_usage_in_one_line
 from epi_bench.cli.validation import validate_tasks
 from epi_bench.errors import UserError
 from epi_bench.runs.quiet import hold_back_libraries
+from epi_bench.tables import lasting_output
+from epi_bench.tables.standard_output import reason_of
 
 app = typer.Typer(
     name="epi-bench",
@@ -67,10 +69,31 @@ def _common(
 
 
 def main() -> None:
-    """Entry point of ``epi-bench``: user errors are one line and exit code 2."""
+    """Entry point of ``epi-bench``: user errors are one line and exit code 2.
+
+    Whatever becomes of the output, a command does its work to the end. A reader of a pipe who
+    leaves early changes nothing; output that could not be written otherwise is one line, and exit
+    code 1 in place of 0.
+    """
     hold_back_libraries()
+    with lasting_output() as output:
+        code = _exit_code()
+        output.flush()
+        if output.failure is not None and output.has_lost_text:
+            typer.echo(
+                f"epi-bench: the output could not be written: {reason_of(output.failure)}", err=True
+            )
+            code = code or 1
+    sys.exit(code)
+
+
+def _exit_code() -> Any:
+    """Do what the command line asks for."""
     try:
         app(prog_name="epi-bench")
     except UserError as error:
         typer.echo(f"epi-bench: {message_of(error)}", err=True)
-        sys.exit(2)
+        return 2
+    except SystemExit as ended:
+        return ended.code
+    return 0

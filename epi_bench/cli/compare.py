@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from epi_bench.cli.board import BoardFolder, TrackName, runs_of_track
-from epi_bench.cli.output import OutputFormat
+from epi_bench.cli.output import OutputFormat, echo_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +76,7 @@ def compare(
     if output_format is OutputFormat.CSV:
         typer.echo(comparisons_to_csv(label, compared), nl=False)
     elif output_format is OutputFormat.JSON:
-        typer.echo(comparisons_to_json(label, compared), nl=False)
+        echo_json(comparisons_to_json(label, compared))
     elif output_format is OutputFormat.MARKDOWN:
         typer.echo(_overview(label, metric or COMPARED, compared).to_markdown(), nl=False)
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from epi_bench.cli.board import boards_of
-from epi_bench.cli.output import OutputFormat
+from epi_bench.cli.output import OutputFormat, echo_json
 from epi_bench.cli.record_check import validate
 from epi_bench.cli.submission import submit
 from epi_bench.cli.usage import group_with_default
@@ -117,6 +117,9 @@ def _show(rankings: list[Ranking], output_format: OutputFormat, output: Path | N
         print_rankings(rankings, make_console())
         return
     text = _as_text(rankings, output_format)
+    if output is None and output_format is OutputFormat.JSON:
+        echo_json(text)
+        return
     if output is None:
         typer.echo(text, nl=False)
         return

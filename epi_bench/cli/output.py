@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,6 +34,17 @@ TableFormat = Annotated[OutputFormat, typer.Option("--format", help="How the tab
 """The option of a command that prints one table."""
 
 
+def echo_json(text: str) -> None:
+    """Print a JSON document that stays one where the terminal's encoding lacks its characters."""
+    from epi_bench.tables.standard_output import escaped
+
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        text = escaped(text)
+    typer.echo(text, nl=not text.endswith("\n"))
+
+
 def show_table(table: FittedTable, output_format: OutputFormat) -> None:
     """Print a table in the wanted format."""
     from epi_bench.tables import make_console
@@ -40,7 +52,7 @@ def show_table(table: FittedTable, output_format: OutputFormat) -> None:
     if output_format is OutputFormat.CSV:
         typer.echo(table.to_csv(), nl=False)
     elif output_format is OutputFormat.JSON:
-        typer.echo(table.to_json(), nl=False)
+        echo_json(table.to_json())
     elif output_format is OutputFormat.MARKDOWN:
         typer.echo(table.to_markdown(), nl=False)
     else:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from epi_bench.cli.output import echo_json
 from epi_bench.spec.settings import Setting, all_settings
 
 
@@ -29,7 +30,7 @@ def settings(
     """
     if output_format is SettingsFormat.JSON:
         rows = [_as_json(setting) for setting in all_settings().values()]
-        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        echo_json(json.dumps(rows, indent=1, ensure_ascii=False))
     else:
         _print_table()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from epi_bench.files import one_process_at_a_time, remove_left_temporaries, write_atomically
+from epi_bench.files import one_process_at_a_time, sweep, write_atomically
 from epi_bench.results.leaderboard import (
     PublishedRecords,
     Ranking,
@@ -45,7 +45,7 @@ def write_rendered_files(published: PublishedRecords) -> list[Path]:
     with one_process_at_a_time(published.root):
         for relative, text in rendered_files(load_published(published.root)).items():
             path = published.root / relative
-            remove_left_temporaries(path.parent)
+            sweep(path.parent)
             if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != text:
                 write_atomically(path, text)
                 changed.append(path)
