@@ -14,6 +14,7 @@ from epi_bench.cli.inspect import inspect
 from epi_bench.cli.leaderboard import leaderboard
 from epi_bench.cli.listing import strategies_app, streams_app, tasks_app
 from epi_bench.cli.plot import plot_app
+from epi_bench.cli.printing import complain, say
 from epi_bench.cli.profile import profile
 from epi_bench.cli.run import run
 from epi_bench.cli.settings import settings
@@ -50,7 +51,7 @@ explain_usage_in_one_line(app)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"epi-bench {__version__}")
+        say(f"epi-bench {__version__}")
         raise typer.Exit
 
 
@@ -72,5 +73,5 @@ def main() -> None:
     try:
         app(prog_name="epi-bench")
     except UserError as error:
-        typer.echo(f"epi-bench: {message_of(error)}", err=True)
+        complain(message_of(error))
         sys.exit(2)

@@ -31,6 +31,7 @@ def records_of_track(board: Path, track: str | None) -> list[RunRecord]:
     Raises:
         UserError: If there is no record, no such track, or several to choose from.
     """
+    from epi_bench.cli.printing import complain
     from epi_bench.errors import UserError, unknown_name
     from epi_bench.results.leaderboard import load_published
 
@@ -39,7 +40,7 @@ def records_of_track(board: Path, track: str | None) -> list[RunRecord]:
     name = board.resolve().name if one_track and track is None else track
     for problem in published.problems:
         if not one_track or f"{board.resolve()}/" in problem:
-            typer.echo(f"epi-bench: warning: {problem}", err=True)
+            complain(f"warning: {problem}")
     if name is None and len(published.tracks) == 1:
         name = next(iter(published.tracks))
     if name is None:

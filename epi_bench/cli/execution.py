@@ -10,6 +10,7 @@ from rich.console import Console
 
 from epi_bench.api.progress import LiveProgress
 from epi_bench.cli.flag_names import with_flags
+from epi_bench.cli.printing import complain
 from epi_bench.cli.summary import print_outcomes, print_record
 from epi_bench.runs.many_runs import make_runs
 from epi_bench.runs.observer import RunObserver
@@ -40,12 +41,10 @@ def execute(specs: Sequence[RunSpec], request: RunRequest, jobs: int, quiet: boo
                 known = outcome.error in [earlier.error for earlier in outcomes]
                 outcomes.append(outcome)
                 if outcome.error and not known:  # a wrong flag is the same for all strategies
-                    typer.echo(
-                        f"epi-bench: {with_flags(outcome.error, outcome.settings)}", err=True
-                    )
+                    complain(with_flags(outcome.error, outcome.settings))
                 _announce(outcome, len(outcomes), len(specs), console)
     except KeyboardInterrupt:
-        typer.echo("epi-bench: interrupted; the run under way left no record", err=True)
+        complain("interrupted; the run under way left no record")
         raise typer.Exit(130) from None
     if len(outcomes) == 1 and outcomes[0].record:
         print_record(outcomes[0], console)
@@ -60,7 +59,7 @@ def execute(specs: Sequence[RunSpec], request: RunRequest, jobs: int, quiet: boo
 def _announce(outcome: RunOutcome, done: int, total: int, console: Console) -> None:
     spec = outcome.spec
     if outcome.record and outcome.record.error:
-        typer.echo(f"epi-bench: {spec.strategy.name} failed: {outcome.record.error}", err=True)
+        complain(f"{spec.strategy.name} failed: {outcome.record.error}")
     if outcome.skipped:
         console.print(
             f"{spec.strategy.name}, seed {spec.seed}: finished before, so it was not run again "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from epi_bench.cli.output import OutputFormat
+from epi_bench.cli.printing import complain, put, say
 
 if TYPE_CHECKING:
     from epi_bench.results.leaderboard import PublishedRecords, Ranking
@@ -60,7 +61,7 @@ def leaderboard(
     find_measure(sort)
     published = load_published(path)
     for problem in published.problems:
-        typer.echo(f"epi-bench: warning: {problem}", err=True)
+        complain(f"warning: {problem}")
     if not published.tracks:
         raise UserError(f"no readable record in {path}: the warnings above name the files to fix")
     if track is not None and track not in published.tracks:
@@ -77,9 +78,9 @@ def _update(published: PublishedRecords) -> None:
 
     changed = write_rendered_files(published)
     for path in changed:
-        typer.echo(f"wrote {path}")
+        say(f"wrote {path}")
     if not changed:
-        typer.echo(f"the tables in {published.root} are up to date")
+        say(f"the tables in {published.root} are up to date")
 
 
 def _show(rankings: list[Ranking], output_format: OutputFormat, output: Path | None) -> None:
@@ -92,23 +93,21 @@ def _show(rankings: list[Ranking], output_format: OutputFormat, output: Path | N
         return
     text = _as_text(rankings, output_format)
     if output is None:
-        typer.echo(text, nl=False)
+        put(text)
         return
     from epi_bench.files import write_atomically
 
     write_atomically(output, text)
-    typer.echo(f"wrote {output}", err=True)
+    say(f"wrote {output}", aside=True)
 
 
 def _as_text(rankings: list[Ranking], output_format: OutputFormat) -> str:
     from io import StringIO
 
-    from rich.console import Console
-
     from epi_bench.cli.ranking_table import print_rankings
     from epi_bench.results.leaderboard import to_csv, to_json
     from epi_bench.results.leaderboard.markdown import to_markdown
-    from epi_bench.tables import UNLIMITED
+    from epi_bench.tables import UNLIMITED, make_console
 
     if output_format is OutputFormat.CSV:
         return to_csv(rankings)
@@ -117,5 +116,5 @@ def _as_text(rankings: list[Ranking], output_format: OutputFormat) -> str:
     if output_format is OutputFormat.MARKDOWN:
         return "\n".join(to_markdown(ranking) for ranking in rankings)
     text = StringIO()
-    print_rankings(rankings, Console(file=text, width=UNLIMITED))
+    print_rankings(rankings, make_console(file=text, width=UNLIMITED))
     return text.getvalue()

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from epi_bench.cli.printing import put
+from epi_bench.foreign_text import for_markdown
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -38,11 +41,11 @@ def show_table(table: FittedTable, output_format: OutputFormat) -> None:
     from epi_bench.tables import make_console
 
     if output_format is OutputFormat.CSV:
-        typer.echo(table.to_csv(), nl=False)
+        put(table.to_csv())
     elif output_format is OutputFormat.JSON:
-        typer.echo(table.to_json(), nl=False)
+        put(table.to_json())
     elif output_format is OutputFormat.MARKDOWN:
-        typer.echo(table.to_markdown(), nl=False)
+        put(table.to_markdown())
     else:
         make_console().print(table)
 
@@ -54,8 +57,8 @@ def show_tables(tables: Sequence[FittedTable], text_format: TextFormat) -> None:
     console = make_console()
     for number, table in enumerate(tables):
         if number:
-            typer.echo()
+            put("\n")
         if text_format is TextFormat.MARKDOWN:
-            typer.echo(f"{table.title}\n\n{table.to_markdown()}", nl=False)
+            put(f"{for_markdown(table.title)}\n\n{table.to_markdown()}")
         else:
             console.print(table)

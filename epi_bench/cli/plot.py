@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from epi_bench.cli.board import BoardFolder, TrackName, records_of_track
+from epi_bench.cli.printing import say
 
 plot_app = typer.Typer(help="Draw figures of published runs.", no_args_is_help=True)
 
@@ -47,7 +48,7 @@ def plot_matrix(
     from epi_bench.results.leaderboard.figure import draw_score_matrices
 
     draw_score_matrices(records_of_track(board, track), strategies, output, theme.value)
-    typer.echo(f"figure: {output}")
+    say(f"figure: {output}")
 
 
 @plot_app.command("balance")
@@ -65,4 +66,4 @@ def plot_balance(
     from epi_bench.results.leaderboard.figure import draw_balance
 
     draw_balance(records_of_track(board, track), strategies or (), output, theme.value)
-    typer.echo(f"figure: {output}")
+    say(f"figure: {output}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from epi_bench.cli import completion
+from epi_bench.cli.printing import say
 from epi_bench.cli.setting_flags import SettingFlags, help_text, takes_settings
 from epi_bench.evaluation.judge.settings import REQUESTS_PER_MINUTE
 
@@ -180,7 +181,7 @@ def run(
         judge=judge_settings(judge_url, judge_model, judge_prompts, judge_rate),
     )
     if selection.left_out and not quiet:
-        typer.echo(
+        say(
             "left out, because on a stream of one experience they train as full_sft does: "
             + ", ".join(selection.left_out)
         )

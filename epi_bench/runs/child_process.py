@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, Any
 
-from epi_bench.errors import one_line
+from epi_bench.foreign_text import for_terminal
 from epi_bench.runs.child import Order, outcome_from_json
 from epi_bench.runs.observer import RunObserver, StepReport
 from epi_bench.runs.request import RunOutcome
@@ -77,7 +77,7 @@ class ChildProcess:
         errors.seek(0)
         lines = errors.read().decode("utf-8", "replace").strip().splitlines()
         if lines:
-            return one_line(lines[-1])
+            return for_terminal(lines[-1])
         return f"its process ended with code {self._process.returncode if self._process else None}"
 
 

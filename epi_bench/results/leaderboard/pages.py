@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from epi_bench.files import write_atomically
+from epi_bench.foreign_text import for_markdown
 from epi_bench.results.leaderboard import (
     PublishedRecords,
     Ranking,
@@ -57,17 +59,19 @@ def _index(rankings: Sequence[Ranking]) -> str:
     for ranking in rankings:
         facts = ranking.facts
         firsts = [entry.label for entry in ranking.entries if entry.rank == 1]
-        first = firsts[0] if len(firsts) == 1 else f"{len(firsts)} share the first rank"
+        first = (
+            for_markdown(firsts[0]) if len(firsts) == 1 else f"{len(firsts)} share the first rank"
+        )
         lines.append(
             markdown_row(
                 [
-                    f"[{ranking.track}]({ranking.track}/README.md)",
-                    facts.model,
-                    facts.stream,
+                    f"[{for_markdown(ranking.track)}]({quote(ranking.track, safe='+')}/README.md)",
+                    for_markdown(facts.model),
+                    for_markdown(facts.stream),
                     str(len(facts.tasks)),
                     str(len(ranking.entries)),
                     str(sum(entry.runs for entry in ranking.entries)),
-                    first if firsts else UNDEFINED,
+                    for_markdown(first) if firsts else UNDEFINED,
                 ]
             )
         )

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from epi_bench.errors import UserError
 from epi_bench.files import write_atomically
+from epi_bench.foreign_text import json_text
 from epi_bench.results.record.consistency import check_record
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.track import SCHEMA_VERSION
@@ -40,7 +41,7 @@ def comparable(record: RunRecord) -> dict[str, Any]:
 
 def record_to_json(record: RunRecord) -> str:
     """The text of a record's file."""
-    return json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
+    return json_text(record.model_dump(mode="json")) + "\n"
 
 
 def save_record(record: RunRecord, path: Path) -> None:
