@@ -104,7 +104,8 @@ class LiveProgress(RunObserver):
         self._bar = self._progress.add_task("starting", total=total_steps, status="")
 
     def warning(self, message: str) -> None:
-        self._console.print(f"warning: {self._wording(message)}", style="yellow")
+        line = for_terminal(f"warning: {self._wording(message)}")
+        self._console.print(line, style="yellow")
 
     def warn_once(self, message: str) -> None:
         """Print a warning that several runs may have in common."""
@@ -149,7 +150,7 @@ class LiveProgress(RunObserver):
             self._progress.remove_task(self._bar)
             self._bar = None
         if error:
-            self._console.print(f"run {status}: {error}", style="red", markup=False)
+            self._console.print(for_terminal(f"run {status}: {error}"), style="red")
 
 
 def _bar_columns(width: int) -> list[ProgressColumn]:

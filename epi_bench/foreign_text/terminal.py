@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _LINE_BREAK = re.compile(r"\s*[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]\s*")
 
+_PLAIN_OR_ONE = re.compile(r"([ -~\n]+)|.", re.DOTALL)
+"""Characters that need no look at them, or a single other one."""
+
 _JOINERS = "\u200c\u200d"
 
 _SELECTORS = re.compile("[\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
@@ -78,11 +81,11 @@ def written_out(text: str, write: Callable[[str], str]) -> str:
     """
     shown: list[str] = []
     before = ""
-    for position, sign in enumerate(text):
-        after = text[position + 1 : position + 2]
-        if sign == "\n" or _is_visible(sign) or _belongs_between(before, sign, after):
+    for part in _PLAIN_OR_ONE.finditer(text):
+        sign, after = part[0], text[part.end() : part.end() + 1]
+        if part[1] or _is_visible(sign) or _belongs_between(before, sign, after):
             shown.append(sign)
-            before = sign
+            before = sign[-1]
         else:
             shown.append(write(sign))
             before = ""

@@ -204,10 +204,7 @@ def draw_balance(
         learned = values_by_pair(group, "learning_accuracy").values()
         kept = values_by_pair(group, "backward_transfer").values()
         if learned and kept:
-            points[label] = (
-                math.fsum(learned) / len(learned),
-                math.fsum(kept) / len(kept),
-            )
+            points[label] = (math.fsum(learned) / len(learned), math.fsum(kept) / len(kept))
     if not points:
         raise UserError(
             "no run of this track has a learning accuracy and a backward transfer: they need a "

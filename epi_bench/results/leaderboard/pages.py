@@ -59,9 +59,7 @@ def _index(rankings: Sequence[Ranking]) -> str:
     for ranking in rankings:
         facts = ranking.facts
         firsts = [entry.label for entry in ranking.entries if entry.rank == 1]
-        first = (
-            for_markdown(firsts[0]) if len(firsts) == 1 else f"{len(firsts)} share the first rank"
-        )
+        first = firsts[0] if len(firsts) == 1 else f"{len(firsts)} share the first rank"
         lines.append(
             markdown_row(
                 [
