@@ -22,7 +22,7 @@ from rich.progress import (
 
 from epi_bench.foreign_text import for_terminal
 from epi_bench.runs.observer import RunObserver, StepReport
-from epi_bench.tables import make_console, wrap_cells
+from epi_bench.tables import lasting_output, make_console, wrap_cells
 
 NARROW, WIDE = 80, 100
 """Characters of a line below which the bar is short, and from which the time spent is shown."""
@@ -49,7 +49,7 @@ def progress_of(observer: RunObserver | None) -> Iterator[RunObserver]:
             with NotebookProgress() as shown:
                 yield shown
         elif console.is_terminal:
-            with LiveProgress(console) as live:
+            with lasting_output(), LiveProgress(console) as live:  # the terminal may be closed
                 yield live
         else:
             yield LoggedWarnings()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from epi_bench.cli.board import BoardFolder, TrackName, records_of_track
-from epi_bench.cli.output import OutputFormat
+from epi_bench.cli.board import BoardFolder, TrackName, runs_of_track
+from epi_bench.cli.output import OutputFormat, echo_json
 from epi_bench.cli.printing import put
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def compare(
         list[str] | None,
         typer.Argument(metavar="[OTHER]...", help="The others; all of the track if left out."),
     ] = None,
-    board: BoardFolder = Path("leaderboards"),
+    board: BoardFolder = None,
     track: TrackName = None,
     metric: Annotated[
         list[str] | None,
@@ -57,7 +56,8 @@ def compare(
     compared on the test items (bootstrap), which says nothing of other seeds.
 
     A strategy that was run with several settings is named by its label in the
-    leaderboard, such as "epi (ratio=0.3)".
+    leaderboard, such as "epi (ratio=0.3)". Published runs beside one's own are
+    compared as well: "epi (published)" is the published one.
     """
     from epi_bench.results.leaderboard import (
         COMPARED,
@@ -69,13 +69,15 @@ def compare(
     )
     from epi_bench.tables import make_console
 
-    records = records_of_track(board, track)
-    label = find_label(group_by_configuration(records), strategy)
-    compared = compare_with_others(records, label, others or (), metric or COMPARED)
+    runs = runs_of_track(board, track)
+    label = find_label(group_by_configuration(runs.records, runs.published), strategy)
+    compared = compare_with_others(
+        runs.records, label, others or (), metric or COMPARED, runs.published
+    )
     if output_format is OutputFormat.CSV:
         put(comparisons_to_csv(label, compared))
     elif output_format is OutputFormat.JSON:
-        put(comparisons_to_json(label, compared))
+        echo_json(comparisons_to_json(label, compared))
     elif output_format is OutputFormat.MARKDOWN:
         put(_overview(label, metric or COMPARED, compared).to_markdown())
     else:

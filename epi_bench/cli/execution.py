@@ -12,10 +12,12 @@ from epi_bench.api.progress import LiveProgress
 from epi_bench.cli.flag_names import with_flags
 from epi_bench.cli.printing import complain
 from epi_bench.cli.summary import print_outcomes, print_record
+from epi_bench.files import bytes_in
 from epi_bench.runs.many_runs import make_runs
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.quiet import quiet_libraries
 from epi_bench.runs.request import RunOutcome, RunRequest
+from epi_bench.runs.saving import KeepModel
 from epi_bench.spec.run_spec import RunSpec
 from epi_bench.tables import make_console
 
@@ -30,7 +32,7 @@ def execute(specs: Sequence[RunSpec], request: RunRequest, jobs: int, quiet: boo
         quiet: Print nothing but errors.
 
     Raises:
-        typer.Exit: 2 if no run could start, 1 if a run failed.
+        typer.Exit: 2 if no run could start, 1 if a run failed or could not save its model.
     """
     console = make_console(quiet)
     outcomes: list[RunOutcome] = []
@@ -50,9 +52,11 @@ def execute(specs: Sequence[RunSpec], request: RunRequest, jobs: int, quiet: boo
         print_record(outcomes[0], console)
     elif len(outcomes) > 1:
         print_outcomes(outcomes, request.workspace, console)
+    if request.keep_model is not KeepModel.NONE:
+        _print_models(outcomes, request, console)
     if outcomes and all(outcome.error for outcome in outcomes):
         raise typer.Exit(2)
-    if not all(outcome.succeeded for outcome in outcomes):
+    if not all(outcome.succeeded and not outcome.unsaved for outcome in outcomes):
         raise typer.Exit(1)
 
 
@@ -60,6 +64,8 @@ def _announce(outcome: RunOutcome, done: int, total: int, console: Console) -> N
     spec = outcome.spec
     if outcome.record and outcome.record.error:
         complain(f"{spec.strategy.name} failed: {outcome.record.error}")
+    for problem in outcome.unsaved if console.quiet else ():  # else it was a warning
+        complain(f"{spec.strategy.name}, seed {spec.seed}: {problem}")
     if outcome.skipped:
         console.print(
             f"{spec.strategy.name}, seed {spec.seed}: finished before, so it was not run again "
@@ -73,3 +79,20 @@ def _announce(outcome: RunOutcome, done: int, total: int, console: Console) -> N
             highlight=False,
             markup=False,
         )
+
+
+def _print_models(outcomes: Sequence[RunOutcome], request: RunRequest, console: Console) -> None:
+    """Where the models of the runs are, and how much of the disk they take."""
+    folders = [
+        request.workspace.run_folder(outcome.record.run_id)
+        for outcome in outcomes
+        if outcome.record
+    ]
+    size = sum(bytes_in(place / kind) for place in folders for kind in ("models", "adapters"))
+    where = folders[0] if len(folders) == 1 else request.workspace.out / "runs" / "*"
+    console.print(
+        f"Models: {where / 'models'} ({size / 2**20:,.1f} MB)",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )

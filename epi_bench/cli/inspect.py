@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from epi_bench.cli.board import warn_of_file
 from epi_bench.cli.output import TextFormat, show_tables
 from epi_bench.cli.printing import say
 
@@ -54,7 +55,7 @@ def inspect(
     from epi_bench.errors import UserError
     from epi_bench.results.masks.drift import find_records
 
-    records = find_records(paths)
+    records = find_records(paths, left_out=warn_of_file)
     if strategy is not None:
         records = _of_strategy(records, strategy)
     if len(records) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,6 +37,17 @@ TableFormat = Annotated[OutputFormat, typer.Option("--format", help="How the tab
 """The option of a command that prints one table."""
 
 
+def echo_json(text: str) -> None:
+    """Print a JSON document that stays one where the terminal's encoding lacks its characters."""
+    from epi_bench.tables.standard_output import escaped
+
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        text = escaped(text)
+    put(text)
+
+
 def show_table(table: FittedTable, output_format: OutputFormat) -> None:
     """Print a table in the wanted format."""
     from epi_bench.tables import make_console
@@ -43,7 +55,7 @@ def show_table(table: FittedTable, output_format: OutputFormat) -> None:
     if output_format is OutputFormat.CSV:
         put(table.to_csv())
     elif output_format is OutputFormat.JSON:
-        put(table.to_json())
+        echo_json(table.to_json())
     elif output_format is OutputFormat.MARKDOWN:
         put(table.to_markdown())
     else:

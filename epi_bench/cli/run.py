@@ -11,6 +11,7 @@ from epi_bench.cli import completion
 from epi_bench.cli.printing import say
 from epi_bench.cli.setting_flags import SettingFlags, help_text, takes_settings
 from epi_bench.evaluation.judge.settings import REQUESTS_PER_MINUTE
+from epi_bench.runs.saving import KeepModel
 
 if TYPE_CHECKING:
     from epi_bench.runs.request import RunRequest
@@ -130,14 +131,21 @@ def run(
     force: Annotated[bool, typer.Option(help="Make finished runs again.")] = False,
     out: Annotated[
         Path,
-        typer.Option(help="Folder for runs/ and leaderboards/.", rich_help_panel=OUTPUT),
+        typer.Option(help="Folder for runs/ and results/.", rich_help_panel=OUTPUT),
     ] = Path(),
     save_model: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for the trained model, loadable by transformers.", rich_help_panel=OUTPUT
+            help="Folder for the trained model of a single run, loadable by transformers.",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
+    keep_model: Annotated[
+        KeepModel,
+        typer.Option(
+            help="Which trained models each run keeps beside its record.", rich_help_panel=OUTPUT
+        ),
+    ] = KeepModel.NONE,
     log_predictions: Annotated[
         bool,
         typer.Option(
@@ -146,7 +154,10 @@ def run(
         ),
     ] = False,
     publish: Annotated[
-        bool, typer.Option(help="Copy the record to leaderboards/.", rich_help_panel=OUTPUT)
+        bool,
+        typer.Option(
+            help="Copy the record to results/, where it is ranked.", rich_help_panel=OUTPUT
+        ),
     ] = True,
     quiet: Annotated[
         bool, typer.Option(help="No progress, no tables.", rich_help_panel=OUTPUT)
@@ -176,6 +187,7 @@ def run(
         force=force,
         allow_code_execution=allow_code_execution,
         save_model=save_model,
+        keep_model=keep_model,
         log_predictions=log_predictions,
         published=publish,
         judge=judge_settings(judge_url, judge_model, judge_prompts, judge_rate),
@@ -197,7 +209,7 @@ def _resolve(selection: Any, out: Path, **how: Any) -> tuple[list[RunSpec], RunR
     if how["save_model"] and len(specs) > 1:
         raise UserError(
             f"save_model keeps one model, but {len(specs)} runs were asked for: "
-            "name one strategy and one seed",
+            "name one strategy and one seed, or keep each run's with keep_model (--keep-model)",
             setting="save_model",
         )
     return specs, RunRequest(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from epi_bench.cli.printing import put
+from epi_bench.cli.output import echo_json
 from epi_bench.foreign_text import json_text, terminal_text
 from epi_bench.spec.settings import Setting, all_settings
 from epi_bench.tables import make_console
@@ -31,7 +31,7 @@ def settings(
     """
     if output_format is SettingsFormat.JSON:
         rows = [_as_json(setting) for setting in all_settings().values()]
-        put(json_text(rows))
+        echo_json(json_text(rows))
     else:
         _print_table()
 

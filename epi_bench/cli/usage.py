@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, TypeVar
 
 import typer
@@ -62,9 +63,35 @@ class Group(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
+def group_with_default(default: str) -> type[Group]:
+    """A group that takes what names none of its commands as the arguments of one of them.
+
+    ``epi-bench leaderboard FOLDER`` is ``epi-bench leaderboard show FOLDER``. A folder with the
+    name of a command is reached by its path (``./validate``).
+
+    Args:
+        default: The command.
+    """
+
+    class GroupWithDefault(Group):
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            """Parse, with the default command put in where none is named."""
+            word = args[0] if args else ""
+            completing = ctx.resilient_parsing and not args
+            if completing or word in (*self.commands, *ctx.help_option_names):
+                return super().parse_args(ctx, args)
+            close = get_close_matches(word, self.commands, n=1, cutoff=0.75)
+            if close and not Path(word).exists():
+                raise unknown_name("command or folder", word, self.commands)
+            return super().parse_args(ctx, [default, *args])
+
+    return GroupWithDefault
+
+
 def explain_usage_in_one_line(app: typer.Typer) -> None:
     """Give every command of an application, and of the groups in it, these classes."""
-    app.info.cls = Group
+    if not (isinstance(app.info.cls, type) and issubclass(app.info.cls, Group)):
+        app.info.cls = Group
     for command in app.registered_commands:
         command.cls = Command
     for group in app.registered_groups:

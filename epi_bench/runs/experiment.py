@@ -14,6 +14,7 @@ from epi_bench.runs.instruments import check_texts, general_text_of, make_evalua
 from epi_bench.runs.measurements import LOSS_EVERY, JudgeIdentity, Measurements
 from epi_bench.runs.observer import EventLog, Observers, RunObserver
 from epi_bench.runs.prepared import PreparedRun
+from epi_bench.runs.saving import KeepModel, ModelKeeper
 from epi_bench.spec.toml import spec_to_toml
 
 if TYPE_CHECKING:
@@ -37,12 +38,14 @@ class Experiment:
         observer: Listens.
         reference_scores: Single-task score of each task, where known.
         save_model: Folder for the trained model, or ``None``.
+        keep_model: Which trained models are kept in the run's folder.
         log_predictions: Whether to write the last row's predictions beside the record.
         locations: What ``run.toml`` must say beside the specification to repeat the run.
         judge: Grades the open-ended answers of the base row and of the last row, or ``None``.
 
     Attributes:
         measurements: What has been measured so far.
+        keeper: Writes the models that are kept; knows which could not be.
 
     Example:
         .. code-block:: python
@@ -58,6 +61,7 @@ class Experiment:
         observer: RunObserver,
         reference_scores: Mapping[str, float] | None = None,
         save_model: Path | None = None,
+        keep_model: KeepModel = KeepModel.NONE,
         log_predictions: bool = False,
         locations: Mapping[str, Any] | None = None,
         judge: Judge | None = None,
@@ -65,7 +69,12 @@ class Experiment:
         self.prepared = prepared
         self.workspace = workspace
         self.observer = observer
-        self.save_model = save_model
+        self.keeper = ModelKeeper(
+            workspace.run_folder(prepared.run_id),
+            keep_model,
+            save_model,
+            [experience.name for experience in prepared.experiences],
+        )
         self.log_predictions = log_predictions
         self.locations = dict(locations or {})
         self.judge = judge
@@ -113,6 +122,7 @@ class Experiment:
 
         self.observer.stage("loading the model")
         backbone = load_backbone(self.prepared.spec.model, self.prepared.location)
+        self.keeper.check_space(backbone.model)
         try:
             self.prepared.strategy.check_model(backbone.model)
             evaluator = make_evaluator(self.prepared)
@@ -149,6 +159,7 @@ class Experiment:
         self.workspace.begin(
             run_id, spec_to_toml(self.prepared.spec, {"locations": self.locations})
         )
+        self.keeper.sweep()
         return Observers(EventLog(self.workspace.events_path(run_id), LOSS_EVERY), self.observer)
 
     def _train(
@@ -168,7 +179,7 @@ class Experiment:
             observer,
             evaluator,
             judge=self.judge,
-            save_model=self.save_model,
+            keeper=self.keeper,
         ).run(backbone, accelerator)
         if self.log_predictions:
             examples = {name: task.test for name, task in self.prepared.tasks.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from epi_bench.errors import UserError
@@ -13,6 +13,7 @@ from epi_bench.results.record.workspace import require_writable
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.references import known_references, with_references
 from epi_bench.runs.request import RunOutcome, RunRequest
+from epi_bench.runs.saving import kept_names
 from epi_bench.spec.run_spec import RunSpec
 
 if TYPE_CHECKING:
@@ -49,31 +50,36 @@ def run_one(spec: RunSpec, request: RunRequest, observer: RunObserver) -> RunOut
     references = known_references(prepared, workspace)
     finished = workspace.finished_record(prepared.run_id)
     reused = finished is not None and reusable(finished, request)
+    unsaved: Sequence[str] = ()
     try:
         if finished is not None and reused:
             record = with_references(finished, references, path)
         else:
-            record = _experiment(prepared, request, observer, references)
+            record, unsaved = _experiment(prepared, request, observer, references)
         if request.published and record.status == "finished":
-            publish(record, workspace.leaderboards)
+            publish(record, workspace.board)
     except OSError as error:
         raise UserError(
             f"cannot write results to {workspace.out}: {error.strerror or error}"
         ) from error
-    return RunOutcome(spec, record, path, skipped=reused)
+    return RunOutcome(spec, record, path, skipped=reused, unsaved=tuple(unsaved))
 
 
 def reusable(record: RunRecord, request: RunRequest) -> bool:
     """Whether a finished record answers a request, so that nothing has to be trained.
 
     It does unless the user wants the run made again, or something that the record's folder does
-    not hold: the trained model, the answers, or another judge's grades.
+    not hold: the trained models, the answers, or another judge's grades.
 
     Args:
         record: A finished run with the identity of the one that is asked for.
         request: How that one is to be made.
     """
     if request.force or request.save_model is not None:
+        return False
+    models = request.workspace.models_folder(record.run_id)
+    names = kept_names(request.keep_model, [part.name for part in record.experiences])
+    if not all((models / name).is_dir() for name in names):
         return False
     answers = request.workspace.predictions_path(record.run_id)
     if request.log_predictions and not answers.is_file():
@@ -98,21 +104,24 @@ def _experiment(
     request: RunRequest,
     observer: RunObserver,
     references: Mapping[str, float] | None,
-) -> RunRecord:
+) -> tuple[RunRecord, Sequence[str]]:
+    """The run's record, and why a model that was to be kept was not."""
     from epi_bench.runs.experiment import Experiment
 
     judge = _judge(prepared, request.judge, observer)
     try:
-        return Experiment(
+        experiment = Experiment(
             prepared,
             request.workspace,
             observer,
             reference_scores=references,
             save_model=request.save_model,
+            keep_model=request.keep_model,
             log_predictions=request.log_predictions,
             locations=request.locations,
             judge=judge,
-        ).run()
+        )
+        return experiment.run(), experiment.keeper.problems
     finally:
         if judge is not None:
             judge.close()

@@ -10,6 +10,7 @@ from epi_bench.runs.instruments import general_text_of, make_conflict_probe
 from epi_bench.runs.measurements import GradedRow, Measurements, Parameters
 from epi_bench.runs.observer import RunObserver, StepReport
 from epi_bench.runs.prepared import PreparedRun
+from epi_bench.runs.saving import ModelKeeper
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -41,7 +42,7 @@ class StreamTraining:
         observer: Listens.
         evaluator: Scores the model on every task.
         judge: Grades the open-ended answers of the base row and of the last row, or ``None``.
-        save_model: Folder for the finished model, or ``None``.
+        keeper: Writes the models that the run is to keep, or ``None``.
     """
 
     def __init__(
@@ -52,14 +53,14 @@ class StreamTraining:
         evaluator: Evaluator,
         *,
         judge: Judge | None = None,
-        save_model: Path | None = None,
+        keeper: ModelKeeper | None = None,
     ) -> None:
         self.prepared = prepared
         self.measurements = measurements
         self.observer = observer
         self.evaluator = evaluator
         self.judge = judge
-        self.save_model = save_model
+        self.keeper = keeper or ModelKeeper(Path())
 
     def run(self, backbone: Backbone, accelerator: Accelerator) -> None:
         """Train and score, from the base model to the last row.
@@ -69,6 +70,7 @@ class StreamTraining:
             accelerator: What is trained on.
         """
         self._announce(backbone)
+        self.keeper.begin(backbone, self.observer.warning)
         measured, model = self.measurements, backbone.model.to(accelerator.device)
         text = general_text_of(self.prepared, backbone)
         total_parameters = sum(p.numel() for p in model.parameters())
@@ -84,7 +86,7 @@ class StreamTraining:
         with loop.precision.as_saved(finished):
             after, _ = text.negative_log_likelihood(finished)
             self._measure_movement(loop, finished)
-            self._save(finished, backbone)
+            self._save(finished)
         measured.retention = Retention(nll_before=before, nll_after=after, tokens=tokens)
         measured.evaluation_seconds = self.evaluator.seconds
 
@@ -128,6 +130,9 @@ class StreamTraining:
             self._train_experience(plan, experience, loop, probe)
             if experience is not experiences[-1]:
                 self._score_unfinished(plan.name, loop)
+                self._save_unfinished(experience.index, loop)
+        with loop.precision.as_saved(loop.model):
+            self.keeper.keep_adapter(loop.model)
         finished: Any = self.prepared.strategy.finalize_model(loop.model)
         with loop.precision.as_saved(finished):
             self._score(self.prepared.plans[-1].name, finished)
@@ -232,10 +237,16 @@ class StreamTraining:
             for message in warn_of_little_movement(share, held, is_rounded(model)):
                 self.observer.warning(message)
 
-    def _save(self, model: PreTrainedModel, backbone: Backbone) -> None:
-        if self.save_model is None:
+    def _save_unfinished(self, experience: int, loop: TrainingLoop) -> None:
+        """Keep a model in the middle of the stream, if that was asked for."""
+        if not self.keeper.keeps(experience):
             return
-        from epi_bench.runs.saving import save_model
-
         self.observer.stage("saving the model")
-        save_model(model, backbone, self.save_model)
+        strategy = self.prepared.strategy
+        with loop.precision.as_saved(loop.model), strategy.as_finished(loop.model) as model:
+            self.keeper.keep_unfinished(experience, model)
+
+    def _save(self, model: PreTrainedModel) -> None:
+        if self.keeper.writes_final:
+            self.observer.stage("saving the model")
+            self.keeper.keep_final(model)

@@ -87,7 +87,11 @@ def figure_file(
 
 
 def draw_score_matrices(
-    records: Sequence[RunRecord], strategies: Sequence[str], path: Path, theme: Theme = "light"
+    records: Sequence[RunRecord],
+    strategies: Sequence[str],
+    path: Path,
+    theme: Theme = "light",
+    published: Sequence[RunRecord] = (),
 ) -> None:
     """Draw the score matrices of one or two strategies, averaged over their runs.
 
@@ -96,6 +100,7 @@ def draw_score_matrices(
         strategies: Labels or names.
         path: See :func:`figure_file`.
         theme: See :func:`figure_file`.
+        published: Published runs of the track beside them.
 
     Raises:
         UserError: If a strategy is unknown, there are more than two, or their runs were scored at
@@ -106,7 +111,7 @@ def draw_score_matrices(
             f"{len(strategies)} score matrices beside each other cannot be read: "
             f"name one or {MOST_MATRICES} strategies"
         )
-    groups = group_by_configuration(records)
+    groups = group_by_configuration(records, published)
     labels = [find_label(groups, name) for name in strategies]
     drawn = {label: _mean_matrix(label, groups[label]) for label in labels}
     names = _task_names([record for label in labels for record in groups[label]])
@@ -183,7 +188,11 @@ def _draw_matrix(
 
 
 def draw_balance(
-    records: Sequence[RunRecord], strategies: Sequence[str], path: Path, theme: Theme = "light"
+    records: Sequence[RunRecord],
+    strategies: Sequence[str],
+    path: Path,
+    theme: Theme = "light",
+    published: Sequence[RunRecord] = (),
 ) -> None:
     """Draw learning accuracy against backward transfer, one point a strategy.
 
@@ -192,12 +201,13 @@ def draw_balance(
         strategies: Labels or names that are drawn in colour.
         path: See :func:`figure_file`.
         theme: See :func:`figure_file`.
+        published: Published runs of the track beside them.
 
     Raises:
         UserError: If a strategy is unknown, or no run defines both measures (a mixed stream does
             not); and as :func:`figure_file`.
     """
-    groups = group_by_configuration(records)
+    groups = group_by_configuration(records, published)
     coloured = {find_label(groups, name) for name in strategies}
     points = {}
     for label, group in groups.items():

@@ -22,7 +22,8 @@ UNDEFINED = "–"
 
 BEST = "★"
 
-MARK_SIGNS = {"dirty": "†", "fewer": "‡"}
+MARK_SIGNS = {"dirty": "†", "fewer": "‡", "published": "(published)"}
+"""How a mark is shown; the last one is part of the label."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def _rank(entry: Entry) -> str:
 
 
 def _marked(entry: Entry) -> str:
-    signs = "".join(MARK_SIGNS[mark] for mark in entry.marks)
+    signs = "".join(MARK_SIGNS[mark] for mark in entry.marks if mark != "published")
     return f"{entry.label} {signs}" if signs else entry.label
 
 

@@ -1,8 +1,9 @@
 """Where a run's files go, and how they get there whole.
 
 ``<out>/runs/<run_id>/`` holds ``run.toml`` (the file that repeats the run), ``events.jsonl`` and
-``record.json``, with ``--log-predictions`` also ``predictions.jsonl``;
-``<out>/leaderboards/<track>/<run_id>.json`` is the published copy of the record.
+``record.json``, with ``--log-predictions`` also ``predictions.jsonl``, with ``--keep-model`` also
+``models/`` and, where an adapter was trained, ``adapters/``;
+``<out>/results/<track>/<run_id>.json`` is a copy of the record, on the board of one's own results.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ class Workspace:
     """The folder that results are written to.
 
     Attributes:
-        out: Holds ``runs`` and ``leaderboards``.
+        out: Holds ``runs`` and ``results``.
     """
 
     out: Path
 
     @property
-    def leaderboards(self) -> Path:
-        """The published records."""
-        return self.out / "leaderboards"
+    def board(self) -> Path:
+        """The records that ``epi-bench leaderboard`` ranks, by track."""
+        return self.out / "results"
 
     def run_folder(self, run_id: str) -> Path:
         """The folder of one run."""
@@ -48,6 +49,10 @@ class Workspace:
         """What the finished model of one run said to each test item, if that was asked for."""
         return self.run_folder(run_id) / "predictions.jsonl"
 
+    def models_folder(self, run_id: str) -> Path:
+        """The trained models of one run, if it was asked to keep any."""
+        return self.run_folder(run_id) / "models"
+
     def begin(self, run_id: str, toml: str) -> None:
         """Make the folder of a run that is about to be trained, without results of an earlier try.
 
@@ -62,7 +67,12 @@ class Workspace:
         (folder / "run.toml").write_text(toml, encoding="utf-8")
 
     def finished_record(self, run_id: str) -> RunRecord | None:
-        """The record of a run that is complete already, else ``None``."""
+        """The record of a run that is complete already, else ``None``.
+
+        Raises:
+            DamagedRecordError: If its file is there and cannot be believed.
+            UserError: If its file cannot be read, or a newer version wrote it.
+        """
         path = self.record_path(run_id)
         if not path.is_file():
             return None

@@ -25,6 +25,7 @@ from epi_bench.runs.launch import reusable
 from epi_bench.runs.many_runs import run_in_subprocesses
 from epi_bench.runs.observer import RunObserver, StepReport
 from epi_bench.runs.request import RunOutcome, RunRequest
+from epi_bench.runs.saving import KeepModel
 from epi_bench.spec.run_spec import RunSpec
 
 
@@ -36,6 +37,7 @@ def unlike_default(field: dataclasses.Field):
         "plugins": (Path("a.py"),),
         "task_files": (Path("t.toml"),),
         "save_model": Path("model"),
+        "keep_model": KeepModel.EVERY_EXPERIENCE,
         "judge": JudgeSettings("http://h/v1", "m", Path("p.toml"), 60),
     }
     return values.get(field.name, field.default is False)
