@@ -38,10 +38,7 @@ def json_text(content: Any, indent: int | None = 1) -> str:
         content: Anything that JSON can hold.
         indent: Spaces of a level; ``None`` for a single line.
     """
-    text = json.dumps(content, indent=indent, ensure_ascii=False)
-    if text.isascii() and "\x7f" not in text:
-        return text
-    return written_out(text, _escaped)
+    return written_out(json.dumps(content, indent=indent, ensure_ascii=False), _escaped)
 
 
 def _escaped(sign: str) -> str:

@@ -32,6 +32,9 @@ _SELECTORS = re.compile("[\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]
 _BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0"
 """Letters and marks, as Unicode counts them, that show nothing."""
 
+_UNSEEN = re.compile(f"[{_JOINERS}{_BLANK}]|{_SELECTORS.pattern}")
+"""What Python calls printable, or an emoji may need, and nobody sees."""
+
 _VIRAMA = 9
 """Combining class of the sign that joins consonants in the scripts of India."""
 
@@ -79,6 +82,8 @@ def written_out(text: str, write: Callable[[str], str]) -> str:
         text: What :func:`for_terminal` is about.
         write: Gives what is shown in place of a character, more than one character long.
     """
+    if text.replace("\n", "").isprintable() and not _UNSEEN.search(text):
+        return text  # most text, at once
     shown: list[str] = []
     before = ""
     for part in _PLAIN_OR_ONE.finditer(text):
@@ -93,7 +98,7 @@ def written_out(text: str, write: Callable[[str], str]) -> str:
 
 
 def _is_visible(sign: str) -> bool:
-    if sign in _JOINERS or sign in _BLANK or _SELECTORS.match(sign):
+    if _UNSEEN.match(sign):
         return False
     return sign.isprintable() or unicodedata.category(sign) == "Zs"
 
