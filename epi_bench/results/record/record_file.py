@@ -23,7 +23,7 @@ from epi_bench.results.record.strict_json import parse_json
 from epi_bench.results.record.track import SCHEMA_VERSION
 from epi_bench.spec.explain import explain_validation
 
-LARGEST_FILE = 64 * 2**20
+LARGEST_FILE = 32 * 2**20
 """Bytes of a record; those of the embedded suite have about 100,000."""
 
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
