@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+
+from epi_bench.foreign_text import for_terminal
 
 LONGEST_MESSAGE = 500
 """Characters shown of an error message that comes from foreign code."""
@@ -38,20 +39,8 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str, *, setting: str | Sequence[str] = ()) -> None:
-        super().__init__(_shortened(one_line(message)))
+        super().__init__(_shortened(for_terminal(message)))
         self.settings = (setting,) if isinstance(setting, str) else tuple(setting)
-
-
-def one_line(text: str) -> str:
-    """Text as one line that a terminal shows as it is.
-
-    Line breaks become spaces; what cannot be printed is written as in a Python string.
-    """
-    joined = re.sub(r"\s*[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]\s*", " ", text.strip("\n\r"))
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for c in joined
-    )
 
 
 def _shortened(line: str) -> str:
@@ -84,7 +73,7 @@ def describe_error(error: BaseException) -> str:
         message = str(error)
     except Exception:  # noqa: BLE001  (a plugin's own exception may fail even at this)
         message = "its message cannot be shown"
-    line = one_line(f"{type(error).__name__}: {message}" if message else type(error).__name__)
+    line = for_terminal(f"{type(error).__name__}: {message}" if message else type(error).__name__)
     return line if len(line) <= LONGEST_MESSAGE else line[:LONGEST_MESSAGE] + " ..."
 
 

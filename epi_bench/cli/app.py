@@ -14,6 +14,7 @@ from epi_bench.cli.inspect import inspect
 from epi_bench.cli.leaderboard import leaderboard_app
 from epi_bench.cli.listing import strategies_app, streams_app, tasks_app
 from epi_bench.cli.plot import plot_app
+from epi_bench.cli.printing import complain, say
 from epi_bench.cli.profile import profile
 from epi_bench.cli.run import run
 from epi_bench.cli.settings import settings
@@ -52,7 +53,7 @@ explain_usage_in_one_line(app)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"epi-bench {__version__}")
+        say(f"epi-bench {__version__}")
         raise typer.Exit
 
 
@@ -80,9 +81,7 @@ def main() -> None:
         code = _exit_code()
         output.flush()
         if output.failure is not None and output.has_lost_text:
-            typer.echo(
-                f"epi-bench: the output could not be written: {reason_of(output.failure)}", err=True
-            )
+            complain(f"the output could not be written: {reason_of(output.failure)}")
             code = code or 1
     sys.exit(code)
 
@@ -92,7 +91,7 @@ def _exit_code() -> Any:
     try:
         app(prog_name="epi-bench")
     except UserError as error:
-        typer.echo(f"epi-bench: {message_of(error)}", err=True)
+        complain(message_of(error))
         return 2
     except SystemExit as ended:
         return ended.code

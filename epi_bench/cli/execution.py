@@ -10,6 +10,7 @@ from rich.console import Console
 
 from epi_bench.api.progress import LiveProgress
 from epi_bench.cli.flag_names import with_flags
+from epi_bench.cli.printing import complain
 from epi_bench.cli.summary import print_outcomes, print_record
 from epi_bench.files import bytes_in
 from epi_bench.runs.backend import Backend
@@ -47,14 +48,12 @@ def execute(
                 known = outcome.error in [earlier.error for earlier in outcomes]
                 outcomes.append(outcome)
                 if outcome.error and not known:  # a wrong flag is the same for all strategies
-                    typer.echo(
-                        f"epi-bench: {with_flags(outcome.error, outcome.settings)}", err=True
-                    )
+                    complain(with_flags(outcome.error, outcome.settings))
                 _announce(outcome, len(outcomes), len(specs), console)
     except KeyboardInterrupt as stop:
         hint = getattr(stop, "hint", "") or "run the same command again to go on"
         what = "ended by SIGTERM" if exit_code(stop) == TERMINATED else "interrupted"
-        typer.echo(f"epi-bench: {what}; {hint}", err=True)
+        complain(f"{what}; {hint}")
         raise typer.Exit(exit_code(stop)) from None
     if len(specs) == 1 and outcomes[0].record and not outcomes[0].skipped:
         print_record(outcomes[0], console)
@@ -73,9 +72,9 @@ def _announce(outcome: RunOutcome, done: int, total: int, console: Console) -> N
     title = f"{outcome.spec.strategy.name}, seed {outcome.spec.seed}"
     before = "failed before" if outcome.skipped else "failed"
     if outcome.record and outcome.record.error:
-        typer.echo(f"epi-bench: {title} {before}: {outcome.record.error}", err=True)
+        complain(f"{title} {before}: {outcome.record.error}")
     for problem in outcome.unsaved if console.quiet else ():  # else it was a warning
-        typer.echo(f"epi-bench: {title}: {problem}", err=True)
+        complain(f"{title}: {problem}")
     line = f"[{done}/{total}] {title}" if total > 1 else title
     if outcome.skipped:
         flag = "--force" if outcome.succeeded else "--retry-failed"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from epi_bench.cli import completion
+from epi_bench.cli.printing import say
 from epi_bench.cli.setting_flags import SettingFlags, help_text, takes_settings
 from epi_bench.evaluation.judge.settings import REQUESTS_PER_MINUTE
 from epi_bench.runs.checkpoint_settings import DEFAULT_EVERY
@@ -263,7 +264,7 @@ def run(
         gpus_per_run=gpus_per_run,
     )
     if selection.left_out and not quiet:
-        typer.echo(
+        say(
             "left out, because on a stream of one experience they train as full_sft does: "
             + ", ".join(selection.left_out)
         )

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from epi_bench.errors import UserError, validation_reason
 from epi_bench.files import write_atomically
+from epi_bench.foreign_text import json_text
 from epi_bench.results.record.consistency import (
     DamagedRecordError,
     Disagreement,
@@ -42,7 +43,7 @@ def comparable(record: RunRecord) -> dict[str, Any]:
 
 def record_to_json(record: RunRecord) -> str:
     """The text of a record's file."""
-    return json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
+    return json_text(record.model_dump(mode="json")) + "\n"
 
 
 def save_record(record: RunRecord, path: Path) -> None:
