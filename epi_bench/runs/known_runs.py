@@ -60,7 +60,7 @@ class KnownRuns:
             if self.request.references and record.reference_scores is None:
                 return None
             if self.request.published:
-                publish(record, workspace.leaderboards)
+                publish(record, workspace.board)
         return RunOutcome(spec, record, workspace.record_path(identity), skipped=True)
 
     def _has_any(self) -> bool:

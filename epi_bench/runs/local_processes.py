@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
+from dataclasses import replace
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
 from epi_bench.runs.messages import Message, outcome_from_json
 from epi_bench.runs.order import Order
+from epi_bench.runs.reproducibility import current_execution
 from epi_bench.runs.request import RunOutcome
 from epi_bench.runs.worker import Worker
+from epi_bench.spec.run_spec import RunSpec
 
 GPUS = "CUDA_VISIBLE_DEVICES"
 
@@ -54,7 +58,7 @@ class LocalProcesses:
 
     def run(self, orders: Sequence[Order]) -> Generator[tuple[int, Message]]:
         """See :meth:`epi_bench.runs.backend.Backend.run`."""
-        waiting = deque(enumerate(orders))
+        waiting = deque(enumerate(replace(o, spec=_as_here(o.spec)) for o in orders))
         under_way: dict[Worker, _Assignment] = {}
         try:
             while waiting or under_way:
@@ -85,6 +89,15 @@ class LocalProcesses:
             variables[GPUS] = self._gpus[self._started % len(self._gpus)]
         self._started += 1
         return Worker(lambda worker, message: self._said.put((worker, message)), variables)
+
+
+def _as_here(spec: RunSpec) -> RunSpec:
+    """The run as this process would make it, whatever number of threads torch has in another one.
+
+    Where torch is not imported yet, nobody has changed that number, and a process that this one
+    starts finds the same.
+    """
+    return current_execution().resolve(spec) if "torch" in sys.modules else spec
 
 
 class _Assignment:

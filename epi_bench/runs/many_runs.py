@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -18,7 +17,6 @@ from epi_bench.runs.messages import pass_on
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.order import Order
 from epi_bench.runs.references import reference_spec
-from epi_bench.runs.reproducibility import current_execution
 from epi_bench.runs.request import RunOutcome, RunRequest, for_references
 from epi_bench.runs.run_lock import RunBusyError
 from epi_bench.spec.run_spec import RunSpec, StrategySpec
@@ -152,7 +150,6 @@ def run_on_backend(
     listener = observer or RunObserver()
     for spec in specs:
         check_other_process_finds(spec, request)
-    specs = [_as_here(spec) for spec in specs]
     with backend:
         if request.references:
             plain = for_references(replace(request, references=False, save_model=None))
@@ -162,15 +159,6 @@ def run_on_backend(
             request = replace(request, judge=request.judge.shared_by(backend.runs_at_a_time))
         titled = [(f"{spec.strategy.name}, seed {spec.seed}", spec) for spec in specs]
         yield from _side_by_side(titled, replace(request, references=False), backend, listener)
-
-
-def _as_here(spec: RunSpec) -> RunSpec:
-    """The run as this process would make it, whatever number of threads torch has in another one.
-
-    Where torch is not imported yet, nobody has changed that number, and a process that this one
-    starts finds the same.
-    """
-    return current_execution().resolve(spec) if "torch" in sys.modules else spec
 
 
 def _references(specs: Sequence[RunSpec]) -> list[tuple[str, RunSpec]]:
@@ -225,8 +213,8 @@ def check_other_process_finds(spec: RunSpec, request: RunRequest) -> None:
             continue
         if not request.plugins or registry.get(name).__module__ == "__main__":
             raise UserError(
-                f"{registry.kind} {name!r} is defined in this process alone, and jobs > 1 starts "
-                "others: use jobs=1, or write it into a file and give that as a plugin"
+                f"{registry.kind} {name!r} is defined in this process alone, and others make the "
+                "runs: use jobs=1 and the local backend, or give a file with it as a plugin"
             )
 
 
