@@ -7,7 +7,7 @@ import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -131,13 +131,14 @@ class RunCheckpoints:
         for path, found in self.folder.load_all():
             self.refusals += self.folder.problems[told:]
             told = len(self.folder.problems)
-            reason = _misfit(found.state.get("identity"), self._identity())
+            reason = _misfit(found.state.get("identity"), self._identity)
             if reason is None:
                 yield ResumePoint(path, found)
             else:
                 self.refusals.append(f"checkpoint {path} is not used: {reason}")
         self.refusals += self.folder.problems[told:]
 
+    @cached_property
     def _identity(self) -> dict[str, Any]:
         judge = self.measurements.judge
         return {**run_identity(self.prepared), "judge": list(judge) if judge else None}
@@ -276,7 +277,7 @@ class RunCheckpoints:
             tensors[FIRST_RANDOM] = self.first_random[1]
         step = self.loop.steps_done if self.loop else 0
         state = {
-            "identity": self._identity(),
+            "identity": self._identity,
             "saved_at": datetime.now(UTC).isoformat(),
             "where": self._where(),
             "resumed": measured.resumed,
