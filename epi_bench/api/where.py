@@ -10,6 +10,7 @@ from epi_bench.api.selection import existing_folder
 from epi_bench.errors import UserError
 from epi_bench.evaluation.judge import JudgeSettings
 from epi_bench.results.record.workspace import Workspace
+from epi_bench.runs.checkpoint_settings import DEFAULT_EVERY, checkpoint_settings
 from epi_bench.runs.request import RunRequest
 
 
@@ -27,6 +28,9 @@ class Where:
         log_predictions: Whether the trained model's answers are written to ``predictions.jsonl``.
         save_model: Folder for the trained model, loadable by transformers; for a single run.
         publish: Whether finished records are copied to ``leaderboards/``.
+        checkpoint_every: When a run saves what it needs to go on after an interruption: a number of
+            steps (``"200"``) or a time (``"30s"``, ``"5m"``); ``"0"`` never. The same call goes on.
+        keep_checkpoints: Checkpoints kept beside the newest while a run goes on.
 
     Example:
         >>> import epi_bench
@@ -43,6 +47,8 @@ class Where:
     log_predictions: bool = False
     save_model: str | Path | None = None
     publish: bool = True
+    checkpoint_every: str = DEFAULT_EVERY
+    keep_checkpoints: int = 0
 
     @property
     def plugin_files(self) -> tuple[Path, ...]:
@@ -80,4 +86,5 @@ class Where:
             published=self.publish,
             judge=self.judge,
             log_predictions=self.log_predictions,
+            checkpoints=checkpoint_settings(self.checkpoint_every, self.keep_checkpoints),
         )

@@ -19,7 +19,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,8 +76,13 @@ class CheckpointFolder:
         self.kept = kept
         self.problems: list[str] = []
 
-    def save(self, checkpoint: Checkpoint) -> Path:
+    def save(self, checkpoint: Checkpoint, like: Path | None = None) -> Path:
         """Write a checkpoint, then remove those that are no longer kept.
+
+        Args:
+            checkpoint: What is saved.
+            like: A checkpoint of this folder whose groups of tensors are taken over, but for those
+                that ``checkpoint`` has itself. It costs no copy where the file system has links.
 
         Returns:
             Its folder.
@@ -90,9 +95,9 @@ class CheckpointFolder:
         temporary = self.folder / f".{final.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
         try:
             temporary.mkdir(parents=True)
-            _write_parts(temporary, checkpoint)
+            _write_parts(temporary, checkpoint, like)
             os.rename(temporary, final)  # noqa: PTH104  (atomic by its contract)
-            _flush_folder(self.folder)
+            _flush(self.folder)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise CheckpointError(
@@ -107,12 +112,22 @@ class CheckpointFolder:
 
         Damaged ones are passed over and named in :attr:`problems`.
         """
+        return next((checkpoint for _, checkpoint in self.load_all()), None)
+
+    def load_all(self) -> Iterator[tuple[Path, Checkpoint]]:
+        """Every checkpoint that is whole, the newest first, each read when it is asked for."""
         for name in reversed(self._numbers()):
             try:
-                return _read_parts(self.folder / name)
+                found = _read_parts(self.folder / name)
             except (CheckpointError, OSError) as error:
                 self.problems.append(f"checkpoint {self.folder / name} is not used: {error}")
-        return None
+                continue
+            yield self.folder / name, found
+
+    def newest_time(self) -> float | None:
+        """When the newest checkpoint was written, in seconds since 1970; ``None`` without one."""
+        names = self._numbers()
+        return (self.folder / names[-1] / MANIFEST).stat().st_mtime if names else None
 
     def sweep(self) -> None:
         """Remove what writers left behind that were killed. Call it as the run's only writer."""
@@ -135,88 +150,103 @@ class CheckpointFolder:
         return sorted((name for name in names if name.isdecimal()), key=int)
 
 
-def _write_parts(folder: Path, checkpoint: Checkpoint) -> None:
-    from safetensors.torch import save
+def _write_parts(folder: Path, checkpoint: Checkpoint, like: Path | None) -> None:
+    from safetensors.torch import save_file
 
-    parts = {STATE: json.dumps(dict(checkpoint.state), ensure_ascii=False).encode()}
+    described = {}
     for group, tensors in checkpoint.tensors.items():
-        own = {name: _own(tensor) for name, tensor in tensors.items()}
-        parts[f"{group}.safetensors"] = save(own)
-    described = {name: _describe(content) for name, content in parts.items()}
+        path = folder / f"{group}.safetensors"
+        save_file(_own(tensors), path)
+        _flush(path)
+        described[path.name] = _describe(path)
+    if like is not None:
+        manifest = _json_object(MANIFEST, (like / MANIFEST).read_bytes())
+        for name, found in manifest["files"].items():
+            if name != STATE and name not in described:
+                _link(like / name, folder / name)
+                described[name] = found
+    (folder / STATE).write_text(json.dumps(dict(checkpoint.state)), encoding="ascii")
+    _flush(folder / STATE)
+    described[STATE] = _describe(folder / STATE)
     manifest = {"format": FORMAT, "step": checkpoint.step, "files": described}
-    for name, content in {**parts, MANIFEST: json.dumps(manifest, indent=1).encode()}.items():
-        with (folder / name).open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    _flush_folder(folder)
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="ascii")
+    _flush(folder / MANIFEST)
+    _flush(folder)
 
 
-def _own(tensor: Tensor) -> Tensor:
-    """The tensor in memory of its own, on the CPU, as safetensors wants it."""
-    return tensor.detach().cpu().contiguous().clone()
+def _link(source: Path, target: Path) -> None:
+    """A second name of the file, or a copy where the file system has no such thing."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+        _flush(target)
+
+
+def _own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, as safetensors wants them: in a row, and each with its own memory."""
+    found, taken = {}, set()
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        memory = plain.untyped_storage()
+        if memory.data_ptr() in taken or memory.nbytes() > plain.nbytes:
+            plain = plain.clone()
+        taken.add(plain.untyped_storage().data_ptr())
+        found[name] = plain
+    return found
 
 
 def _read_parts(folder: Path) -> Checkpoint:
     from safetensors import SafetensorError
-    from safetensors.torch import load
+    from safetensors.torch import load_file
 
-    manifest = _json_object(folder / MANIFEST, (folder / MANIFEST).read_bytes())
+    manifest = _json_object(MANIFEST, (folder / MANIFEST).read_bytes())
     if manifest.get("format") != FORMAT:
         raise CheckpointError(f"its format is {manifest.get('format')!r}, not {FORMAT}")
     files = manifest.get("files")
     if not isinstance(files, dict) or STATE not in files:
         raise CheckpointError(f"{MANIFEST} does not list its files")
-    contents = {name: _checked(folder, name, described) for name, described in files.items()}
-    state = _json_object(folder / STATE, contents.pop(STATE))
+    paths = {name: _checked(folder, name, described) for name, described in files.items()}
+    state = _json_object(STATE, paths.pop(STATE).read_bytes())
     try:
-        tensors = {Path(name).stem: load(content) for name, content in contents.items()}
+        tensors = {path.stem: load_file(path) for path in paths.values()}
     except (SafetensorError, ValueError) as error:
         raise CheckpointError(f"its tensors cannot be read ({error})") from error
     return Checkpoint(int(manifest["step"]), state, tensors)
 
 
-def _checked(folder: Path, name: str, described: object) -> bytes:
+def _checked(folder: Path, name: str, described: object) -> Path:
     if Path(name).name != name:
         raise CheckpointError(f"{MANIFEST} names a file elsewhere: {name!r}")
     try:
-        content = (folder / name).read_bytes()
+        found = _describe(folder / name)
     except FileNotFoundError as error:
         raise CheckpointError(f"{name} is missing") from error
-    if _describe(content) != described:
+    if found != described:
         raise CheckpointError(f"{name} is not as it was written")
-    return content
+    return folder / name
 
 
-def _describe(content: bytes) -> dict[str, Any]:
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+def _describe(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"bytes": file.tell(), "sha256": found}
 
 
-def _json_object(path: Path, content: bytes) -> dict[str, Any]:
+def _json_object(name: str, content: bytes) -> dict[str, Any]:
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path.name} is not JSON ({error})") from error
+        raise CheckpointError(f"{name} is not JSON ({error})") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path.name} is not a JSON object")
+        raise CheckpointError(f"{name} is not a JSON object")
     return value
 
 
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _flush(path: Path) -> None:
+    """Have a file, or a folder's list of files, written to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def random_state_as_json(state: Sequence[Any]) -> list[Any]:
-    """``random.Random.getstate()`` as JSON values; :func:`random_state_from_json` reverses it."""
-    version, internal, gauss = state
-    return [version, list(internal), gauss]
-
-
-def random_state_from_json(state: Sequence[Any]) -> tuple[Any, ...]:
-    """What ``random.Random.setstate`` takes."""
-    version, internal, gauss = state
-    return (version, tuple(internal), gauss)

@@ -9,7 +9,7 @@ from epi_bench.errors import UserError
 from epi_bench.evaluation.judge import JudgeSettings
 from epi_bench.results.leaderboard import publish
 from epi_bench.results.record.run_record import RunRecord
-from epi_bench.results.record.workspace import require_writable
+from epi_bench.results.record.workspace import Workspace, require_writable
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.references import known_references, with_references
 from epi_bench.runs.request import RunOutcome, RunRequest
@@ -48,7 +48,11 @@ def run_one(spec: RunSpec, request: RunRequest, observer: RunObserver) -> RunOut
     path = workspace.record_path(prepared.run_id)
     references = known_references(prepared, workspace)
     finished = workspace.finished_record(prepared.run_id)
-    reused = finished is not None and reusable(finished, request)
+    reused = (
+        finished is not None
+        and reusable(finished, request)
+        and not _is_being_made_again(prepared.run_id, workspace)
+    )
     try:
         if finished is not None and reused:
             record = with_references(finished, references, path)
@@ -61,6 +65,23 @@ def run_one(spec: RunSpec, request: RunRequest, observer: RunObserver) -> RunOut
             f"cannot write results to {workspace.out}: {error.strerror or error}"
         ) from error
     return RunOutcome(spec, record, path, skipped=reused)
+
+
+def _is_being_made_again(run_id: str, workspace: Workspace) -> bool:
+    """Whether a run that has a finished record was interrupted while it was made once more.
+
+    Then there is a checkpoint that is newer than the record; an older one was left behind.
+    """
+    from epi_bench.runs.checkpoint_folder import CheckpointFolder
+
+    folder = CheckpointFolder(workspace.checkpoints_path(run_id))
+    saved = folder.newest_time()
+    if saved is None:
+        return False
+    if saved > workspace.record_path(run_id).stat().st_mtime:
+        return True
+    folder.remove()
+    return False
 
 
 def reusable(record: RunRecord, request: RunRequest) -> bool:
@@ -112,6 +133,8 @@ def _experiment(
             log_predictions=request.log_predictions,
             locations=request.locations,
             judge=judge,
+            checkpoints=request.checkpoints,
+            force=request.force,
         ).run()
     finally:
         if judge is not None:

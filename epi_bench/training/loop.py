@@ -185,6 +185,7 @@ class TrainingLoop:
         *,
         undivided: Callable[[], AbstractContextManager[object]] = nullcontext,
         at_rest: Callable[[], None] | None = None,
+        before_end: Callable[[], None] | None = None,
     ) -> None:
         """Train one experience, or the rest of it after :meth:`load_state_dict`.
 
@@ -199,6 +200,7 @@ class TrainingLoop:
                 ``at_rest`` included: what must not come in between is held off there.
             at_rest: Called after each step, when :meth:`state_dict` may be called; the time spent
                 there is not training time.
+            before_end: Called in the same way, once, before the strategy's ``end_experience``.
 
         Raises:
             TrainingFailedError: If the loss is not finite, or the gradients of
@@ -232,6 +234,8 @@ class TrainingLoop:
             if number in pauses and on_pause:
                 self._rest(partial(on_pause, number))
                 self.model.train()
+        if before_end:
+            self._rest(before_end)
         self._is_at_rest = False
         self.strategy.end_experience(experience)
         self.model.eval()
@@ -268,9 +272,9 @@ class TrainingLoop:
             self._clock = now
 
     @property
-    def is_at_rest(self) -> bool:
-        """Whether :meth:`state_dict` may be called: not within a hook or a step."""
-        return self._is_at_rest
+    def place(self) -> tuple[int | None, int]:
+        """Index of the experience under way and the steps made in it; ``None`` between two."""
+        return (self._place.experience, self._place.steps) if self._place else (None, 0)
 
     def remember_start(self) -> None:
         """Find out what of the model need not be saved; call after :meth:`start`.
@@ -305,14 +309,14 @@ class TrainingLoop:
             "place": None,
             "optimizer": None,
         }
-        if rounding is not None:
-            generators["rounding"] = rounding
         values["strategy"], strategy = strategy_state(self.strategy, self.model)
         tensors: dict[str, Mapping[str, Tensor]] = {
             "model": changed,
             "strategy": strategy,
             "random": generators,
         }
+        if rounding is not None:
+            tensors["rounding"] = {"generator": rounding}
         if (place := self._place) is not None:
             values["place"] = {
                 "experience": place.experience, "steps": place.steps, "peak": place.peak
@@ -340,8 +344,8 @@ class TrainingLoop:
             StateMismatchError: If it is not a state of this run; this loop is of no use then.
         """
         values, tensors = state.values, state.tensors
-        generators = tensors["random"]
-        self.precision.load_state_dict(self.model, values["masters"], generators.get("rounding"))
+        rounding = tensors.get("rounding", {}).get("generator")
+        self.precision.load_state_dict(self.model, values["masters"], rounding)
         self._model_state.put(self.model, values["model"], tensors["model"])
         if values["optimizer"] is not None:
             self._load_optimizer(values["optimizer"], tensors.get("optimizer", {}))
@@ -369,7 +373,7 @@ class TrainingLoop:
                 place["peak"],
                 place["steps"],
             )
-        put_random_state(values["random"], generators)
+        put_random_state(values["random"], tensors["random"])
 
     def _load_optimizer(
         self, groups: Sequence[Mapping[str, Any]], tensors: Mapping[str, Tensor]

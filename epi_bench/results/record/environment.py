@@ -29,7 +29,11 @@ PACKAGES = (
 
 
 def current_environment(
-    device: str, processes: int, execution: Mapping[str, JsonValue], started_at: datetime
+    device: str,
+    processes: int,
+    execution: Mapping[str, JsonValue],
+    started_at: datetime,
+    resumed: int = 0,
 ) -> Environment:
     """Where and with what the run at hand is made.
 
@@ -38,6 +42,7 @@ def current_environment(
         processes: Processes that train together.
         execution: What of the process counts in the run's identity.
         started_at: When the run began, with time zone.
+        resumed: How often it went on from a checkpoint.
     """
     import torch
 
@@ -56,6 +61,7 @@ def current_environment(
         matmul_precision=torch.get_float32_matmul_precision(),
         execution=dict(execution),
         started_at=started_at.isoformat(timespec="seconds"),
+        resumed=resumed,
     )
 
 

@@ -1,7 +1,8 @@
 """Where a run's files go, and how they get there whole.
 
 ``<out>/runs/<run_id>/`` holds ``run.toml`` (the file that repeats the run), ``events.jsonl`` and
-``record.json``, with ``--log-predictions`` also ``predictions.jsonl``;
+``record.json``, with ``--log-predictions`` also ``predictions.jsonl``, and until the record is
+written ``checkpoints/``;
 ``<out>/leaderboards/<track>/<run_id>.json`` is the published copy of the record.
 """
 
@@ -48,8 +49,15 @@ class Workspace:
         """What the finished model of one run said to each test item, if that was asked for."""
         return self.run_folder(run_id) / "predictions.jsonl"
 
+    def checkpoints_path(self, run_id: str) -> Path:
+        """What one run needs to go on, until its record is written."""
+        return self.run_folder(run_id) / "checkpoints"
+
     def begin(self, run_id: str, toml: str) -> None:
-        """Make the folder of a run that is about to be trained, without results of an earlier try.
+        """Make the folder of a run that is about to be trained.
+
+        What a finished run left stays until the new results replace it; the record of a failed one
+        goes.
 
         Args:
             run_id: The run.
@@ -57,8 +65,9 @@ class Workspace:
         """
         folder = self.run_folder(run_id)
         folder.mkdir(parents=True, exist_ok=True)
-        for result in (self.record_path(run_id), self.predictions_path(run_id)):
-            result.unlink(missing_ok=True)
+        if self.finished_record(run_id) is None:
+            for result in (self.record_path(run_id), self.predictions_path(run_id)):
+                result.unlink(missing_ok=True)
         (folder / "run.toml").write_text(toml, encoding="utf-8")
 
     def finished_record(self, run_id: str) -> RunRecord | None:

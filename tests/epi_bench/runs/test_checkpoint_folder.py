@@ -16,8 +16,6 @@ from epi_bench.runs.checkpoint_folder import (
     Checkpoint,
     CheckpointError,
     CheckpointFolder,
-    random_state_as_json,
-    random_state_from_json,
 )
 
 
@@ -176,11 +174,34 @@ def test_killed_at_any_moment_there_is_a_whole_one(tmp_path):
     assert bool((found.tensors["model"]["w"] == found.step).all())
 
 
-def test_random_states_come_back():
-    generator = random.Random(3)
-    generator.gauss(0, 1)
-    kept = random_state_as_json(generator.getstate())
-    drawn = [generator.random(), generator.gauss(0, 1)]
-    other = random.Random()
-    other.setstate(random_state_from_json(kept))
-    assert [other.random(), other.gauss(0, 1)] == drawn
+def test_a_light_one_takes_over_the_tensors_of_another(tmp_path):
+    """Without writing them again; it stays whole when the other one goes."""
+    folder = CheckpointFolder(tmp_path / "c")
+    first = folder.save(checkpoint(7))
+    inode = (first / "model.safetensors").stat().st_ino
+    half = {"half": {"x": torch.zeros(1)}}
+    second = folder.save(Checkpoint(7, {"scored": 1}, half), like=first)
+    assert not first.exists()
+    assert (second / "model.safetensors").stat().st_ino == inode
+    found = folder.load_last()
+    assert found.state == {"scored": 1}
+    assert bits(found.tensors) == bits({**checkpoint(7).tensors, **half})
+
+
+def test_a_light_one_copies_where_there_are_no_links(tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise PermissionError(1, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    folder = CheckpointFolder(tmp_path / "c")
+    folder.save(Checkpoint(7, {}), like=folder.save(checkpoint(7)))
+    assert bits(folder.load_last().tensors) == bits(checkpoint(7).tensors)
+
+
+def test_all_are_given_the_newest_first(tmp_path):
+    folder = CheckpointFolder(tmp_path / "c", kept=2)
+    assert folder.newest_time() is None
+    for step in (1, 2, 3):
+        newest = folder.save(checkpoint(step))
+    assert [found.step for _, found in folder.load_all()] == [3, 2, 1]
+    assert folder.newest_time() == (newest / "manifest.json").stat().st_mtime
