@@ -286,14 +286,14 @@ def _be_the_run(command: list[str], log: Path, trap: Trap, counts: Path | None) 
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
-        from epi_bench.cli.app import app
+        from epi_bench.cli.app import main as epi_bench
 
         sys.argv = ["epi-bench", *command]
         seen: Counter[str] = Counter()
         if trap.part is not None or counts is not None:
             sys.setprofile(_counter(trap, seen))
         try:
-            app()
+            epi_bench()
             code = 0
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
