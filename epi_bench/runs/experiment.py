@@ -13,13 +13,15 @@ from epi_bench.results.record.record_file import save_record
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.workspace import Workspace
 from epi_bench.runs.checkpoint_folder import CheckpointFolder
-from epi_bench.runs.checkpoint_settings import CheckpointSettings
+from epi_bench.runs.checkpoint_settings import OFF, CheckpointSettings
 from epi_bench.runs.instruments import check_texts, general_text_of, make_evaluator
+from epi_bench.runs.interruption import RunInterruptedError
 from epi_bench.runs.measurements import LOSS_EVERY, JudgeIdentity, Measurements
 from epi_bench.runs.observer import EventLog, Observers, RunObserver
 from epi_bench.runs.prepared import PreparedRun
 from epi_bench.runs.run_checkpoints import RunCheckpoints
-from epi_bench.runs.stopping import RunInterruptedError, StopSignals
+from epi_bench.runs.saving import KeepModel, ModelKeeper
+from epi_bench.runs.stopping import StopSignals
 from epi_bench.spec.toml import spec_to_toml
 from epi_bench.strategy.strategy import create_strategy
 
@@ -45,6 +47,7 @@ class Experiment:
         observer: Listens.
         reference_scores: Single-task score of each task, where known.
         save_model: Folder for the trained model, or ``None``.
+        keep_model: Which trained models are kept in the run's folder.
         log_predictions: Whether to write the last row's predictions beside the record.
         locations: What ``run.toml`` must say beside the specification to repeat the run.
         judge: Grades the open-ended answers of the base row and of the last row, or ``None``.
@@ -53,6 +56,7 @@ class Experiment:
 
     Attributes:
         measurements: What has been measured so far.
+        keeper: Writes the models that are kept; knows which could not be.
 
     Example:
         .. code-block:: python
@@ -68,6 +72,7 @@ class Experiment:
         observer: RunObserver,
         reference_scores: Mapping[str, float] | None = None,
         save_model: Path | None = None,
+        keep_model: KeepModel = KeepModel.NONE,
         log_predictions: bool = False,
         locations: Mapping[str, Any] | None = None,
         judge: Judge | None = None,
@@ -77,11 +82,18 @@ class Experiment:
         self.prepared = prepared
         self.workspace = workspace
         self.observer = observer
-        self.save_model = save_model
+        self.keeper = ModelKeeper(
+            workspace.run_folder(prepared.run_id),
+            keep_model,
+            save_model,
+            [experience.name for experience in prepared.experiences],
+        )
         self.log_predictions = log_predictions
         self.locations = dict(locations or {})
         self.judge = judge
-        self.settings = checkpoints or CheckpointSettings()
+        # each of several processes would have to save its part at the same step as the others
+        together = prepared.execution.processes > 1
+        self.settings = OFF if together else checkpoints or CheckpointSettings()
         self.force = force
         self.signals = StopSignals()
         self.reference_scores = reference_scores
@@ -150,6 +162,7 @@ class Experiment:
 
         self.observer.stage("loading the model")
         backbone = load_backbone(self.prepared.spec.model, self.prepared.location)
+        self.keeper.check_space(backbone.model)
         try:
             self.prepared.strategy.check_model(backbone.model)
             evaluator = make_evaluator(self.prepared)
@@ -213,13 +226,14 @@ class Experiment:
         )
         folder = CheckpointFolder(self.workspace.checkpoints_path(run_id), self.settings.kept)
         folder.sweep()
+        self.keeper.sweep()
         if self.force and not self._refused:
             folder.remove()
         checkpoints = RunCheckpoints(
             folder, self.settings, self.prepared, self.measurements, self.observer
         )
         points = (point for point in checkpoints.points() if point.path not in self._refused)
-        point = next(points, None)
+        point = next(points, None) if self.prepared.execution.processes == 1 else None
         log = EventLog(self.workspace.events_path(run_id), LOSS_EVERY, goes_on=point is not None)
         checkpoints.observer = observer = Observers(log, self.observer)
         for message in checkpoints.refusals:
@@ -248,7 +262,7 @@ class Experiment:
             checkpoints=checkpoints,
             signals=self.signals,
             judge=self.judge,
-            save_model=self.save_model,
+            keeper=self.keeper,
         ).run(backbone, accelerator, point)
         if self.log_predictions:
             examples = {name: task.test for name, task in self.prepared.tasks.items()}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from epi_bench.errors import UserError
@@ -13,6 +14,8 @@ from epi_bench.results.record.workspace import Workspace, require_writable
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.references import known_references, with_references
 from epi_bench.runs.request import RunOutcome, RunRequest
+from epi_bench.runs.run_lock import own_run
+from epi_bench.runs.saving import kept_names
 from epi_bench.spec.run_spec import RunSpec
 
 if TYPE_CHECKING:
@@ -29,8 +32,17 @@ def run_one(spec: RunSpec, request: RunRequest, observer: RunObserver) -> RunOut
         observer: Listens.
 
     Raises:
+        RunBusyError: If another process is making it and ``request.wait`` is not set.
         UserError: For anything the user can mend; nothing has been written then.
     """
+    from epi_bench.runs.quiet import quiet_libraries
+
+    observer.stage("starting")
+    with quiet_libraries():
+        return _run_one(spec, request, observer)
+
+
+def _run_one(spec: RunSpec, request: RunRequest, observer: RunObserver) -> RunOutcome:
     from epi_bench.runs.preparation import prepare_run
 
     workspace = request.workspace
@@ -45,26 +57,75 @@ def run_one(spec: RunSpec, request: RunRequest, observer: RunObserver) -> RunOut
             "would be lost: choose another",
             setting="save_model",
         )
-    path = workspace.record_path(prepared.run_id)
-    references = known_references(prepared, workspace)
-    finished = workspace.finished_record(prepared.run_id)
-    reused = (
-        finished is not None
-        and reusable(finished, request)
-        and not _is_being_made_again(prepared.run_id, workspace)
-    )
     try:
-        if finished is not None and reused:
-            record = with_references(finished, references, path)
-        else:
-            record = _experiment(prepared, request, observer, references)
+        record, made, unsaved = _record(prepared, request, observer)
         if request.published and record.status == "finished":
-            publish(record, workspace.leaderboards)
+            publish(record, workspace.board)
     except OSError as error:
         raise UserError(
             f"cannot write results to {workspace.out}: {error.strerror or error}"
         ) from error
-    return RunOutcome(spec, record, path, skipped=reused)
+    path = workspace.record_path(record.run_id)
+    return RunOutcome(spec, record, path, skipped=not made, unsaved=tuple(unsaved))
+
+
+def _record(
+    prepared: PreparedRun, request: RunRequest, observer: RunObserver
+) -> tuple[RunRecord, bool, Sequence[str]]:
+    """The record of a run, made by one process at a time.
+
+    Returns:
+        The record, whether it was made now, and why a model that was to be kept was not.
+
+    Raises:
+        RunBusyError: If another process is making the run and is not to be waited for.
+    """
+    workspace = request.workspace
+    references = known_references(
+        prepared.spec, prepared.run_id, prepared.fingerprints, prepared.execution, workspace
+    )
+    known = known_record(prepared.run_id, request, references)
+    if known is not None:
+        return known, False, ()
+
+    def tell(owner: str) -> None:
+        observer.warning(
+            f"{prepared.spec.strategy.name}, seed {prepared.spec.seed}, is being made by {owner}: "
+            f"waiting for it (run {prepared.run_id})"
+        )
+
+    folder = workspace.run_folder(prepared.run_id)
+    with own_run(folder, tell if request.wait else None) as waited:
+        # another process may have made it meanwhile; what it has just made is not made anew
+        known = known_record(
+            prepared.run_id, replace(request, force=request.force and not waited), references
+        )
+        if known is not None:
+            return known, False, ()
+        record, unsaved = _experiment(prepared, request, observer, references)
+        return record, True, unsaved
+
+
+def known_record(
+    run_id: str, request: RunRequest, references: Mapping[str, float] | None
+) -> RunRecord | None:
+    """The record that answers a request without anything being trained, if there is one.
+
+    Args:
+        run_id: The run.
+        request: How it is to be made.
+        references: Single-task scores; a finished record without any gets them.
+    """
+    if request.force:
+        return None
+    record = request.workspace.known_record(run_id)
+    if record is None:
+        return None
+    if record.status != "finished":
+        return None if request.retry_failed else record
+    if not reusable(record, request) or _is_being_made_again(run_id, request.workspace):
+        return None
+    return with_references(record, references, request.workspace.record_path(run_id))
 
 
 def _is_being_made_again(run_id: str, workspace: Workspace) -> bool:
@@ -88,13 +149,17 @@ def reusable(record: RunRecord, request: RunRequest) -> bool:
     """Whether a finished record answers a request, so that nothing has to be trained.
 
     It does unless the user wants the run made again, or something that the record's folder does
-    not hold: the trained model, the answers, or another judge's grades.
+    not hold: the trained models, the answers, or another judge's grades.
 
     Args:
         record: A finished run with the identity of the one that is asked for.
         request: How that one is to be made.
     """
     if request.force or request.save_model is not None:
+        return False
+    models = request.workspace.models_folder(record.run_id)
+    names = kept_names(request.keep_model, [part.name for part in record.experiences])
+    if not all((models / name).is_dir() for name in names):
         return False
     answers = request.workspace.predictions_path(record.run_id)
     if request.log_predictions and not answers.is_file():
@@ -119,23 +184,26 @@ def _experiment(
     request: RunRequest,
     observer: RunObserver,
     references: Mapping[str, float] | None,
-) -> RunRecord:
+) -> tuple[RunRecord, Sequence[str]]:
+    """The run's record, and why a model that was to be kept was not."""
     from epi_bench.runs.experiment import Experiment
 
     judge = _judge(prepared, request.judge, observer)
     try:
-        return Experiment(
+        experiment = Experiment(
             prepared,
             request.workspace,
             observer,
             reference_scores=references,
             save_model=request.save_model,
+            keep_model=request.keep_model,
             log_predictions=request.log_predictions,
             locations=request.locations,
             judge=judge,
             checkpoints=request.checkpoints,
             force=request.force,
-        ).run()
+        )
+        return experiment.run(), experiment.keeper.problems
     finally:
         if judge is not None:
             judge.close()

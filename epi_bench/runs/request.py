@@ -10,6 +10,7 @@ from epi_bench.evaluation.judge import JudgeSettings
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.workspace import Workspace
 from epi_bench.runs.checkpoint_settings import CheckpointSettings
+from epi_bench.runs.saving import KeepModel
 from epi_bench.spec.run_spec import RunSpec
 
 
@@ -24,9 +25,13 @@ class RunRequest:
         task_files: TOML files that describe tasks of the runs.
         references: Whether missing single-task references are trained.
         force: Whether finished runs are made anew.
+        retry_failed: Whether runs that failed before are made again.
+        wait: Whether a run that another process is making is waited for; otherwise its outcome is
+            that it is busy.
         allow_code_execution: Whether tasks may run code that the model wrote.
         save_model: Folder for the trained model (single runs only).
-        published: Whether finished records are copied to the leaderboards.
+        keep_model: Which trained models each run keeps in its folder.
+        published: Whether finished records are copied to the board, ``results/``.
         judge: The judge model that grades open-ended answers, or ``None``. It is here and not in
             the specification because it looks at a run and changes none of its numbers.
         log_predictions: Whether the final predictions are written beside the record; a finished
@@ -40,8 +45,11 @@ class RunRequest:
     task_files: tuple[Path, ...] = ()
     references: bool = False
     force: bool = False
+    retry_failed: bool = False
+    wait: bool = False
     allow_code_execution: bool = False
     save_model: Path | None = None
+    keep_model: KeepModel = KeepModel.NONE
     published: bool = True
     judge: JudgeSettings | None = None
     log_predictions: bool = False
@@ -68,17 +76,21 @@ class RunOutcome:
         spec: What was asked for.
         record: Its record; ``None`` if it could not start.
         path: The record's file, if there is one.
-        skipped: Whether it was finished before.
+        skipped: Whether it was finished, or failed, before.
+        busy: Which process is making it, if another one is and was not waited for.
         error: Why it could not start.
         settings: Names of the settings and arguments that ``error`` says to change.
+        unsaved: Why a model that was to be kept was not; one line each.
     """
 
     spec: RunSpec
     record: RunRecord | None
     path: Path | None = None
     skipped: bool = False
+    busy: str | None = None
     error: str | None = None
     settings: tuple[str, ...] = ()
+    unsaved: tuple[str, ...] = ()
 
     @property
     def succeeded(self) -> bool:
@@ -88,9 +100,19 @@ class RunOutcome:
     @property
     def reason(self) -> str | None:
         """Why there is no finished record; ``None`` if there is one."""
+        if self.busy is not None:
+            return f"it is being made by {self.busy}"
         return self.error or (self.record.error if self.record else None)
 
 
 def for_references(request: RunRequest) -> RunRequest:
     """How references are made: once, for their scores alone."""
-    return replace(request, force=False, published=False, judge=None, log_predictions=False)
+    return replace(
+        request,
+        force=False,
+        published=False,
+        judge=None,
+        log_predictions=False,
+        save_model=None,
+        keep_model=KeepModel.NONE,
+    )

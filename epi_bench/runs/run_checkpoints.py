@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from epi_bench.errors import describe_error
 from epi_bench.runs.checkpoint_folder import Checkpoint, CheckpointError, CheckpointFolder
-from epi_bench.runs.checkpoint_settings import CheckpointSettings
+from epi_bench.runs.checkpoint_settings import OFF, CheckpointSettings
 from epi_bench.runs.measured_state import measurements_to_json, take_up_measurements
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ class RunCheckpoints:
             state = loop.state_dict() if loop else None
         except Exception as error:  # noqa: BLE001  (a plugin's code)
             self.observer.warning(f"no checkpoints are written: {describe_error(error)}")
-            self.settings = CheckpointSettings(every_seconds=0)
+            self.settings = OFF
             return
         tensors = dict(state.tensors) if state else {}
         if self._save(state.values if state else None, tensors, None):

@@ -8,32 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from epi_bench.runs.interruption import Interrupt, RunInterruptedError
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class RunInterruptedError(KeyboardInterrupt):
-    """A run was stopped by a signal.
-
-    Args:
-        signal_number: Which one; that of Ctrl-C if left out.
-        hint: How to go on, as the end of a sentence.
-    """
-
-    def __init__(self, signal_number: int = signal.SIGINT, hint: str = "") -> None:
-        super().__init__(hint)
-        self.signal_number = signal_number
-        self.hint = hint
-
-    @property
-    def exit_code(self) -> int:
-        """As shells have it: 130 after Ctrl-C, 143 after SIGTERM."""
-        return 128 + self.signal_number
 
 
 class StopSignals:
     """Whether a run has been asked to stop.
 
-    A second signal ends the run at once, whatever it is doing.
+    A second Ctrl-C ends the run at once, whatever it is doing. A SIGTERM that comes second does
+    not: batch systems send it to all processes of a job, and whoever started one passes it on.
 
     Attributes:
         requested: Number of the signal that asked, or ``None``.
@@ -59,14 +43,19 @@ class StopSignals:
         if threading.current_thread() is threading.main_thread():
             unclaimed = (signal.SIG_DFL, signal.default_int_handler)
             before = {n: signal.getsignal(n) for n in SIGNALS}
-            before = {n: handler for n, handler in before.items() if handler in unclaimed}
+            before = {
+                n: handler
+                for n, handler in before.items()
+                if handler in unclaimed or isinstance(handler, Interrupt)
+            }
         try:
             for number in before:
                 signal.signal(number, self._take)
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                is_done = self.requested is not None and isinstance(handler, Interrupt)
+                signal.signal(number, signal.SIG_IGN if is_done else handler)
 
     @contextmanager
     def held_off(self) -> Iterator[None]:
@@ -80,7 +69,10 @@ class StopSignals:
             raise RunInterruptedError(self.requested)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        is_second = self.requested is not None
-        self.requested = number
-        if is_second or not self._held:
-            raise RunInterruptedError(number)
+        if self.requested is None:
+            self.requested = number
+            if self._held:
+                return
+        elif number == signal.SIGTERM:
+            return
+        raise RunInterruptedError(self.requested)

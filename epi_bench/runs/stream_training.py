@@ -10,6 +10,7 @@ from epi_bench.runs.instruments import general_text_of, make_conflict_probe
 from epi_bench.runs.measurements import GradedRow, Measurements, Parameters
 from epi_bench.runs.observer import RunObserver, StepReport
 from epi_bench.runs.prepared import PreparedRun
+from epi_bench.runs.saving import ModelKeeper
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -46,7 +47,7 @@ class StreamTraining:
         checkpoints: Keeps what is needed to go on after an interruption, and knows what is done.
         signals: Says whether the run has been asked to stop.
         judge: Grades the open-ended answers of the base row and of the last row, or ``None``.
-        save_model: Folder for the finished model, or ``None``.
+        keeper: Writes the models that the run is to keep, or ``None``.
 
     Whatever is done by the time of a checkpoint is passed over when the run goes on from it.
     """
@@ -61,7 +62,7 @@ class StreamTraining:
         checkpoints: RunCheckpoints,
         signals: StopSignals,
         judge: Judge | None = None,
-        save_model: Path | None = None,
+        keeper: ModelKeeper | None = None,
     ) -> None:
         self.prepared = prepared
         self.measurements = measurements
@@ -70,7 +71,7 @@ class StreamTraining:
         self.checkpoints = checkpoints
         self.signals = signals
         self.judge = judge
-        self.save_model = save_model
+        self.keeper = keeper or ModelKeeper(Path())
 
     def run(
         self, backbone: Backbone, accelerator: Accelerator, point: ResumePoint | None = None
@@ -87,6 +88,7 @@ class StreamTraining:
                 use then.
         """
         self._announce(backbone)
+        self.keeper.begin(backbone, self.observer.warning)
         if point is not None:
             self._take_up(point)
         measured, model = self.measurements, backbone.model.to(accelerator.device)
@@ -105,7 +107,7 @@ class StreamTraining:
         with loop.precision.as_saved(finished):
             after, _ = text.negative_log_likelihood(finished)
             self._measure_movement(loop, finished)
-            self._save(finished, backbone)
+            self._save(finished)
         before, tokens = measured.text_before
         measured.retention = Retention(nll_before=before, nll_after=after, tokens=tokens)
         measured.evaluation_seconds = self.evaluator.seconds
@@ -172,6 +174,9 @@ class StreamTraining:
             self._train_experience(plan, experience, loop, probe)
             if experience is not experiences[-1]:
                 self._score_unfinished(plan.name, loop, f"score {experience.index}")
+                self._save_unfinished(experience, loop)
+        with loop.precision.as_saved(loop.model):
+            self.keeper.keep_adapter(loop.model)
         finished: Any = self.prepared.strategy.finalize_model(loop.model)
         with loop.precision.as_saved(finished):
             self._score(self.prepared.plans[-1].name, finished, "score last")
@@ -320,10 +325,24 @@ class StreamTraining:
             for message in warn_of_little_movement(share, held, is_rounded(model)):
                 self.observer.warning(message)
 
-    def _save(self, model: PreTrainedModel, backbone: Backbone) -> None:
-        if self.save_model is None:
+    def _save_unfinished(self, experience: Experience, loop: TrainingLoop) -> None:
+        """Keep a model in the middle of the stream, if that was asked for."""
+        key = f"save {experience.index}"
+        if not self.keeper.keeps(experience.index) or key in self.checkpoints.done:
             return
-        from epi_bench.runs.saving import save_model
-
+        steps = sum(e.steps for e in self.prepared.experiences[: experience.index + 1])
+        if loop.steps_done > steps:  # an earlier process, which was not to keep it, went on
+            self.keeper.miss(experience.index)
+            return
         self.observer.stage("saving the model")
-        save_model(model, backbone, self.save_model)
+        strategy = self.prepared.strategy
+        with loop.precision.as_saved(loop.model), strategy.as_finished(loop.model) as model:
+            self.keeper.keep_unfinished(experience.index, model)
+        with self.signals.held_off():
+            self.checkpoints.finish(key)
+            self.checkpoints.after_measurement()
+
+    def _save(self, model: PreTrainedModel) -> None:
+        if self.keeper.writes_final:
+            self.observer.stage("saving the model")
+            self.keeper.keep_final(model)
