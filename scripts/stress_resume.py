@@ -252,6 +252,7 @@ class _Stress:
     def _note(self, problem: str, out: Path) -> None:
         log = (self.work / f"{out.name}.log").read_text(encoding="utf-8", errors="replace")
         self.report.problems.append(f"{self.name}: {problem}\n{log[-1500:]}")
+        print(self.report.problems[-1], flush=True)
 
     def _start(self, out: Path, trap: Trap, counts: Path | None, seconds: float | None) -> int:
         """Start the run in a process of its own; returns its exit code, negative for a signal.
@@ -262,6 +263,7 @@ class _Stress:
             counts: Gets the number of calls in each part, where that is asked for.
             seconds: After which it is killed.
         """
+        _let_time_pass(out)
         command = [*self.command, "--out", str(out), "--save-model", str(out / "model")]
         log = self.work / f"{out.name}.log"
         sys.stdout.flush()
@@ -277,6 +279,13 @@ class _Stress:
                 os.kill(process, signal.SIGKILL)
                 limit = float("inf")
             time.sleep(0.002)
+
+
+def _let_time_pass(out: Path) -> None:
+    """Make temporary files look as if they had been left behind yesterday."""
+    yesterday = time.time() - 86_400
+    for path in out.rglob(".*.tmp"):
+        os.utime(path, (yesterday, yesterday))
 
 
 def _be_the_run(command: list[str], log: Path, trap: Trap, counts: Path | None) -> NoReturn:
@@ -364,14 +373,15 @@ def _differences(alone: Path, disturbed: Path) -> Iterator[str]:
 
 
 def _files(out: Path) -> list[Path]:
-    return [path for path in out.rglob("*") if path.is_file() and path.name != ".lock"]
+    locks = (".lock", "lock.json")
+    return [path for path in out.rglob("*") if path.is_file() and path.name not in locks]
 
 
 def _content(path: Path) -> object:
     """What may not depend on an interruption; all but times and circumstances."""
     from epi_bench.results.record.record_file import comparable, load_record
 
-    if path.suffix == ".json" and ("leaderboards" in path.parts or path.name == "record.json"):
+    if path.name == "record.json" or (path.suffix == ".json" and "results" in path.parts):
         record = load_record(path)
         cost = record.cost.model_dump()
         kept = [name for name in cost if "second" not in name and "peak" not in name]
@@ -386,8 +396,8 @@ def _print_report(report: Report, seed: int, work: Path) -> None:
         f"seed {seed}: {report.kills.total()} kills, resumed {report.resumed} times, "
         f"{report.compared} runs compared, {len(report.problems)} differences"
     )
-    for problem in report.problems:
-        print(f"\n{problem}\nFolders: {work}")
+    if report.problems:
+        print(f"what they left is in {work}")
 
 
 if __name__ == "__main__":
