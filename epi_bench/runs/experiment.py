@@ -238,6 +238,8 @@ class Experiment:
         checkpoints.observer = observer = Observers(log, self.observer)
         for message in checkpoints.refusals:
             observer.warning(message)
+        if point is None and (checkpoints.refusals or self._refused):
+            observer.note("no checkpoint can be used: the run starts from the beginning")
         return checkpoints, point, observer
 
     def _train(
