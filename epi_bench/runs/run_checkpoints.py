@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from epi_bench.training.loop_state import LoopState
 
 AT_LEAST = 10.0
-"""Seconds between two checkpoints, and before the first, where time says when they are due."""
+"""Where time says when checkpoints are due: seconds of a run before the first one, and between two
+while the model is scored."""
 
 WORTH_A_LINE = 5.0
 """Seconds spent on checkpoints above which the user is told at the end."""
@@ -109,7 +110,7 @@ class RunCheckpoints:
         self._newest: Path | None = None
         self._loop_values: Mapping[str, Any] | None = None
         self._mark: object = None
-        self._saved_at = monotonic()
+        self._began = self._saved_at = monotonic()
         self._seconds = 0.0
         self._has_failed = False
         self._has_news = False
@@ -151,6 +152,7 @@ class RunCheckpoints:
             self.measurements.judged.clear()
         self.measurements.resumed = state["resumed"] + 1
         self._has_news = True
+        self._began -= self._least  # it is no short run
         self.done = set(state["done"])
         self.step = point.step
         self._newest = point.path
@@ -190,7 +192,8 @@ class RunCheckpoints:
 
     def at_stage(self) -> None:
         """Save where a part of the run is complete and the loop at rest, unless it just was."""
-        if self.is_on and self._is_old_enough() and not self._is_saved():
+        is_short = self.settings.every_steps is None and monotonic() - self._began < self._least
+        if self.is_on and not is_short and not self._is_saved():
             self.save_full()
 
     def after_measurement(self) -> None:
