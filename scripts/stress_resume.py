@@ -103,18 +103,18 @@ def main() -> int:
     for path in plugins:
         command += ["--plugin", str(path)]
     report = Report()
+    stresses = [
+        _Stress(name, command, work / name, random.Random(f"{seed} {name}"), report)
+        for name in names
+    ]
     try:
-        for position, name in enumerate(names):
-            wanted = given.kills * (position + 1) // len(names) - report.kills.total()
-            _Stress(name, command, work / name, random.Random(f"{seed} {name}"), report).run(wanted)
-            print(
-                f"{name}: {report.kills.total()} kills so far, {report.compared} runs compared, "
-                f"{len(report.problems)} differ",
-                flush=True,
-            )
-    finally:
-        if not report.problems:
-            shutil.rmtree(work, ignore_errors=True)
+        while report.kills.total() < given.kills and not all(each.is_over for each in stresses):
+            for each in stresses:
+                each.make_a_run(given.kills - report.kills.total())
+    except KeyboardInterrupt:
+        print("stopped")
+    if not report.problems:
+        shutil.rmtree(work, ignore_errors=True)
     _print_report(report, seed, work)
     return 1 if report.problems or report.kills.total() < given.kills else 0
 
@@ -175,6 +175,9 @@ class _Stress:
         work: Folder for everything.
         random: Decides where a run is killed.
         report: Takes what happens.
+
+    Attributes:
+        is_over: Whether something differed, so that there is no point in going on.
     """
 
     def __init__(
@@ -192,34 +195,44 @@ class _Stress:
         self.work = work
         self.random = random
         self.report = report
+        self.calls: Counter[str] = Counter()
+        self.duration = 0.0
+        self.is_over = False
 
-    def run(self, kills: int) -> None:
-        """Leave one run alone, and disturb others until there are so many kills."""
-        self.work.mkdir(parents=True)
-        started = time.monotonic()
-        calls = self._count_calls(self.work / "alone")
-        duration = time.monotonic() - started
-        if calls is None:
+    def make_a_run(self, kills: int) -> None:
+        """Disturb one run; the first time, leave one alone before.
+
+        Args:
+            kills: At most so many.
+        """
+        if self.is_over or kills <= 0:
             return
-        left = kills
-        while left > 0:
-            planned = min(self.random.randint(1, MOST_KILLS), left)
-            left -= self._disturb(self.work / "disturbed", planned, calls, duration)
-            if self.report.problems:
-                return
+        if not self.calls:
+            started = time.monotonic()
+            self.work.mkdir(parents=True)
+            self.calls = self._count_calls(self.work / "alone")
+            self.duration = time.monotonic() - started
+        if self.calls:
+            planned = min(self.random.randint(1, MOST_KILLS), kills)
+            self._disturb(self.work / "disturbed", planned, self.calls, self.duration)
+            print(
+                f"{self.name}: {self.report.kills.total()} kills so far, "
+                f"{self.report.compared} runs compared, {len(self.report.problems)} differ",
+                flush=True,
+            )
 
-    def _count_calls(self, out: Path) -> Counter[str] | None:
+    def _count_calls(self, out: Path) -> Counter[str]:
         """The undisturbed run; returns the calls in each part of the program."""
         counts = self.work / "calls.json"
         code = self._start(out, Trap(), counts, None)
         if code != 0:
             self._note(f"the undisturbed run ended with {code}", out)
-            return None
+            return Counter()
         return Counter(json.loads(counts.read_text(encoding="utf-8")))
 
-    def _disturb(self, out: Path, kills: int, calls: Counter[str], duration: float) -> int:
-        """One run, killed up to so many times; returns how often."""
-        done, parts = 0, []
+    def _disturb(self, out: Path, kills: int, calls: Counter[str], duration: float) -> None:
+        """One run, killed up to so many times before it may end."""
+        parts: list[str] = []
         for _ in range(kills):
             part = self.random.choice([*calls, ANY_MOMENT])
             if part == ANY_MOMENT:
@@ -231,15 +244,14 @@ class _Stress:
                 break  # it went on behind that moment, and has ended
             if code != -signal.SIGKILL:
                 self._note(f"a run ended with {code} after kills in {parts}", out)
-                return done
+                return
             parts.append(part)
             self.report.kills[part] += 1
-            done += 1
         else:
             code = self._start(out, Trap(), None, None)
             if code != 0:
                 self._note(f"the run ended with {code} after kills in {parts}", out)
-                return done
+                return
         self.report.resumed += _times_resumed(out)
         self.report.compared += 1
         differences = list(_differences(self.work / "alone", out))
@@ -247,9 +259,9 @@ class _Stress:
             self._note(f"after kills in {parts}: {'; '.join(differences)}", out)
         else:
             shutil.rmtree(out)
-        return done
 
     def _note(self, problem: str, out: Path) -> None:
+        self.is_over = True
         log = (self.work / f"{out.name}.log").read_text(encoding="utf-8", errors="replace")
         self.report.problems.append(f"{self.name}: {problem}\n{log[-1500:]}")
         print(self.report.problems[-1], flush=True)
