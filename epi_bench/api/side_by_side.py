@@ -7,20 +7,24 @@ from typing import Protocol
 
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
 from rich.table import Column
+from rich.text import Text
 
 from epi_bench.foreign_text import for_terminal
 from epi_bench.runs.observer import RunObserver, StepReport
 
-TITLE_SHARE, STATUS_SHARE = 0.34, 0.3
-"""Of a line, at most; what is longer is cut."""
+SHARE = 0.28
+"""Of a line, for the title and for the status at most; what is longer is cut."""
+
+NARROW, WIDE = 60, 100
+"""Characters of a line below which there is no bar, and from which it is long."""
 
 
 class Speaker(Protocol):
@@ -114,17 +118,26 @@ class _Row(RunObserver):
         return self._bar
 
 
-def _columns(width: int) -> list[ProgressColumn]:
+class _Steps(ProgressColumn):
+    """How many steps are done; nothing before their number is known."""
+
+    def render(self, task: Task) -> Text:
+        """The two numbers."""
+        return Text("" if task.total is None else f"{int(task.completed)}/{int(task.total)}")
+
+
+def _columns(width: int) -> tuple[ProgressColumn, ...]:
     """Title, bar, steps, status and time left, each in one line."""
 
-    def text(template: str, share: float, style: str = "none") -> TextColumn:
-        column = Column(no_wrap=True, overflow="ellipsis", max_width=int(width * share))
+    def text(template: str, style: str = "none") -> TextColumn:
+        column = Column(no_wrap=True, overflow="ellipsis", max_width=int(width * SHARE))
         return TextColumn(template, style=style, markup=False, table_column=column)
 
-    return [
-        text("{task.description}", TITLE_SHARE, "bold"),
-        BarColumn(bar_width=6 if width < 100 else 20),
-        MofNCompleteColumn(),
-        text("{task.fields[status]}", STATUS_SHARE),
+    bars = (BarColumn(bar_width=6 if width < WIDE else 20),) if width >= NARROW else ()
+    return (
+        text("{task.description}", "bold"),
+        *bars,
+        _Steps(table_column=Column(no_wrap=True, justify="right")),
+        text("{task.fields[status]}"),
         TimeRemainingColumn(compact=True),
-    ]
+    )
