@@ -310,6 +310,7 @@ def test_a_run_writes_its_files_and_repeats_from_its_own_configuration(tmp_path,
     assert load_record(path).status == "finished"
     assert str(path.relative_to(tmp_path)) in out
     assert len(list((tmp_path / "results").glob("*/*.json"))) == 1
+    assert {p.name for p in tmp_path.iterdir()} == {"results", "runs"}  # not the published board
     code, out, error = call("run", "--config", path.with_name("run.toml"), cwd=tmp_path)
     assert code == 0, error
     assert "finished before" in out
