@@ -13,6 +13,12 @@ from epi_bench.foreign_text import for_terminal
 LONGEST_MESSAGE = 500
 """Characters shown of an error message that comes from foreign code."""
 
+LONGEST_LINE = 2000
+"""Characters of the message of a :class:`UserError`: a longer one fills a screen."""
+
+LONGEST_VALUE = 60
+"""Characters of the longest value that a message repeats."""
+
 
 class UserError(Exception):
     """Something the user asked for that cannot be done, explained in one line with its remedy.
@@ -33,8 +39,32 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str, *, setting: str | Sequence[str] = ()) -> None:
-        super().__init__(for_terminal(message))
+        super().__init__(_shortened(for_terminal(message)))
         self.settings = (setting,) if isinstance(setting, str) else tuple(setting)
+
+
+def _shortened(line: str) -> str:
+    """A line of bounded length: the place at its beginning and the remedy at its end stay."""
+    if len(line) <= LONGEST_LINE:
+        return line
+    half = LONGEST_LINE // 2
+    return f"{line[:half]} ... {line[-half:]}"
+
+
+def short_repr(value: object) -> str:
+    """A value as messages repeat it: as Python writes it, the middle of a long one left out.
+
+    >>> short_repr("a" * 100)
+    "'aaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaa'"
+    """
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "an integer of thousands of digits"
+    if len(text) <= LONGEST_VALUE:
+        return text
+    half = (LONGEST_VALUE - 3) // 2
+    return f"{text[:half]}...{text[-half:]}"
 
 
 def describe_error(error: BaseException) -> str:

@@ -100,9 +100,9 @@ def require_writable(folder: Path, what: str, argument: str) -> None:
         UserError: If it cannot.
     """
     existing = folder
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
     try:
+        while not existing.exists() and existing != existing.parent:
+            existing = existing.parent
         if not existing.is_dir():
             raise NotADirectoryError(20, "not a folder")
         with tempfile.TemporaryFile(dir=existing) as probe:
