@@ -61,6 +61,9 @@ class LoggedWarnings(RunObserver):
     def warning(self, message: str) -> None:
         logging.getLogger("epi_bench").warning("%s", for_terminal(message))
 
+    def note(self, message: str) -> None:
+        logging.getLogger("epi_bench").info(message)
+
 
 class LiveProgress(RunObserver):
     """A progress bar with experience, step, loss and time left, and a line for each scoring.
@@ -106,6 +109,9 @@ class LiveProgress(RunObserver):
     def warning(self, message: str) -> None:
         line = for_terminal(f"warning: {self._wording(message)}")
         self._console.print(line, style="yellow")
+
+    def note(self, message: str) -> None:
+        self.say(message)
 
     def warn_once(self, message: str) -> None:
         """Print a warning that several runs may have in common."""
@@ -181,6 +187,9 @@ class _OneOfSeveral(RunObserver):
 
     def warning(self, message: str) -> None:
         self._display.warn_once(message)
+
+    def note(self, message: str) -> None:
+        self._display.say(f"{self._title}: {message}")
 
     def stage(self, name: str) -> None:
         if self._bar is not None:

@@ -20,8 +20,10 @@ from epi_bench.api.where import Where
 from epi_bench.errors import UserError, short_repr
 from epi_bench.plugins.loading import load_plugin_files
 from epi_bench.results.record.run_record import RunRecord
+from epi_bench.runs.backend_choice import choose_backend
 from epi_bench.runs.many_runs import make_runs
 from epi_bench.runs.observer import RunObserver
+from epi_bench.runs.ray_cluster import RayCluster
 from epi_bench.runs.request import RunOutcome, RunRequest
 from epi_bench.spec.run_spec import LARGEST_INTEGER, RunSpec, StrategySpec, StreamSpec
 from epi_bench.strategy.strategy import STRATEGIES
@@ -132,6 +134,7 @@ def compare(
     seeds: int | Sequence[int] = 1,
     references: bool = False,
     jobs: int = 1,
+    backend: Literal["local", "ray"] | RayCluster = "local",
     model: str | Path = "tiny",
     tasks: str | Path | Sequence[str | Path] = "mini",
     stream: str | StreamSpec = "sequential",
@@ -150,6 +153,8 @@ def compare(
         seeds: How many, counting up from 0, or which ones.
         references: As in :func:`run`.
         jobs: Runs at a time; more than one gives each a process of its own.
+        backend: What makes the runs: ``"local"``, this machine; ``"ray"``, a Ray that is started on
+            this machine and ends with the call; or a :class:`epi_bench.RayCluster`.
         model: As in :func:`run`, like all further arguments.
         tasks: Names of tasks or suites, or ``.toml`` files.
         stream: Name of a stream, or a stream with its task order and options.
@@ -176,8 +181,9 @@ def compare(
     labels = _labelled(strategies, common)
     specs = _expanded(common, list(labels.values()), _seeds(seeds))
     request = where.request(_files(selected), references, len(specs))
+    chosen = choose_backend(backend, jobs, len(specs))
     with progress_of(observer) as listener:
-        outcomes = list(make_runs(specs, request, jobs, listener))
+        outcomes = list(make_runs(specs, request, chosen, listener))
     if outcomes and all(outcome.record is None for outcome in outcomes):
         raise UserError(outcomes[0].reason or "no run could start")
     own = {} if not isinstance(strategies, Mapping) else labels
@@ -192,7 +198,7 @@ def compare(
 def _single(spec: RunSpec, request: RunRequest, observer: RunObserver | None) -> RunRecord:
     outcome: RunOutcome
     with progress_of(observer) as listener:
-        [outcome] = make_runs([spec], request, 1, listener)
+        [outcome] = make_runs([spec], request, None, listener)
     if outcome.record is None:
         raise UserError(outcome.error or "the run could not start")
     if not outcome.succeeded:

@@ -11,6 +11,7 @@ from epi_bench.api.selection import existing_folder
 from epi_bench.errors import UserError, unknown_name
 from epi_bench.evaluation.judge import JudgeSettings
 from epi_bench.results.record.workspace import Workspace
+from epi_bench.runs.checkpoint_settings import DEFAULT_EVERY, checkpoint_settings
 from epi_bench.runs.request import RunRequest
 from epi_bench.runs.saving import KeepModel
 
@@ -24,6 +25,7 @@ class Where:
         data_dir: Folder with local data sets; ``None`` loads them from the hub.
         plugins: Python files that register strategies, tasks or streams.
         force: Whether finished runs are made again; otherwise their records are returned.
+        retry_failed: Whether runs that failed before are made again; otherwise they fail as before.
         allow_code_execution: Whether tasks may run code that the model wrote, in a sandbox.
         judge: A judge model that grades open-ended answers, or ``None``.
         log_predictions: Whether the trained model's answers are written to ``predictions.jsonl``.
@@ -31,6 +33,9 @@ class Where:
         keep_model: Which trained models each run keeps in its own folder, loadable by
             transformers: ``"none"``, ``"final"`` or ``"every-experience"``.
         publish: Whether finished records are copied to ``results/``, where they are ranked.
+        checkpoint_every: When a run saves what it needs to go on after an interruption: a number of
+            steps (``"200"``) or a time (``"30s"``, ``"5m"``); ``"0"`` never. The same call goes on.
+        keep_checkpoints: Checkpoints kept beside the newest while a run goes on.
 
     Example:
         >>> import epi_bench
@@ -42,12 +47,15 @@ class Where:
     data_dir: str | Path | None = None
     plugins: Sequence[str | Path] = ()
     force: bool = False
+    retry_failed: bool = False
     allow_code_execution: bool = False
     judge: JudgeSettings | None = None
     log_predictions: bool = False
     save_model: str | Path | None = None
     keep_model: Literal["none", "final", "every-experience"] = "none"
     publish: bool = True
+    checkpoint_every: str = DEFAULT_EVERY
+    keep_checkpoints: int = 0
 
     @property
     def plugin_files(self) -> tuple[Path, ...]:
@@ -83,10 +91,12 @@ class Where:
             task_files=tuple(task_files),
             references=references,
             force=self.force,
+            retry_failed=self.retry_failed,
             allow_code_execution=self.allow_code_execution,
             save_model=Path(self.save_model).expanduser() if self.save_model else None,
             keep_model=KeepModel(self.keep_model),
             published=self.publish,
             judge=self.judge,
             log_predictions=self.log_predictions,
+            checkpoints=checkpoint_settings(self.checkpoint_every, self.keep_checkpoints),
         )

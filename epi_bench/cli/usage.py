@@ -19,14 +19,18 @@ ALIASES = {"--output": "--out", "--strategies": "--strategy"}
 """Second names of flags, which work and are not shown."""
 
 ELSEWHERE = {
+    "--cluster": "--address",
     "--code": "--allow-code-execution",
     "--n-jobs": "--jobs",
+    "--num-cpus": "--cpus-per-run",
+    "--num-gpus": "--gpus-per-run",
     "--num-seeds": "--seeds",
     "--num-workers": "--jobs",
     "--output-dir": "--out",
     "--output-path": "--out",
     "--overwrite": "--force",
     "--overwrite-output-dir": "--force",
+    "--ray-address": "--address",
     "--results-dir": "--out",
     "--save-dir": "--save-model",
     "--save-path": "--save-model",

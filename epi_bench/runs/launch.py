@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from epi_bench.errors import UserError
 from epi_bench.evaluation.judge import JudgeSettings
 from epi_bench.results.leaderboard import publish
 from epi_bench.results.record.run_record import RunRecord
-from epi_bench.results.record.workspace import require_writable
+from epi_bench.results.record.workspace import Workspace, require_writable
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.references import known_references, with_references
 from epi_bench.runs.request import RunOutcome, RunRequest
+from epi_bench.runs.run_lock import own_run
 from epi_bench.runs.saving import kept_names
 from epi_bench.spec.run_spec import RunSpec
 
@@ -30,6 +32,7 @@ def run_one(spec: RunSpec, request: RunRequest, observer: RunObserver) -> RunOut
         observer: Listens.
 
     Raises:
+        RunBusyError: If another process is making it and ``request.wait`` is not set.
         UserError: For anything the user can mend; nothing has been written then.
     """
     from epi_bench.runs.preparation import prepare_run
@@ -46,23 +49,84 @@ def run_one(spec: RunSpec, request: RunRequest, observer: RunObserver) -> RunOut
             "would be lost: choose another",
             setting="save_model",
         )
-    path = workspace.record_path(prepared.run_id)
-    references = known_references(prepared, workspace)
-    finished = workspace.finished_record(prepared.run_id)
-    reused = finished is not None and reusable(finished, request)
-    unsaved: Sequence[str] = ()
     try:
-        if finished is not None and reused:
-            record = with_references(finished, references, path)
-        else:
-            record, unsaved = _experiment(prepared, request, observer, references)
+        record, made, unsaved = _record(prepared, request, observer)
         if request.published and record.status == "finished":
             publish(record, workspace.board)
     except OSError as error:
         raise UserError(
             f"cannot write results to {workspace.out}: {error.strerror or error}"
         ) from error
-    return RunOutcome(spec, record, path, skipped=reused, unsaved=tuple(unsaved))
+    path = workspace.record_path(record.run_id)
+    return RunOutcome(spec, record, path, skipped=not made, unsaved=tuple(unsaved))
+
+
+def _record(
+    prepared: PreparedRun, request: RunRequest, observer: RunObserver
+) -> tuple[RunRecord, bool, Sequence[str]]:
+    """The record of a run, made by one process at a time.
+
+    Returns:
+        The record, whether it was made now, and why a model that was to be kept was not.
+
+    Raises:
+        RunBusyError: If another process is making the run and is not to be waited for.
+    """
+    workspace = request.workspace
+    references = known_references(prepared, workspace)
+    known = _known(prepared.run_id, request, references)
+    if known is not None:
+        return known, False, ()
+
+    def tell(owner: str) -> None:
+        observer.warning(
+            f"{prepared.spec.strategy.name}, seed {prepared.spec.seed}, is being made by {owner}: "
+            f"waiting for it (run {prepared.run_id})"
+        )
+
+    folder = workspace.run_folder(prepared.run_id)
+    with own_run(folder, tell if request.wait else None) as waited:
+        # another process may have made it meanwhile; what it has just made is not made anew
+        known = _known(
+            prepared.run_id, replace(request, force=request.force and not waited), references
+        )
+        if known is not None:
+            return known, False, ()
+        record, unsaved = _experiment(prepared, request, observer, references)
+        return record, True, unsaved
+
+
+def _known(
+    run_id: str, request: RunRequest, references: Mapping[str, float] | None
+) -> RunRecord | None:
+    """The record that answers a request without anything being trained, if there is one."""
+    if request.force:
+        return None
+    record = request.workspace.known_record(run_id)
+    if record is None:
+        return None
+    if record.status != "finished":
+        return None if request.retry_failed else record
+    if not reusable(record, request) or _is_being_made_again(run_id, request.workspace):
+        return None
+    return with_references(record, references, request.workspace.record_path(run_id))
+
+
+def _is_being_made_again(run_id: str, workspace: Workspace) -> bool:
+    """Whether a run that has a finished record was interrupted while it was made once more.
+
+    Then there is a checkpoint that is newer than the record; an older one was left behind.
+    """
+    from epi_bench.runs.checkpoint_folder import CheckpointFolder
+
+    folder = CheckpointFolder(workspace.checkpoints_path(run_id))
+    saved = folder.newest_time()
+    if saved is None:
+        return False
+    if saved > workspace.record_path(run_id).stat().st_mtime:
+        return True
+    folder.remove()
+    return False
 
 
 def reusable(record: RunRecord, request: RunRequest) -> bool:
@@ -120,6 +184,8 @@ def _experiment(
             log_predictions=request.log_predictions,
             locations=request.locations,
             judge=judge,
+            checkpoints=request.checkpoints,
+            force=request.force,
         )
         return experiment.run(), experiment.keeper.problems
     finally:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from epi_bench.evaluation.judge import JudgeSettings
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.workspace import Workspace
+from epi_bench.runs.checkpoint_settings import CheckpointSettings
 from epi_bench.runs.saving import KeepModel
 from epi_bench.spec.run_spec import RunSpec
 
@@ -24,6 +25,9 @@ class RunRequest:
         task_files: TOML files that describe tasks of the runs.
         references: Whether missing single-task references are trained.
         force: Whether finished runs are made anew.
+        retry_failed: Whether runs that failed before are made again.
+        wait: Whether a run that another process is making is waited for; otherwise its outcome is
+            that it is busy.
         allow_code_execution: Whether tasks may run code that the model wrote.
         save_model: Folder for the trained model (single runs only).
         keep_model: Which trained models each run keeps in its folder.
@@ -32,6 +36,7 @@ class RunRequest:
             the specification because it looks at a run and changes none of its numbers.
         log_predictions: Whether the final predictions are written beside the record; a finished
             run without them is made anew.
+        checkpoints: When a run saves what it needs to go on after an interruption.
     """
 
     workspace: Workspace
@@ -40,12 +45,15 @@ class RunRequest:
     task_files: tuple[Path, ...] = ()
     references: bool = False
     force: bool = False
+    retry_failed: bool = False
+    wait: bool = False
     allow_code_execution: bool = False
     save_model: Path | None = None
     keep_model: KeepModel = KeepModel.NONE
     published: bool = True
     judge: JudgeSettings | None = None
     log_predictions: bool = False
+    checkpoints: CheckpointSettings = field(default_factory=CheckpointSettings)
 
     @property
     def locations(self) -> dict[str, Any]:
@@ -68,7 +76,8 @@ class RunOutcome:
         spec: What was asked for.
         record: Its record; ``None`` if it could not start.
         path: The record's file, if there is one.
-        skipped: Whether it was finished before.
+        skipped: Whether it was finished, or failed, before.
+        busy: Which process is making it, if another one is and was not waited for.
         error: Why it could not start.
         settings: Names of the settings and arguments that ``error`` says to change.
         unsaved: Why a model that was to be kept was not; one line each.
@@ -78,6 +87,7 @@ class RunOutcome:
     record: RunRecord | None
     path: Path | None = None
     skipped: bool = False
+    busy: str | None = None
     error: str | None = None
     settings: tuple[str, ...] = ()
     unsaved: tuple[str, ...] = ()
@@ -90,6 +100,8 @@ class RunOutcome:
     @property
     def reason(self) -> str | None:
         """Why there is no finished record; ``None`` if there is one."""
+        if self.busy is not None:
+            return f"it is being made by {self.busy}"
         return self.error or (self.record.error if self.record else None)
 
 

@@ -135,6 +135,19 @@ class ModelKeeper:
         self.keep_adapter(model, name)
         self._write(name, model)
 
+    def miss(self, experience: int) -> None:
+        """Say that a model is not there which an earlier process was not asked to keep.
+
+        Args:
+            experience: Its position, from 0.
+        """
+        problem = (
+            f"the model was not saved to {self.models / self.names[experience]}: the run goes on "
+            "after it; --force makes the run from the beginning"
+        )
+        self.problems.append(problem)
+        self._warn(problem)
+
     def keep_adapter(self, model: nn.Module, name: str = FINAL) -> None:
         """Keep the adapter of a model that has one: call it before it is merged.
 
@@ -167,8 +180,8 @@ class ModelKeeper:
 
     def sweep(self) -> None:
         """Remove what a run left behind that was killed. Call it as the run's only writer."""
-        sweep(self.models)
-        sweep(self.adapters)
+        sweep(self.models, older_than=0)
+        sweep(self.adapters, older_than=0)
 
     def _write(self, name: str, model: nn.Module) -> None:
         path = self.models / name

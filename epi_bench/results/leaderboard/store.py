@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from epi_bench.errors import UserError
+from epi_bench.files import sweep
 from epi_bench.results.record.record_file import comparable, load_record, save_record
 from epi_bench.results.record.run_record import RunRecord
 
@@ -45,6 +46,7 @@ def publish(record: RunRecord, root: Path) -> Path:
         raise UserError(f"run {record.run_id} {record.status}: only finished runs are published")
     path = root / record.track.name / f"{record.run_id}.json"
     save_record(record, path)
+    sweep(path.parent)
     return path
 
 
