@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -176,7 +177,7 @@ def _outcome(order: Order, surroundings: Surroundings, reporter: Reporter) -> Ru
         surroundings.take_up(order)
     except UserError as error:
         return RunOutcome(order.spec, None, error=str(error), settings=error.settings)
-    with _own_sigterm():
+    with _own_sigterm(), _waiting_ends_with_interruption():
         return make_ordered_run(order, event_writer(reporter.event))
 
 
@@ -188,6 +189,34 @@ def _own_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _waiting_ends_with_interruption() -> Iterator[None]:
+    """Have a cancellation end what the main thread waits for, a lock or a process for example.
+
+    Ray only marks Ctrl-C as received, which a thread notices when it computes. A signal that does
+    nothing makes it look.
+    """
+    main = threading.main_thread().ident
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+
+    def wake() -> None:
+        while received := os.read(reading, 1):
+            if received[0] == signal.SIGINT and main is not None:
+                signal.pthread_kill(main, signal.SIGUSR1)
+        os.close(reading)
+
+    handler_before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    descriptor_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    threading.Thread(target=wake, daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(descriptor_before)
+        os.close(writing)
+        signal.signal(signal.SIGUSR1, handler_before)
 
 
 def _arrived(reference: Any) -> None:

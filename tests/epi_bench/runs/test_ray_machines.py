@@ -6,10 +6,13 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +52,15 @@ class Waits(Strategy):
             (self.folder / f"{os.getpid()}-{os.getppid()}").touch()
             while not (self.folder / "go").exists():
                 time.sleep(0.05)
+
+
+@register_strategy("sleeps")
+class Sleeps(Strategy):
+    """Waits for ever; a file in the working folder says so."""
+
+    def parameters_updated(self, step):
+        Path(f"sleeps-{os.getpid()}").touch()
+        time.sleep(3600)
 '''
 
 
@@ -192,3 +204,50 @@ def test_runs_wait_for_a_machine_that_can_hold_them(cluster, toy_spec, toy_tasks
         "a run is to have 2 CPUs and 0 GPUs, and no machine has more than 1 and 0: the runs wait "
         "until one joins"
     )
+
+
+def is_alive(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "on_cluster"),
+    [(signal.SIGINT, 130, False), (signal.SIGTERM, 143, True), (signal.SIGKILL, -9, True)],
+)
+def test_everything_ends_with_who_asked(
+    number, code, on_cluster, cluster, toy_model, toy_tasks, waits, tmp_path
+):
+    """Also a run that waits for something else, as for a server; within seconds."""
+    command = [sys.executable, "-m", "epi_bench", "run", "--strategy", "sleeps", "--seeds", "3"]
+    command += ["--backend", "ray", "--plugin", str(waits), "--plugin", str(toy_tasks)]
+    command += ["--model", str(toy_model), "--tasks", "toy_first", "--steps", "3"]
+    command += ["--address", cluster.address] if on_cluster else []
+    left_before = set(Path("/tmp").glob("epi-ray-*"))
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": "/tmp"},
+        text=True,
+    ) as process:
+        until(lambda: list(tmp_path.glob("sleeps-*")) or process.poll() is not None)
+        begun = time.monotonic()
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == code, errors
+    workers = [int(path.name.split("-")[1]) for path in tmp_path.glob("sleeps-*")]
+    until(lambda: not any(map(is_alive, workers)))
+    until(lambda: set(Path("/tmp").glob("epi-ray-*")) <= left_before)
+    print(f"{time.monotonic() - begun:.1f} s to the end of everything")
+    assert workers
+    assert not list(tmp_path.glob("**/record.json"))
+    assert not list(tmp_path.glob("**/.epi-bench-*"))
+    if number != signal.SIGKILL:
+        [line] = [line for line in errors.splitlines() if line.startswith("epi-bench:")]
+        assert "the same command goes on where this one was" in line
+        assert "Traceback" not in errors
