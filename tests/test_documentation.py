@@ -54,7 +54,7 @@ def test_every_command_and_flag_is_on_the_page():
     for parameter in run.params:
         if not parameter.hidden:
             assert f"`{parameter.opts[0]}`" in page
-    for command in ("run", "leaderboard", "tasks show", "strategies list"):
+    for command in ("run", "leaderboard show", "tasks show", "strategies list"):
         assert f"\n## `{command}`\n" in page
 
 
@@ -121,7 +121,7 @@ def test_the_commands_of_the_page_run(page, tmp_path, monkeypatch, capsys, toy_m
         with pytest.raises(SystemExit) as ended:
             main()
         assert not ended.value.code, f"{command}: {capsys.readouterr().err}"
-    assert list(tmp_path.glob("leaderboards/*/*.json"))
+    assert list(tmp_path.glob("results/*/*.json"))
 
 
 def test_the_python_of_the_tutorial_runs(tmp_path, monkeypatch, toy_model):

@@ -39,7 +39,7 @@ def test_the_plugin_file_runs_as_the_readme_says(tmp_path, toy_model, toy_tasks)
     command = re.search(r"epi-bench run (--plugin half_step.py .*)", README).group(1).split()
     code, _, error = _epi_bench("run", *command, *_small(toy_model, toy_tasks), cwd=tmp_path)
     assert code == 0, error
-    assert len(list((tmp_path / "leaderboards").glob("*/*.json"))) == 2
+    assert len(list((tmp_path / "results").glob("*/*.json"))) == 2
     shown = _epi_bench("strategies", "show", "half_step", "--plugin", "half_step.py", cwd=tmp_path)
     assert "Part of each optimizer step that is kept" in " ".join(shown[1].split())
 
@@ -124,7 +124,7 @@ def test_the_package_is_found_by_its_entry_point(tmp_path, toy_model, toy_tasks)
         PYTHONPATH=path,
     )
     assert code == 0, error
-    assert len(list((tmp_path / "leaderboards").glob("*/*.json"))) == 1
+    assert len(list((tmp_path / "results").glob("*/*.json"))) == 1
 
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -156,6 +156,9 @@ def _find(words):
     command = typer.main.get_command(app)
     for word in words:
         if not hasattr(command, "commands"):
+            break
+        if word not in command.commands and hasattr(command, "default_command"):
+            command = command.commands[command.default_command]
             break
         assert word in command.commands, f"epi-bench {' '.join(words)}"
         command = command.commands[word]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
+from epi_bench.foreign_text import for_html
 from epi_bench.runs.observer import RunObserver, StepReport
 
 SECONDS_BETWEEN = 0.2
@@ -26,8 +26,8 @@ class _Bar:
         value = f'value="{self.done}" max="{self.total}"' if self.total else ""
         counted = f"{self.done}/{self.total}" if self.total else ""
         return (
-            f"<div>{escape(self.title)} <progress {value}></progress> {counted} "
-            f"{escape(self.status)}</div>"
+            f"<div>{for_html(self.title)} <progress {value}></progress> {counted} "
+            f"{for_html(self.status)}</div>"
         )
 
 
@@ -45,6 +45,7 @@ class NotebookProgress(RunObserver):
         self._show = show or _display_in_place()
         self._bars: list[_Bar] = []
         self._warnings: list[str] = []
+        self._notes: list[str] = []
         self._last = float("-inf")
         self._own = _BarOf(self, "")
 
@@ -84,6 +85,10 @@ class NotebookProgress(RunObserver):
             self._warnings.append(message)
             self.draw(now=True)
 
+    def note(self, message: str) -> None:
+        self._notes.append(message)
+        self.draw(now=True)
+
     def add(self, bar: _Bar) -> None:
         """Show a further bar."""
         self._bars.append(bar)
@@ -99,7 +104,8 @@ class NotebookProgress(RunObserver):
         time = monotonic()
         if now or time - self._last >= SECONDS_BETWEEN:
             self._last = time
-            lines = [f"<div>warning: {escape(message)}</div>" for message in self._warnings]
+            lines = [f"<div>warning: {for_html(message)}</div>" for message in self._warnings]
+            lines += [f"<div>{for_html(message)}</div>" for message in self._notes]
             self._show("\n".join([*lines, *(bar.html() for bar in self._bars)]))
 
 

@@ -20,8 +20,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from epi_bench.foreign_text import for_terminal
 from epi_bench.runs.observer import RunObserver, StepReport
-from epi_bench.tables import wrap_cells
+from epi_bench.tables import lasting_output, make_console, wrap_cells
 
 NARROW, WIDE = 80, 100
 """Characters of a line below which the bar is short, and from which the time spent is shown."""
@@ -41,14 +42,14 @@ def progress_of(observer: RunObserver | None) -> Iterator[RunObserver]:
         if observer is not None:
             yield observer
             return
-        console = Console()
+        console = make_console()
         if console.is_jupyter:
             from epi_bench.api.notebook_progress import NotebookProgress
 
             with NotebookProgress() as shown:
                 yield shown
         elif console.is_terminal:
-            with LiveProgress(console) as live:
+            with lasting_output(), LiveProgress(console) as live:  # the terminal may be closed
                 yield live
         else:
             yield LoggedWarnings()
@@ -58,7 +59,10 @@ class LoggedWarnings(RunObserver):
     """Passes warnings on to Python's logging and says nothing else."""
 
     def warning(self, message: str) -> None:
-        logging.getLogger("epi_bench").warning(message)
+        logging.getLogger("epi_bench").warning("%s", for_terminal(message))
+
+    def note(self, message: str) -> None:
+        logging.getLogger("epi_bench").info(message)
 
 
 class LiveProgress(RunObserver):
@@ -103,7 +107,11 @@ class LiveProgress(RunObserver):
         self._bar = self._progress.add_task("starting", total=total_steps, status="")
 
     def warning(self, message: str) -> None:
-        self._console.print(f"warning: {self._wording(message)}", style="yellow", markup=False)
+        line = for_terminal(f"warning: {self._wording(message)}")
+        self._console.print(line, style="yellow")
+
+    def note(self, message: str) -> None:
+        self.say(message)
 
     def warn_once(self, message: str) -> None:
         """Print a warning that several runs may have in common."""
@@ -148,7 +156,7 @@ class LiveProgress(RunObserver):
             self._progress.remove_task(self._bar)
             self._bar = None
         if error:
-            self._console.print(f"run {status}: {error}", style="red", markup=False)
+            self._console.print(for_terminal(f"run {status}: {error}"), style="red")
 
 
 def _bar_columns(width: int) -> list[ProgressColumn]:
@@ -179,6 +187,9 @@ class _OneOfSeveral(RunObserver):
 
     def warning(self, message: str) -> None:
         self._display.warn_once(message)
+
+    def note(self, message: str) -> None:
+        self._display.say(f"{self._title}: {message}")
 
     def stage(self, name: str) -> None:
         if self._bar is not None:

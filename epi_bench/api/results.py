@@ -12,17 +12,22 @@ from epi_bench.api.frames import item_rows, run_rows, score_rows
 from epi_bench.api.ranking_view import ranking_html, ranking_parts
 from epi_bench.errors import UserError, unknown_name
 from epi_bench.results.leaderboard import (
+    OWN_BOARD,
+    PUBLISHED_BOARD,
+    PublishedRecords,
     Ranking,
+    default_board,
     group_by_configuration,
     load_published,
+    load_track,
     rank_track,
 )
 from epi_bench.results.leaderboard.comparison import compare, find_label
-from epi_bench.results.leaderboard.store import load_placed
 from epi_bench.results.metrics.statistics import Comparison
 from epi_bench.results.record import record_file
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.runs.request import RunOutcome
+from epi_bench.tables import make_console
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -198,11 +203,8 @@ class Results(Sequence[RunRecord]):
         return replace(self, records=tuple(kept), failures=(), problems=())
 
     def __repr__(self) -> str:
-        from rich.console import Console
-
         text = StringIO()
-        console = Console(file=text, width=TEXT_WIDTH, color_system=None, force_jupyter=False)
-        console.print(self)
+        make_console(file=text, width=TEXT_WIDTH).print(self)
         return text.getvalue().rstrip()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -275,13 +277,15 @@ def load_record(path: str | Path) -> RunRecord:
     return record_file.load_record(path / "record.json" if path.is_dir() else path)
 
 
-def load_results(path: str | Path = "leaderboards") -> Results:
+def load_results(path: str | Path | None = None) -> Results:
     """The runs in a folder.
 
     Args:
-        path: A board (``leaderboards/``), the folder of one of its tracks, a ``runs/`` folder, or
-            the folder that holds ``leaderboards/``. Files that are not valid records are left out
-            and named in ``problems``; failed runs of a ``runs/`` folder are in ``failures``.
+        path: A board (``results/``, ``leaderboards/``), the folder of one of its tracks, a
+            ``runs/`` folder, or the folder that holds them. Left out: your own board,
+            ``./results``; where it holds nothing, the published one of the checkout. Files that are
+            not valid records are left out and named in ``problems``; failed runs of a ``runs/``
+            folder are in ``failures``.
 
     Raises:
         UserError: If the folder is missing or holds no record at all.
@@ -292,35 +296,29 @@ def load_results(path: str | Path = "leaderboards") -> Results:
         board.select(strategy="epi").to_frame()
         ```
     """
-    folder = Path(path).expanduser()
+    folder = default_board() if path is None else Path(path).expanduser()
     if not folder.is_dir():
         raise UserError(f"no results in {folder}: the folder does not exist")
     if any(folder.glob("*/record.json")):
         return _load_runs(folder)
     if any(folder.glob("*.json")):
-        return _load_track(folder)
+        return _results(load_track(folder))
     if not any(folder.glob("*/*.json")):
-        if (folder / "leaderboards").is_dir():
-            folder = folder / "leaderboards"
+        boards = [folder / name for name in (OWN_BOARD, PUBLISHED_BOARD)]
+        if any(board.is_dir() for board in boards):
+            folder = next(board for board in boards if board.is_dir())
         elif (folder / "runs").is_dir():
             return _load_runs(folder / "runs")
-    published = load_published(folder)
+    return _results(load_published(folder))
+
+
+def _results(published: PublishedRecords) -> Results:
     return Results(
         records=tuple(
             record for name in sorted(published.tracks) for record in published.tracks[name]
         ),
         problems=published.problems,
     )
-
-
-def _load_track(folder: Path) -> Results:
-    records, problems = [], []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            records.append(load_placed(path))
-        except UserError as error:
-            problems.append(str(error))
-    return Results(tuple(records), problems=tuple(problems))
 
 
 def _load_runs(folder: Path) -> Results:

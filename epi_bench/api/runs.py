@@ -10,9 +10,14 @@ from pydantic import JsonValue
 
 from epi_bench.api.progress import progress_of
 from epi_bench.api.results import Results
-from epi_bench.api.selection import checked_options, idle_strategies, spec_on_tasks
+from epi_bench.api.selection import (
+    checked_options,
+    counted_seeds,
+    idle_strategies,
+    spec_on_tasks,
+)
 from epi_bench.api.where import Where
-from epi_bench.errors import UserError
+from epi_bench.errors import UserError, short_repr
 from epi_bench.plugins.loading import load_plugin_files
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.runs.backend_choice import choose_backend
@@ -20,7 +25,7 @@ from epi_bench.runs.many_runs import make_runs
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.ray_cluster import RayCluster
 from epi_bench.runs.request import RunOutcome, RunRequest
-from epi_bench.spec.run_spec import RunSpec, StrategySpec, StreamSpec
+from epi_bench.spec.run_spec import LARGEST_INTEGER, RunSpec, StrategySpec, StreamSpec
 from epi_bench.strategy.strategy import STRATEGIES
 from epi_bench.task.files.selection import TaskSelection, select_tasks
 
@@ -291,7 +296,9 @@ def _pair(label: str, value: object) -> tuple[str, Mapping[str, Any]]:
 
 
 def _seeds(seeds: int | Iterable[int]) -> list[int]:
-    chosen = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if isinstance(seeds, int):
+        return list(counted_seeds(0, seeds))
+    chosen = list(seeds)
     if not chosen:
         raise UserError(f"seeds={seeds!r} names no seed: at least 1")
     if len(set(chosen)) < len(chosen):
@@ -304,8 +311,11 @@ def _expanded(
 ) -> list[RunSpec]:
     """Every strategy with every seed, seed by seed."""
     for seed in seeds:
-        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-            raise UserError(f"seed={seed!r} must be a whole number, 0 or more")
+        whole = isinstance(seed, int) and not isinstance(seed, bool)
+        if not whole or not 0 <= seed <= LARGEST_INTEGER:
+            raise UserError(
+                f"seed={short_repr(seed)} must be a whole number from 0 to {LARGEST_INTEGER}"
+            )
     return [
         common.model_copy(update={"strategy": strategy, "seed": seed})
         for seed in seeds

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from epi_bench.api.selection import existing_folder
-from epi_bench.errors import UserError
+from epi_bench.errors import UserError, unknown_name
 from epi_bench.evaluation.judge import JudgeSettings
 from epi_bench.results.record.workspace import Workspace
+from epi_bench.runs.checkpoint_settings import DEFAULT_EVERY, checkpoint_settings
 from epi_bench.runs.request import RunRequest
+from epi_bench.runs.saving import KeepModel
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Where:
     """Where runs read and write, and what they may do; nothing in it changes a number.
 
     Args:
-        out: Folder that gets ``runs/`` and ``leaderboards/``.
+        out: Folder that gets ``runs/`` and ``results/``.
         data_dir: Folder with local data sets; ``None`` loads them from the hub.
         plugins: Python files that register strategies, tasks or streams.
         force: Whether finished runs are made again; otherwise their records are returned.
@@ -27,12 +30,17 @@ class Where:
         judge: A judge model that grades open-ended answers, or ``None``.
         log_predictions: Whether the trained model's answers are written to ``predictions.jsonl``.
         save_model: Folder for the trained model, loadable by transformers; for a single run.
-        publish: Whether finished records are copied to ``leaderboards/``.
+        keep_model: Which trained models each run keeps in its own folder, loadable by
+            transformers: ``"none"``, ``"final"`` or ``"every-experience"``.
+        publish: Whether finished records are copied to ``results/``, where they are ranked.
+        checkpoint_every: When a run saves what it needs to go on after an interruption: a number of
+            steps (``"200"``) or a time (``"30s"``, ``"5m"``); ``"0"`` never. The same call goes on.
+        keep_checkpoints: Checkpoints kept beside the newest while a run goes on.
 
     Example:
         >>> import epi_bench
-        >>> epi_bench.Where(out="results", data_dir="data").out
-        'results'
+        >>> epi_bench.Where(out="study", data_dir="data").out
+        'study'
     """
 
     out: str | Path = "."
@@ -44,7 +52,10 @@ class Where:
     judge: JudgeSettings | None = None
     log_predictions: bool = False
     save_model: str | Path | None = None
+    keep_model: Literal["none", "final", "every-experience"] = "none"
     publish: bool = True
+    checkpoint_every: str = DEFAULT_EVERY
+    keep_checkpoints: int = 0
 
     @property
     def plugin_files(self) -> tuple[Path, ...]:
@@ -63,13 +74,16 @@ class Where:
             runs: How many runs are asked for.
 
         Raises:
-            UserError: If the data folder does not exist, or several runs would save a model.
+            UserError: If the data folder does not exist, several runs would save a model to one
+                folder, or ``keep_model`` is none of its values.
         """
         if self.save_model is not None and runs > 1:
             raise UserError(
                 f"save_model keeps one model, but {runs} runs were asked for: "
-                "name one strategy and one seed"
+                "name one strategy and one seed, or use keep_model"
             )
+        if self.keep_model not in list(KeepModel):
+            raise unknown_name("value of keep_model", self.keep_model, list(KeepModel))
         return RunRequest(
             workspace=Workspace(Path(self.out).expanduser()),
             data_dir=existing_folder(Path(self.data_dir).expanduser()) if self.data_dir else None,
@@ -80,7 +94,9 @@ class Where:
             retry_failed=self.retry_failed,
             allow_code_execution=self.allow_code_execution,
             save_model=Path(self.save_model).expanduser() if self.save_model else None,
+            keep_model=KeepModel(self.keep_model),
             published=self.publish,
             judge=self.judge,
             log_predictions=self.log_predictions,
+            checkpoints=checkpoint_settings(self.checkpoint_every, self.keep_checkpoints),
         )

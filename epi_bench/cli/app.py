@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,9 +11,10 @@ from epi_bench import __version__
 from epi_bench.cli.compare import compare
 from epi_bench.cli.flag_names import message_of
 from epi_bench.cli.inspect import inspect
-from epi_bench.cli.leaderboard import leaderboard
+from epi_bench.cli.leaderboard import leaderboard_app
 from epi_bench.cli.listing import strategies_app, streams_app, tasks_app
 from epi_bench.cli.plot import plot_app
+from epi_bench.cli.printing import complain, say
 from epi_bench.cli.profile import profile
 from epi_bench.cli.run import run
 from epi_bench.cli.settings import settings
@@ -22,6 +23,8 @@ from epi_bench.cli.usage import explain_usage_in_one_line
 from epi_bench.cli.validation import validate_tasks
 from epi_bench.errors import UserError
 from epi_bench.runs.quiet import hold_back_libraries
+from epi_bench.tables import lasting_output
+from epi_bench.tables.standard_output import reason_of
 
 app = typer.Typer(
     name="epi-bench",
@@ -34,7 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(run)
-app.command()(leaderboard)
+app.add_typer(leaderboard_app, name="leaderboard")
 app.command()(compare)
 tasks_app.command("validate")(validate_tasks)
 tasks_app.command("similarity")(compare_tasks)
@@ -50,7 +53,7 @@ explain_usage_in_one_line(app)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"epi-bench {__version__}")
+        say(f"epi-bench {__version__}")
         raise typer.Exit
 
 
@@ -67,10 +70,29 @@ def _common(
 
 
 def main() -> None:
-    """Entry point of ``epi-bench``: user errors are one line and exit code 2."""
+    """Entry point of ``epi-bench``: user errors are one line and exit code 2.
+
+    Whatever becomes of the output, a command does its work to the end. A reader of a pipe who
+    leaves early changes nothing; output that could not be written otherwise is one line, and exit
+    code 1 in place of 0.
+    """
     hold_back_libraries()
+    with lasting_output() as output:
+        code = _exit_code()
+        output.flush()
+        if output.failure is not None and output.has_lost_text:
+            complain(f"the output could not be written: {reason_of(output.failure)}")
+            code = code or 1
+    sys.exit(code)
+
+
+def _exit_code() -> Any:
+    """Do what the command line asks for."""
     try:
         app(prog_name="epi-bench")
     except UserError as error:
-        typer.echo(f"epi-bench: {message_of(error)}", err=True)
-        sys.exit(2)
+        complain(message_of(error))
+        return 2
+    except SystemExit as ended:
+        return ended.code
+    return 0

@@ -1,4 +1,4 @@
-"""Choosing one track of a folder of published records."""
+"""Choosing what is ranked and compared: a folder, or one's own results and the published ones."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from epi_bench.cli.printing import complain
+
 if TYPE_CHECKING:
-    from epi_bench.results.record.run_record import RunRecord
+    from epi_bench.results.leaderboard import Boards, TrackRuns
 
 BoardFolder = Annotated[
-    Path,
+    Path | None,
     typer.Option(
-        metavar="FOLDER", help="Folder of a track's records, or of all tracks with --track."
+        metavar="FOLDER",
+        help="A board, or the folder of one of its tracks. Left out: ./results with the published "
+        "runs of the same track beside them; where there are none, the published ones.",
+        show_default=False,
     ),
 ]
 TrackName = Annotated[
@@ -21,32 +26,36 @@ TrackName = Annotated[
 ]
 
 
-def records_of_track(board: Path, track: str | None) -> list[RunRecord]:
-    """The records of one track; files that are not valid records are left out, with a warning.
+def boards_of(folder: Path | None) -> Boards:
+    """What is shown together; files that are no valid records are left out, with a warning.
 
     Args:
-        board: Folder of the track's records, or of all tracks.
-        track: Its name; ``None`` if the folder holds a single one.
+        folder: A board, or the folder of one track; ``None`` for one's own and the published.
+
+    Raises:
+        UserError: If there is no record that can be read.
+    """
+    from epi_bench.results.leaderboard import load_boards
+
+    boards = load_boards(folder)
+    for problem in boards.problems:
+        warn_of_file(problem)
+    return boards
+
+
+def runs_of_track(folder: Path | None, track: str | None) -> TrackRuns:
+    """The runs of one track.
+
+    Args:
+        folder: See :func:`boards_of`.
+        track: Its name; ``None`` if there is one.
 
     Raises:
         UserError: If there is no record, no such track, or several to choose from.
     """
-    from epi_bench.errors import UserError, unknown_name
-    from epi_bench.results.leaderboard import load_published
+    return boards_of(folder).track(track)
 
-    one_track = board.is_dir() and any(board.glob("*.json"))
-    published = load_published(board.resolve().parent if one_track else board)
-    name = board.resolve().name if one_track and track is None else track
-    for problem in published.problems:
-        if not one_track or f"{board.resolve()}/" in problem:
-            typer.echo(f"epi-bench: warning: {problem}", err=True)
-    if name is None and len(published.tracks) == 1:
-        name = next(iter(published.tracks))
-    if name is None:
-        raise UserError(
-            f"{board} holds {len(published.tracks)} tracks; name one with --track: "
-            + ", ".join(sorted(published.tracks))
-        )
-    if name not in published.tracks:
-        raise unknown_name("track", name, published.tracks)
-    return published.tracks[name]
+
+def warn_of_file(problem: str) -> None:
+    """Say in a line that a file was left out, and why."""
+    complain(f"warning: {problem}")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from epi_bench.cli.board import BoardFolder, TrackName, records_of_track
-from epi_bench.cli.output import OutputFormat
+from epi_bench.cli.board import BoardFolder, TrackName, runs_of_track
+from epi_bench.cli.output import OutputFormat, echo_json
+from epi_bench.cli.printing import put
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ def compare(
         list[str] | None,
         typer.Argument(metavar="[OTHER]...", help="The others; all of the track if left out."),
     ] = None,
-    board: BoardFolder = Path("leaderboards"),
+    board: BoardFolder = None,
     track: TrackName = None,
     metric: Annotated[
         list[str] | None,
@@ -56,7 +56,8 @@ def compare(
     compared on the test items (bootstrap), which says nothing of other seeds.
 
     A strategy that was run with several settings is named by its label in the
-    leaderboard, such as "epi (ratio=0.3)".
+    leaderboard, such as "epi (ratio=0.3)". Published runs beside one's own are
+    compared as well: "epi (published)" is the published one.
     """
     from epi_bench.results.leaderboard import (
         COMPARED,
@@ -68,15 +69,17 @@ def compare(
     )
     from epi_bench.tables import make_console
 
-    records = records_of_track(board, track)
-    label = find_label(group_by_configuration(records), strategy)
-    compared = compare_with_others(records, label, others or (), metric or COMPARED)
+    runs = runs_of_track(board, track)
+    label = find_label(group_by_configuration(runs.records, runs.published), strategy)
+    compared = compare_with_others(
+        runs.records, label, others or (), metric or COMPARED, runs.published
+    )
     if output_format is OutputFormat.CSV:
-        typer.echo(comparisons_to_csv(label, compared), nl=False)
+        put(comparisons_to_csv(label, compared))
     elif output_format is OutputFormat.JSON:
-        typer.echo(comparisons_to_json(label, compared), nl=False)
+        echo_json(comparisons_to_json(label, compared))
     elif output_format is OutputFormat.MARKDOWN:
-        typer.echo(_overview(label, metric or COMPARED, compared).to_markdown(), nl=False)
+        put(_overview(label, metric or COMPARED, compared).to_markdown())
     else:
         console = make_console()
         for name in metric or COMPARED:
@@ -121,6 +124,7 @@ def _overview(
     label: str, metrics: Sequence[str], compared: Sequence[ComparedStrategy]
 ) -> FittedTable:
     """All metrics in one table for a page: their differences, and p of the first one."""
+    from epi_bench.foreign_text import markdown_code
     from epi_bench.results.leaderboard import find_measure, p_value_text
     from epi_bench.tables import Column, FittedTable
 
@@ -134,8 +138,9 @@ def _overview(
             for m in measures
         ]
         p_values = [p_value_text(first.p_value), p_value_text(first.adjusted_p_value)]
-        rows.append([f"`{other.label}`", str(first.n), *differences, *p_values])
-    columns = [Column(f"`{label}` minus"), *(Column(title, numeric=True) for title in titles)]
+        rows.append([other.label, str(first.n), *differences, *p_values])
+    head = Column(f"{label} minus", code=True, markdown_title=f"{markdown_code(label)} minus")
+    columns = [head, *(Column(title, numeric=True) for title in titles)]
     return FittedTable(columns, rows)
 
 

@@ -24,6 +24,7 @@ ARGUMENT_FLAGS = {
     "judge.prompts": "--judge-prompts",
     "judge.requests_per_minute": "--judge-rate",
     "judge.url": "--judge-url",
+    "keep_model": "--keep-model",
     "length": "--length",
     "out": "--out",
     "plugins": "--plugin",

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from epi_bench.cli.board import warn_of_file
 from epi_bench.cli.output import TextFormat, show_tables
+from epi_bench.cli.printing import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +55,7 @@ def inspect(
     from epi_bench.errors import UserError
     from epi_bench.results.masks.drift import find_records
 
-    records = find_records(paths)
+    records = find_records(paths, left_out=warn_of_file)
     if strategy is not None:
         records = _of_strategy(records, strategy)
     if len(records) == 1:
@@ -80,7 +82,7 @@ def _tables_of_run(record: RunRecord, output: Path | None) -> list[FittedTable]:
     trace = trace_mask(record)
     if output is not None:
         draw_mask(record, output)
-        typer.echo(f"figure: {output}", err=True)
+        say(f"figure: {output}", aside=True)
     run = f"{record.strategy.name}, seed {record.spec.seed}, run {record.run_id}"
     tables = [_mask_table(run, trace)]
     if len(trace.overlap.experiences) > 1:

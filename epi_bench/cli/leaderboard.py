@@ -1,4 +1,4 @@
-"""The command ``epi-bench leaderboard``."""
+"""The commands ``epi-bench leaderboard ...``."""
 
 from __future__ import annotations
 
@@ -7,16 +7,36 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from epi_bench.cli.output import OutputFormat
+from epi_bench.cli.board import boards_of
+from epi_bench.cli.output import OutputFormat, echo_json
+from epi_bench.cli.printing import put, say
+from epi_bench.cli.record_check import validate
+from epi_bench.cli.submission import submit
+from epi_bench.cli.usage import group_with_default
 
 if TYPE_CHECKING:
-    from epi_bench.results.leaderboard import PublishedRecords, Ranking
+    from epi_bench.results.leaderboard import Ranking
+
+leaderboard_app = typer.Typer(
+    cls=group_with_default("show"),
+    help="Rank runs, check their records, and publish them. Without a command: show.",
+)
+leaderboard_app.command()(validate)
+leaderboard_app.command()(submit)
 
 
-def leaderboard(
+@leaderboard_app.command()
+def show(
     path: Annotated[
-        Path, typer.Argument(help="Folder of published records: <track>/<run_id>.json.")
-    ] = Path("leaderboards"),
+        Path | None,
+        typer.Argument(
+            metavar="[FOLDER]",
+            help="A board, <track>/<run_id>.json, or the folder of one track. Left out: ./results "
+            "with the published runs of the same tracks beside them; where there are none, the "
+            "published ones.",
+            show_default=False,
+        ),
+    ] = None,
     track: Annotated[str | None, typer.Option(metavar="NAME", help="Show this track only.")] = None,
     sort: Annotated[
         str,
@@ -40,12 +60,15 @@ def leaderboard(
         bool,
         typer.Option(
             "--update",
-            help="Rewrite README.md and results.csv beside the records of all tracks, ranked by "
+            help="Rewrite README.md and results.csv beside the folder's records, ranked by "
             "average accuracy.",
         ),
     ] = False,
 ) -> None:
-    """Rank the published runs, track by track.
+    """Rank runs, track by track.
+
+    Your own results are shown with the published runs of the same track beside
+    them, marked as published.
 
     Runs of one strategy with the same settings are averaged over seeds and
     task orders and shown with a 95 % interval. Strategies that a paired test
@@ -54,32 +77,36 @@ def leaderboard(
 
     Files that are not valid records are left out, with one warning line each.
     """
-    from epi_bench.errors import UserError, unknown_name
-    from epi_bench.results.leaderboard import find_measure, load_published, rank_track
+    from epi_bench.results.leaderboard import find_measure, rank_track
 
     find_measure(sort)
-    published = load_published(path)
-    for problem in published.problems:
-        typer.echo(f"epi-bench: warning: {problem}", err=True)
-    if not published.tracks:
-        raise UserError(f"no readable record in {path}: the warnings above name the files to fix")
-    if track is not None and track not in published.tracks:
-        raise unknown_name("track", track, published.tracks)
     if update:
-        _update(published)
+        _update(path)
         return
-    names = sorted(published.tracks) if track is None else [track]
-    _show([rank_track(published.tracks[name], sort) for name in names], output_format, output)
+    boards = boards_of(path)
+    shown = boards.tracks.values() if track is None else [boards.track(track)]
+    rankings = [rank_track(runs.records, sort, runs.published) for runs in shown]
+    _show(rankings, output_format, output)
 
 
-def _update(published: PublishedRecords) -> None:
+def _update(folder: Path | None) -> None:
+    from epi_bench.cli.board import warn_of_file
+    from epi_bench.errors import UserError
+    from epi_bench.results.leaderboard import OWN_BOARD, PUBLISHED_BOARD, load_published
     from epi_bench.results.leaderboard.pages import write_rendered_files
 
+    if folder is None:
+        folder = OWN_BOARD if OWN_BOARD.is_dir() else PUBLISHED_BOARD
+    published = load_published(folder)
+    for problem in published.problems:
+        warn_of_file(problem)
+    if not published.tracks:
+        raise UserError(f"no readable record in {folder}: the warnings above name the files to fix")
     changed = write_rendered_files(published)
     for path in changed:
-        typer.echo(f"wrote {path}")
+        say(f"wrote {path}")
     if not changed:
-        typer.echo(f"the tables in {published.root} are up to date")
+        say(f"the tables in {published.root} are up to date")
 
 
 def _show(rankings: list[Ranking], output_format: OutputFormat, output: Path | None) -> None:
@@ -91,24 +118,25 @@ def _show(rankings: list[Ranking], output_format: OutputFormat, output: Path | N
         print_rankings(rankings, make_console())
         return
     text = _as_text(rankings, output_format)
+    if output is None and output_format is OutputFormat.JSON:
+        echo_json(text)
+        return
     if output is None:
-        typer.echo(text, nl=False)
+        put(text)
         return
     from epi_bench.files import write_atomically
 
     write_atomically(output, text)
-    typer.echo(f"wrote {output}", err=True)
+    say(f"wrote {output}", aside=True)
 
 
 def _as_text(rankings: list[Ranking], output_format: OutputFormat) -> str:
     from io import StringIO
 
-    from rich.console import Console
-
     from epi_bench.cli.ranking_table import print_rankings
     from epi_bench.results.leaderboard import to_csv, to_json
     from epi_bench.results.leaderboard.markdown import to_markdown
-    from epi_bench.tables import UNLIMITED
+    from epi_bench.tables import UNLIMITED, make_console
 
     if output_format is OutputFormat.CSV:
         return to_csv(rankings)
@@ -117,5 +145,5 @@ def _as_text(rankings: list[Ranking], output_format: OutputFormat) -> str:
     if output_format is OutputFormat.MARKDOWN:
         return "\n".join(to_markdown(ranking) for ranking in rankings)
     text = StringIO()
-    print_rankings(rankings, Console(file=text, width=UNLIMITED))
+    print_rankings(rankings, make_console(file=text, width=UNLIMITED))
     return text.getvalue()

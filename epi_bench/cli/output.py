@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from epi_bench.cli.printing import put
+from epi_bench.foreign_text import for_markdown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,16 +37,27 @@ TableFormat = Annotated[OutputFormat, typer.Option("--format", help="How the tab
 """The option of a command that prints one table."""
 
 
+def echo_json(text: str) -> None:
+    """Print a JSON document that stays one where the terminal's encoding lacks its characters."""
+    from epi_bench.tables.standard_output import escaped
+
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        text = escaped(text)
+    put(text)
+
+
 def show_table(table: FittedTable, output_format: OutputFormat) -> None:
     """Print a table in the wanted format."""
     from epi_bench.tables import make_console
 
     if output_format is OutputFormat.CSV:
-        typer.echo(table.to_csv(), nl=False)
+        put(table.to_csv())
     elif output_format is OutputFormat.JSON:
-        typer.echo(table.to_json(), nl=False)
+        echo_json(table.to_json())
     elif output_format is OutputFormat.MARKDOWN:
-        typer.echo(table.to_markdown(), nl=False)
+        put(table.to_markdown())
     else:
         make_console().print(table)
 
@@ -54,8 +69,8 @@ def show_tables(tables: Sequence[FittedTable], text_format: TextFormat) -> None:
     console = make_console()
     for number, table in enumerate(tables):
         if number:
-            typer.echo()
+            put("\n")
         if text_format is TextFormat.MARKDOWN:
-            typer.echo(f"{table.title}\n\n{table.to_markdown()}", nl=False)
+            put(f"{for_markdown(table.title)}\n\n{table.to_markdown()}")
         else:
             console.print(table)

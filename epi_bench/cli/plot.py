@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from epi_bench.cli.board import BoardFolder, TrackName, records_of_track
+from epi_bench.cli.board import BoardFolder, TrackName, runs_of_track
+from epi_bench.cli.printing import say
 
 plot_app = typer.Typer(help="Draw figures of published runs.", no_args_is_help=True)
 
@@ -34,7 +35,7 @@ def plot_matrix(
         list[str], typer.Argument(metavar="STRATEGY [STRATEGY]", help="One strategy or two.")
     ],
     output: OutputFile,
-    board: BoardFolder = Path("leaderboards"),
+    board: BoardFolder = None,
     track: TrackName = None,
     theme: ThemeOption = PageTheme.LIGHT,
 ) -> None:
@@ -46,8 +47,9 @@ def plot_matrix(
     """
     from epi_bench.results.leaderboard.figure import draw_score_matrices
 
-    draw_score_matrices(records_of_track(board, track), strategies, output, theme.value)
-    typer.echo(f"figure: {output}")
+    runs = runs_of_track(board, track)
+    draw_score_matrices(runs.records, strategies, output, theme.value, runs.published)
+    say(f"figure: {output}")
 
 
 @plot_app.command("balance")
@@ -57,12 +59,13 @@ def plot_balance(
         list[str] | None,
         typer.Argument(metavar="[STRATEGY]...", help="Strategies drawn in colour."),
     ] = None,
-    board: BoardFolder = Path("leaderboards"),
+    board: BoardFolder = None,
     track: TrackName = None,
     theme: ThemeOption = PageTheme.LIGHT,
 ) -> None:
     """Draw what every strategy learns against what it keeps."""
     from epi_bench.results.leaderboard.figure import draw_balance
 
-    draw_balance(records_of_track(board, track), strategies or (), output, theme.value)
-    typer.echo(f"figure: {output}")
+    runs = runs_of_track(board, track)
+    draw_balance(runs.records, strategies or (), output, theme.value, runs.published)
+    say(f"figure: {output}")

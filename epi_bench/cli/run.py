@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from epi_bench.cli import completion
+from epi_bench.cli.printing import say
 from epi_bench.cli.setting_flags import SettingFlags, help_text, takes_settings
 from epi_bench.evaluation.judge.settings import REQUESTS_PER_MINUTE
+from epi_bench.runs.checkpoint_settings import DEFAULT_EVERY
+from epi_bench.runs.saving import KeepModel
 
 if TYPE_CHECKING:
     from epi_bench.runs.request import RunRequest
@@ -126,6 +129,20 @@ def run(
             rich_help_panel=JUDGE,
         ),
     ] = None,
+    checkpoint_every: Annotated[
+        str,
+        typer.Option(
+            metavar="STEPS|TIME",
+            help="Save what a run needs to go on every 200 steps (200) or five minutes (5m; also s "
+            "and h), and after each experience; 0 never. The same command goes on from there.",
+        ),
+    ] = DEFAULT_EVERY,
+    keep_checkpoints: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="N", help="Checkpoints kept beside the newest while a run goes on."
+        ),
+    ] = 0,
     jobs: Annotated[
         int,
         typer.Option(
@@ -161,20 +178,33 @@ def run(
             rich_help_panel=MACHINES,
         ),
     ] = None,
-    force: Annotated[bool, typer.Option(help="Make finished runs again.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            help="Make finished runs again, and interrupted ones from the beginning; old results "
+            "stay until new ones replace them."
+        ),
+    ] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Make runs again that failed before.")
     ] = False,
     out: Annotated[
         Path,
-        typer.Option(help="Folder for runs/ and leaderboards/.", rich_help_panel=OUTPUT),
+        typer.Option(help="Folder for runs/ and results/.", rich_help_panel=OUTPUT),
     ] = Path(),
     save_model: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for the trained model, loadable by transformers.", rich_help_panel=OUTPUT
+            help="Folder for the trained model of a single run, loadable by transformers.",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
+    keep_model: Annotated[
+        KeepModel,
+        typer.Option(
+            help="Which trained models each run keeps beside its record.", rich_help_panel=OUTPUT
+        ),
+    ] = KeepModel.NONE,
     log_predictions: Annotated[
         bool,
         typer.Option(
@@ -183,7 +213,10 @@ def run(
         ),
     ] = False,
     publish: Annotated[
-        bool, typer.Option(help="Copy the record to leaderboards/.", rich_help_panel=OUTPUT)
+        bool,
+        typer.Option(
+            help="Copy the record to results/, where it is ranked.", rich_help_panel=OUTPUT
+        ),
     ] = True,
     quiet: Annotated[
         bool, typer.Option(help="No progress, no tables.", rich_help_panel=OUTPUT)
@@ -194,6 +227,7 @@ def run(
     from epi_bench.cli.execution import execute
     from epi_bench.evaluation.judge.settings import judge_settings
     from epi_bench.runs.backend_choice import choose_backend
+    from epi_bench.runs.checkpoint_settings import checkpoint_settings
 
     selection = Selection(
         given=settings,
@@ -215,8 +249,10 @@ def run(
         retry_failed=retry_failed,
         allow_code_execution=allow_code_execution,
         save_model=save_model,
+        keep_model=keep_model,
         log_predictions=log_predictions,
         published=publish,
+        checkpoints=checkpoint_settings(checkpoint_every, keep_checkpoints),
         judge=judge_settings(judge_url, judge_model, judge_prompts, judge_rate),
     )
     chosen = choose_backend(
@@ -228,7 +264,7 @@ def run(
         gpus_per_run=gpus_per_run,
     )
     if selection.left_out and not quiet:
-        typer.echo(
+        say(
             "left out, because on a stream of one experience they train as full_sft does: "
             + ", ".join(selection.left_out)
         )
@@ -244,7 +280,7 @@ def _resolve(selection: Any, out: Path, **how: Any) -> tuple[list[RunSpec], RunR
     if how["save_model"] and len(specs) > 1:
         raise UserError(
             f"save_model keeps one model, but {len(specs)} runs were asked for: "
-            "name one strategy and one seed",
+            "name one strategy and one seed, or keep each run's with keep_model (--keep-model)",
             setting="save_model",
         )
     return specs, RunRequest(

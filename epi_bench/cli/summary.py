@@ -77,9 +77,9 @@ def print_outcomes(outcomes: Sequence[RunOutcome], workspace: Workspace, console
             )
         )
     console.print(FittedTable(columns, rows, "Runs", keys=2))
-    if workspace.leaderboards.is_dir():  # else nothing was published
+    if workspace.board.is_dir():  # else nothing was published
         console.print(
-            f"Ranking: epi-bench leaderboard {workspace.leaderboards}",
+            f"Ranking: epi-bench leaderboard {workspace.board}",
             highlight=False,
             markup=False,
             soft_wrap=True,

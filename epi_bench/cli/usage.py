@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, TypeVar
 
 import typer
@@ -66,9 +67,37 @@ class Group(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
+def group_with_default(default: str) -> type[Group]:
+    """A group that takes what names none of its commands as the arguments of one of them.
+
+    ``epi-bench leaderboard FOLDER`` is ``epi-bench leaderboard show FOLDER``. A folder with the
+    name of a command is reached by its path (``./validate``).
+
+    Args:
+        default: The command.
+    """
+
+    class GroupWithDefault(Group):
+        default_command = default
+
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            """Parse, with the default command put in where none is named."""
+            word = args[0] if args else ""
+            completing = ctx.resilient_parsing and not args
+            if completing or word in (*self.commands, *ctx.help_option_names):
+                return super().parse_args(ctx, args)
+            close = get_close_matches(word, self.commands, n=1, cutoff=0.75)
+            if close and not Path(word).exists():
+                raise unknown_name("command or folder", word, self.commands)
+            return super().parse_args(ctx, [default, *args])
+
+    return GroupWithDefault
+
+
 def explain_usage_in_one_line(app: typer.Typer) -> None:
     """Give every command of an application, and of the groups in it, these classes."""
-    app.info.cls = Group
+    if not (isinstance(app.info.cls, type) and issubclass(app.info.cls, Group)):
+        app.info.cls = Group
     for command in app.registered_commands:
         command.cls = Command
     for group in app.registered_groups:
@@ -87,11 +116,13 @@ def _explained(
         return parse(context, args)
     except UsageError as error:
         if hasattr(error, "possibilities"):  # no such option
-            raise _unknown_flag(command, error.option_name, options) from None
+            raise _unknown_flag(command, context, error.option_name, options) from None
         raise UserError(_reason(error)) from None
 
 
-def _unknown_flag(command: TyperCommand | TyperGroup, flag: str, args: list[str]) -> UserError:
+def _unknown_flag(
+    command: TyperCommand | TyperGroup, context: Any, flag: str, args: list[str]
+) -> UserError:
     """The error for a flag that the command does not have."""
     written = next((arg for arg in args if arg.startswith(flag)), flag).partition("=")[0]
     plain = "--" + written.lstrip("-").replace("_", "-").lower()
@@ -102,9 +133,10 @@ def _unknown_flag(command: TyperCommand | TyperGroup, flag: str, args: list[str]
     else:
         names = [flag.lstrip("-") for flag in known]
         close = [f"--{match}" for match in get_close_matches(plain.lstrip("-"), names, cutoff=0.6)]
-    name = command.name or "epi-bench"
-    remedy = f"did you mean {' or '.join(close)}?" if close else f"see epi-bench {name} --help"
-    return UserError(f"{name} has no flag {written}: {remedy}")
+    _, *words = context.command_path.split()
+    path = " ".join(["epi-bench", *words])
+    remedy = f"did you mean {' or '.join(close)}?" if close else f"see {path} --help"
+    return UserError(f"{' '.join(words) or path} has no flag {written}: {remedy}")
 
 
 def _other_names() -> Mapping[str, str]:

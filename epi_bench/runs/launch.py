@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,11 +10,12 @@ from epi_bench.errors import UserError
 from epi_bench.evaluation.judge import JudgeSettings
 from epi_bench.results.leaderboard import publish
 from epi_bench.results.record.run_record import RunRecord
-from epi_bench.results.record.workspace import require_writable
+from epi_bench.results.record.workspace import Workspace, require_writable
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.references import known_references, with_references
 from epi_bench.runs.request import RunOutcome, RunRequest
 from epi_bench.runs.run_lock import own_run
+from epi_bench.runs.saving import kept_names
 from epi_bench.spec.run_spec import RunSpec
 
 if TYPE_CHECKING:
@@ -49,20 +50,24 @@ def run_one(spec: RunSpec, request: RunRequest, observer: RunObserver) -> RunOut
             setting="save_model",
         )
     try:
-        record, made = _record(prepared, request, observer)
+        record, made, unsaved = _record(prepared, request, observer)
         if request.published and record.status == "finished":
-            publish(record, workspace.leaderboards)
+            publish(record, workspace.board)
     except OSError as error:
         raise UserError(
             f"cannot write results to {workspace.out}: {error.strerror or error}"
         ) from error
-    return RunOutcome(spec, record, workspace.record_path(record.run_id), skipped=not made)
+    path = workspace.record_path(record.run_id)
+    return RunOutcome(spec, record, path, skipped=not made, unsaved=tuple(unsaved))
 
 
 def _record(
     prepared: PreparedRun, request: RunRequest, observer: RunObserver
-) -> tuple[RunRecord, bool]:
-    """The record of a run, and whether it was made now: by one process at a time.
+) -> tuple[RunRecord, bool, Sequence[str]]:
+    """The record of a run, made by one process at a time.
+
+    Returns:
+        The record, whether it was made now, and why a model that was to be kept was not.
 
     Raises:
         RunBusyError: If another process is making the run and is not to be waited for.
@@ -71,7 +76,7 @@ def _record(
     references = known_references(prepared, workspace)
     known = _known(prepared.run_id, request, references)
     if known is not None:
-        return known, False
+        return known, False, ()
 
     def tell(owner: str) -> None:
         observer.warning(
@@ -86,8 +91,9 @@ def _record(
             prepared.run_id, replace(request, force=request.force and not waited), references
         )
         if known is not None:
-            return known, False
-        return _experiment(prepared, request, observer, references), True
+            return known, False, ()
+        record, unsaved = _experiment(prepared, request, observer, references)
+        return record, True, unsaved
 
 
 def _known(
@@ -101,22 +107,43 @@ def _known(
         return None
     if record.status != "finished":
         return None if request.retry_failed else record
-    if not reusable(record, request):
+    if not reusable(record, request) or _is_being_made_again(run_id, request.workspace):
         return None
     return with_references(record, references, request.workspace.record_path(run_id))
+
+
+def _is_being_made_again(run_id: str, workspace: Workspace) -> bool:
+    """Whether a run that has a finished record was interrupted while it was made once more.
+
+    Then there is a checkpoint that is newer than the record; an older one was left behind.
+    """
+    from epi_bench.runs.checkpoint_folder import CheckpointFolder
+
+    folder = CheckpointFolder(workspace.checkpoints_path(run_id))
+    saved = folder.newest_time()
+    if saved is None:
+        return False
+    if saved > workspace.record_path(run_id).stat().st_mtime:
+        return True
+    folder.remove()
+    return False
 
 
 def reusable(record: RunRecord, request: RunRequest) -> bool:
     """Whether a finished record answers a request, so that nothing has to be trained.
 
     It does unless the user wants the run made again, or something that the record's folder does
-    not hold: the trained model, the answers, or another judge's grades.
+    not hold: the trained models, the answers, or another judge's grades.
 
     Args:
         record: A finished run with the identity of the one that is asked for.
         request: How that one is to be made.
     """
     if request.force or request.save_model is not None:
+        return False
+    models = request.workspace.models_folder(record.run_id)
+    names = kept_names(request.keep_model, [part.name for part in record.experiences])
+    if not all((models / name).is_dir() for name in names):
         return False
     answers = request.workspace.predictions_path(record.run_id)
     if request.log_predictions and not answers.is_file():
@@ -141,21 +168,26 @@ def _experiment(
     request: RunRequest,
     observer: RunObserver,
     references: Mapping[str, float] | None,
-) -> RunRecord:
+) -> tuple[RunRecord, Sequence[str]]:
+    """The run's record, and why a model that was to be kept was not."""
     from epi_bench.runs.experiment import Experiment
 
     judge = _judge(prepared, request.judge, observer)
     try:
-        return Experiment(
+        experiment = Experiment(
             prepared,
             request.workspace,
             observer,
             reference_scores=references,
             save_model=request.save_model,
+            keep_model=request.keep_model,
             log_predictions=request.log_predictions,
             locations=request.locations,
             judge=judge,
-        ).run()
+            checkpoints=request.checkpoints,
+            force=request.force,
+        )
+        return experiment.run(), experiment.keeper.problems
     finally:
         if judge is not None:
             judge.close()

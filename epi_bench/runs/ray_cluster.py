@@ -17,7 +17,8 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
-from epi_bench.errors import UserError, one_line
+from epi_bench.errors import UserError
+from epi_bench.foreign_text import for_terminal
 from epi_bench.results.record.record_file import load_record
 from epi_bench.runs.child import GRACE_SECONDS
 from epi_bench.runs.messages import Message, outcome_from_json
@@ -180,7 +181,7 @@ class RayCluster:
         code = process.wait()
         self._errors.seek(0)
         lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
-        return one_line(lines[-1]) if lines else f"its process ended with code {code}"
+        return for_terminal(lines[-1]) if lines else f"its process ended with code {code}"
 
 
 def _known(message: dict[str, Any], order: Order) -> Message:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from epi_bench.evaluation.judge import JudgeSettings
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.workspace import Workspace
+from epi_bench.runs.checkpoint_settings import CheckpointSettings
+from epi_bench.runs.saving import KeepModel
 from epi_bench.spec.run_spec import RunSpec
 
 
@@ -28,11 +30,13 @@ class RunRequest:
             that it is busy.
         allow_code_execution: Whether tasks may run code that the model wrote.
         save_model: Folder for the trained model (single runs only).
-        published: Whether finished records are copied to the leaderboards.
+        keep_model: Which trained models each run keeps in its folder.
+        published: Whether finished records are copied to the board, ``results/``.
         judge: The judge model that grades open-ended answers, or ``None``. It is here and not in
             the specification because it looks at a run and changes none of its numbers.
         log_predictions: Whether the final predictions are written beside the record; a finished
             run without them is made anew.
+        checkpoints: When a run saves what it needs to go on after an interruption.
     """
 
     workspace: Workspace
@@ -45,9 +49,11 @@ class RunRequest:
     wait: bool = False
     allow_code_execution: bool = False
     save_model: Path | None = None
+    keep_model: KeepModel = KeepModel.NONE
     published: bool = True
     judge: JudgeSettings | None = None
     log_predictions: bool = False
+    checkpoints: CheckpointSettings = field(default_factory=CheckpointSettings)
 
     @property
     def locations(self) -> dict[str, Any]:
@@ -74,6 +80,7 @@ class RunOutcome:
         busy: Which process is making it, if another one is and was not waited for.
         error: Why it could not start.
         settings: Names of the settings and arguments that ``error`` says to change.
+        unsaved: Why a model that was to be kept was not; one line each.
     """
 
     spec: RunSpec
@@ -83,6 +90,7 @@ class RunOutcome:
     busy: str | None = None
     error: str | None = None
     settings: tuple[str, ...] = ()
+    unsaved: tuple[str, ...] = ()
 
     @property
     def succeeded(self) -> bool:
@@ -99,4 +107,12 @@ class RunOutcome:
 
 def for_references(request: RunRequest) -> RunRequest:
     """How references are made: once, for their scores alone."""
-    return replace(request, force=False, published=False, judge=None, log_predictions=False)
+    return replace(
+        request,
+        force=False,
+        published=False,
+        judge=None,
+        log_predictions=False,
+        save_model=None,
+        keep_model=KeepModel.NONE,
+    )

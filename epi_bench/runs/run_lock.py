@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epi_bench.errors import UserError
-from epi_bench.files import remove_left_temporaries
+from epi_bench.files import sweep
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -67,7 +67,7 @@ def own_run(folder: Path, on_wait: Callable[[str], None] | None = None) -> Itera
         raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
     try:
         _name_owner(folder)
-        remove_left_temporaries(folder)
+        sweep(folder)
         yield waited
     finally:
         _leave(folder, made)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from epi_bench.errors import one_line
+from epi_bench.foreign_text import for_terminal
 from epi_bench.runs.child import GRACE_SECONDS
 from epi_bench.runs.order import Order
 
@@ -77,7 +77,7 @@ class Worker:
         if code < 0:
             with suppress(ValueError):  # a signal without a name
                 return f"its process was ended by {signal.Signals(-code).name}"
-        return one_line(lines[-1]) if lines else f"its process ended with code {code}"
+        return for_terminal(lines[-1]) if lines else f"its process ended with code {code}"
 
     def let_go(self) -> None:
         """Have it end: at once if it is idle, else when its run has written a checkpoint."""

@@ -5,6 +5,15 @@ Records of different tracks are never ranked together. Nothing here imports torc
 
 from __future__ import annotations
 
+from epi_bench.results.leaderboard.boards import (
+    OWN_BOARD,
+    PUBLISHED_BOARD,
+    Boards,
+    TrackRuns,
+    default_board,
+    load_boards,
+    published_board,
+)
 from epi_bench.results.leaderboard.comparison import (
     COMPARED,
     ComparedStrategy,
@@ -33,29 +42,42 @@ from epi_bench.results.leaderboard.ranking import (
     rank_track,
 )
 from epi_bench.results.leaderboard.repetitions import pair_of
-from epi_bench.results.leaderboard.store import PublishedRecords, load_published, publish
+from epi_bench.results.leaderboard.store import (
+    PublishedRecords,
+    load_published,
+    load_track,
+    publish,
+)
 
 __all__ = [
     "COLUMNS",
     "COMPARED",
     "MARKS",
     "MEASURES",
+    "OWN_BOARD",
+    "PUBLISHED_BOARD",
+    "Boards",
     "ComparedStrategy",
     "Entry",
     "Measure",
     "PublishedRecords",
     "Ranking",
+    "TrackRuns",
     "compare",
     "compare_with_others",
     "comparisons_to_csv",
     "comparisons_to_json",
+    "default_board",
     "find_label",
     "find_measure",
     "group_by_configuration",
+    "load_boards",
     "load_published",
+    "load_track",
     "p_value_text",
     "pair_of",
     "publish",
+    "published_board",
     "rank_track",
     "settings_of",
     "to_csv",

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from epi_bench.errors import UserError, unknown_name
-from epi_bench.results.leaderboard.configuration import group_by_configuration
+from epi_bench.results.leaderboard.configuration import PUBLISHED, group_by_configuration
 from epi_bench.results.leaderboard.measures import find_measure
 from epi_bench.results.leaderboard.repetitions import pair_of, values_by_pair
 from epi_bench.results.metrics.statistics import Comparison, compare_items, holm
@@ -72,6 +72,7 @@ def compare_with_others(
     strategy: str,
     others: Sequence[str] = (),
     measures: Sequence[str] = COMPARED,
+    published: Sequence[RunRecord] = (),
 ) -> list[ComparedStrategy]:
     """One strategy of a track against others, those first that it is furthest behind.
 
@@ -80,6 +81,7 @@ def compare_with_others(
         strategy: Label or name of the strategy that the others are compared with.
         others: Labels or names of those; all that the track has, if empty.
         measures: What is compared; the first one orders.
+        published: Published runs of the track beside them, as strategies of their own.
 
     Raises:
         UserError: If a strategy or a measure is unknown, a name stands for several configurations,
@@ -87,7 +89,7 @@ def compare_with_others(
     """
     for measure in measures:
         find_measure(measure)
-    groups = group_by_configuration(records)
+    groups = group_by_configuration(records, published)
     label = find_label(groups, strategy)
     labels = [find_label(groups, name) for name in others] or [n for n in groups if n != label]
     labels = list(dict.fromkeys(labels))
@@ -116,6 +118,8 @@ def p_value_text(p: float | None) -> str:
 def find_label(groups: Mapping[str, Sequence[RunRecord]], name: str) -> str:
     """The label that a strategy has in a track.
 
+    One's own runs come before published ones of the same strategy.
+
     Args:
         groups: What :func:`group_by_configuration` returned.
         name: A label, or the name of a strategy that has one configuration there.
@@ -126,6 +130,8 @@ def find_label(groups: Mapping[str, Sequence[RunRecord]], name: str) -> str:
     if name in groups:
         return name
     labels = [label for label, group in groups.items() if group[0].strategy.name == name]
+    own = [label for label in labels if not label.endswith(PUBLISHED)]
+    labels = own or labels
     if len(labels) > 1:
         raise UserError(
             f"{name} was run with {len(labels)} settings; name one: "

@@ -30,8 +30,32 @@ OPTIMIZATION = (
 """Training settings that a run may choose within its track."""
 
 
-def group_by_configuration(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
-    """The repetitions of each configuration by its label, in order of the labels."""
+PUBLISHED = " (published)"
+"""End of the label of published runs that stand beside one's own."""
+
+
+def group_by_configuration(
+    records: Sequence[RunRecord], published: Sequence[RunRecord] = ()
+) -> dict[str, list[RunRecord]]:
+    """The repetitions of each configuration by its label, in order of the labels.
+
+    Args:
+        records: Runs of one track.
+        published: Published runs beside them, which are never repetitions of them; their labels
+            end in :data:`PUBLISHED`.
+    """
+    if not published:
+        return _labelled(records)
+    foreign = {id(record) for record in published}
+    groups: dict[str, list[RunRecord]] = {}
+    for label, group in _labelled([*records, *published]).items():
+        for record in group:
+            own = id(record) not in foreign
+            groups.setdefault(label if own else label + PUBLISHED, []).append(record)
+    return dict(sorted(groups.items()))
+
+
+def _labelled(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
     groups: dict[str, list[RunRecord]] = {}
     for record in records:
         key = short_hash({"name": record.strategy.name, "settings": settings_of(record)})

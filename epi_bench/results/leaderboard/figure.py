@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from epi_bench.errors import UserError
+from epi_bench.foreign_text import for_terminal
 from epi_bench.results.leaderboard.comparison import find_label
 from epi_bench.results.leaderboard.configuration import group_by_configuration
 from epi_bench.results.leaderboard.repetitions import values_by_pair
@@ -65,8 +66,10 @@ def figure_file(
         raise UserError(
             'figures need matplotlib, which is not installed: pip install "epi-bench[plot]"'
         ) from error
-    letters: dict[Any, str] = {} if theme is None else dict.fromkeys(_COLOURED, _LETTERS[theme])
-    with rc_context(letters):
+    style: dict[Any, Any] = {"text.parse_math": False, "text.usetex": False}  # a $ is a $
+    if theme is not None:
+        style |= dict.fromkeys(_COLOURED, _LETTERS[theme])
+    with rc_context(style):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
         # Without the version of matplotlib the same figure is the same file.
@@ -84,7 +87,11 @@ def figure_file(
 
 
 def draw_score_matrices(
-    records: Sequence[RunRecord], strategies: Sequence[str], path: Path, theme: Theme = "light"
+    records: Sequence[RunRecord],
+    strategies: Sequence[str],
+    path: Path,
+    theme: Theme = "light",
+    published: Sequence[RunRecord] = (),
 ) -> None:
     """Draw the score matrices of one or two strategies, averaged over their runs.
 
@@ -93,6 +100,7 @@ def draw_score_matrices(
         strategies: Labels or names.
         path: See :func:`figure_file`.
         theme: See :func:`figure_file`.
+        published: Published runs of the track beside them.
 
     Raises:
         UserError: If a strategy is unknown, there are more than two, or their runs were scored at
@@ -103,7 +111,7 @@ def draw_score_matrices(
             f"{len(strategies)} score matrices beside each other cannot be read: "
             f"name one or {MOST_MATRICES} strategies"
         )
-    groups = group_by_configuration(records)
+    groups = group_by_configuration(records, published)
     labels = [find_label(groups, name) for name in strategies]
     drawn = {label: _mean_matrix(label, groups[label]) for label in labels}
     names = _task_names([record for label in labels for record in groups[label]])
@@ -112,7 +120,9 @@ def draw_score_matrices(
         for number, (axes, label) in enumerate(zip(panels, labels, strict=True)):
             _draw_matrix(axes, drawn[label], names, first=number == 0)
             runs = len(groups[label])
-            axes.set_title(f"{label} (mean of {runs} run{'s' if runs > 1 else ''})", fontsize=11)
+            axes.set_title(
+                f"{for_terminal(label)} (mean of {runs} run{'s' if runs > 1 else ''})", fontsize=11
+            )
 
 
 def _mean_matrix(label: str, records: Sequence[RunRecord]) -> list[list[float | None]]:
@@ -135,7 +145,7 @@ def _task_names(records: Sequence[RunRecord]) -> list[str]:
     """The tasks, where all runs train them in one order; else their positions."""
     orders = {record.task_order for record in records}
     if len(orders) == 1:
-        return list(orders.pop())
+        return [for_terminal(name) for name in orders.pop()]
     return [f"task {number}" for number in range(1, len(records[0].task_order) + 1)]
 
 
@@ -178,7 +188,11 @@ def _draw_matrix(
 
 
 def draw_balance(
-    records: Sequence[RunRecord], strategies: Sequence[str], path: Path, theme: Theme = "light"
+    records: Sequence[RunRecord],
+    strategies: Sequence[str],
+    path: Path,
+    theme: Theme = "light",
+    published: Sequence[RunRecord] = (),
 ) -> None:
     """Draw learning accuracy against backward transfer, one point a strategy.
 
@@ -187,12 +201,13 @@ def draw_balance(
         strategies: Labels or names that are drawn in colour.
         path: See :func:`figure_file`.
         theme: See :func:`figure_file`.
+        published: Published runs of the track beside them.
 
     Raises:
         UserError: If a strategy is unknown, or no run defines both measures (a mixed stream does
             not); and as :func:`figure_file`.
     """
-    groups = group_by_configuration(records)
+    groups = group_by_configuration(records, published)
     coloured = {find_label(groups, name) for name in strategies}
     points = {}
     for label, group in groups.items():
@@ -239,7 +254,7 @@ def _label_points(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
         ):
             side = "left" if across > 0 else "right" if across < 0 else "center"
             text = axes.annotate(
-                name,
+                for_terminal(name),
                 points[name],
                 textcoords="offset points",
                 xytext=(across, up),
@@ -251,5 +266,6 @@ def _label_points(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
                 break
             text.remove()
         else:
-            box = axes.annotate(name, points[name], fontsize=10).get_window_extent()
+            shown = axes.annotate(for_terminal(name), points[name], fontsize=10)
+            box = shown.get_window_extent()
         boxes.append(box)

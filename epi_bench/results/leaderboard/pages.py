@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
-from epi_bench.files import one_process_at_a_time, remove_left_temporaries, write_atomically
+from epi_bench.files import one_process_at_a_time, sweep, write_atomically
+from epi_bench.foreign_text import for_markdown
 from epi_bench.results.leaderboard import (
     PublishedRecords,
     Ranking,
@@ -45,7 +47,7 @@ def write_rendered_files(published: PublishedRecords) -> list[Path]:
     with one_process_at_a_time(published.root):
         for relative, text in rendered_files(load_published(published.root)).items():
             path = published.root / relative
-            remove_left_temporaries(path.parent)
+            sweep(path.parent)
             if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != text:
                 write_atomically(path, text)
                 changed.append(path)
@@ -71,13 +73,13 @@ def _index(rankings: Sequence[Ranking]) -> str:
         lines.append(
             markdown_row(
                 [
-                    f"[{ranking.track}]({ranking.track}/README.md)",
-                    facts.model,
-                    facts.stream,
+                    f"[{for_markdown(ranking.track)}]({quote(ranking.track, safe='+')}/README.md)",
+                    for_markdown(facts.model),
+                    for_markdown(facts.stream),
                     str(len(facts.tasks)),
                     str(len(ranking.entries)),
                     str(sum(entry.runs for entry in ranking.entries)),
-                    first if firsts else UNDEFINED,
+                    for_markdown(first) if firsts else UNDEFINED,
                 ]
             )
         )

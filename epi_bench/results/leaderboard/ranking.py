@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from epi_bench.results.leaderboard.configuration import group_by_configuration
+from epi_bench.results.leaderboard.configuration import PUBLISHED, group_by_configuration
 from epi_bench.results.leaderboard.measures import MEASURES, find_measure
 from epi_bench.results.leaderboard.repetitions import (
     Pair,
@@ -26,13 +26,14 @@ from epi_bench.results.metrics.statistics import (
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.track import TrackFacts
 
-Mark = Literal["dirty", "fewer"]
+Mark = Literal["dirty", "fewer", "published"]
 
 MARKS: dict[Mark, str] = {
     "dirty": "made from a checkout with changed files",
     "fewer": "fewer (seed, task order) pairs than others",
+    "published": "from the published board, beside your own runs",
 }
-"""What makes an entry less trustworthy than its numbers look."""
+"""What a reader should know of an entry beside its numbers."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Entry:
             task orders; ``None`` with fewer than two orders.
         secondary_scores: Mean and interval over the repetitions of every metric that a task
             reports after the last experience, in the task's own units, by task and metric.
-        marks: Warnings about the entry.
+        marks: What a reader should know of it, see :data:`MARKS`.
     """
 
     label: str
@@ -84,22 +85,28 @@ class Ranking:
     comparisons: dict[tuple[str, str], Comparison]
 
 
-def rank_track(records: Sequence[RunRecord], measure: str = "average_accuracy") -> Ranking:
+def rank_track(
+    records: Sequence[RunRecord],
+    measure: str = "average_accuracy",
+    published: Sequence[RunRecord] = (),
+) -> Ranking:
     """The ranking of one track.
 
     Args:
         records: All runs of one track, at least one.
         measure: What ranks.
+        published: Published runs of the same track beside them. They are entries of their own,
+            marked, and ranked and tested with the others.
 
     Raises:
         UserError: If the measure is unknown.
         ValueError: If the records are of different tracks.
     """
-    tracks = {record.track.name for record in records}
+    tracks = {record.track.name for record in (*records, *published)}
     if len(tracks) != 1:
         raise ValueError(f"one track is ranked at a time, these are {len(tracks)}")
     chosen = find_measure(measure)
-    groups = group_by_configuration(records)
+    groups = group_by_configuration(records, published)
     values = {label: values_by_pair(group, measure) for label, group in groups.items()}
     means = {label: math.fsum(v.values()) / len(v) for label, v in values.items() if v}
     sign = -1 if chosen.higher_is_better else 1
@@ -121,6 +128,8 @@ def _entry(label: str, group: Sequence[RunRecord], rank: int | None, most_pairs:
         marks.append("dirty")
     if len(pairs) < most_pairs:
         marks.append("fewer")
+    if label.endswith(PUBLISHED):
+        marks.append("published")
     return Entry(
         label=label,
         strategy=group[0].strategy.name,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from epi_bench.errors import UserError
-from epi_bench.files import remove_left_temporaries
-from epi_bench.results.record.record_file import load_record, save_record
+from epi_bench.files import sweep
+from epi_bench.results.record.record_file import comparable, load_record, save_record
 from epi_bench.results.record.run_record import RunRecord
 
 
@@ -45,7 +46,7 @@ def publish(record: RunRecord, root: Path) -> Path:
         raise UserError(f"run {record.run_id} {record.status}: only finished runs are published")
     path = root / record.track.name / f"{record.run_id}.json"
     save_record(record, path)
-    remove_left_temporaries(path.parent)
+    sweep(path.parent)
     return path
 
 
@@ -64,31 +65,78 @@ def load_published(root: Path) -> PublishedRecords:
                 f"{root} is the folder of one track: give its parent folder, {root.parent}"
             )
         raise UserError(f"no leaderboards in {root}: it holds no records; {_REMEDY}")
-    tracks: dict[str, list[RunRecord]] = {}
-    problems = []
-    for path in files:
-        try:
-            record = load_placed(path)
-        except UserError as error:
-            problems.append(str(error))
-            continue
-        tracks.setdefault(record.track.name, []).append(record)
-    return PublishedRecords(root, tracks, tuple(problems))
+    return _load(root, files)
+
+
+def load_track(folder: Path) -> PublishedRecords:
+    """The same for the folder of one track, which is all that is read.
+
+    Raises:
+        UserError: If the folder is missing or holds no record at all.
+    """
+    if folder.name in ("", ".."):  # the folder's name is the track's
+        folder = folder.resolve()
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise UserError(f"no records in {folder}; {_REMEDY}")
+    return _load(folder.parent, files)
 
 
 _REMEDY = "make results with `epi-bench run`, or name their folder: epi-bench leaderboard FOLDER"
 
 
-def load_placed(path: Path) -> RunRecord:
-    """A published record, whose file must lie where its content belongs.
+def _load(root: Path, files: Sequence[Path]) -> PublishedRecords:
+    placed: dict[Path, RunRecord] = {}
+    misplaced: dict[Path, RunRecord] = {}
+    problems: dict[Path, str] = {}
+    for path in files:
+        try:
+            record = load_finished(path)
+        except UserError as error:
+            problems[path] = str(error)
+            continue
+        (placed if lies_at(path, record) else misplaced)[path] = record
+    by_place = {_place(record): record for record in placed.values()}
+    for path, record in misplaced.items():
+        problems[path] = misplaced_reason(path, record, by_place.get(_place(record)))
+    tracks: dict[str, list[RunRecord]] = {}
+    for record in placed.values():
+        tracks.setdefault(record.track.name, []).append(record)
+    return PublishedRecords(root, tracks, tuple(problems[path] for path in sorted(problems)))
+
+
+def load_finished(path: Path) -> RunRecord:
+    """A record that can be ranked.
 
     Raises:
-        UserError: If the run is not finished, or the file lies elsewhere.
+        UserError: If it cannot be read or believed, or the run is not finished.
     """
     record = load_record(path)
     if record.status != "finished":
         raise UserError(f"{path}: the run {record.status}, so it is not ranked")
-    place = Path(record.track.name) / f"{record.run_id}.json"
-    if Path(path.parent.name) / path.name != place:
-        raise UserError(f"{path} is misplaced: its content belongs to {place}")
     return record
+
+
+def misplaced_reason(path: Path, record: RunRecord, there: RunRecord | None) -> str:
+    """Why a record is not ranked that lies elsewhere than its content belongs.
+
+    Args:
+        path: Where it lies.
+        record: What it says.
+        there: The record that lies where this one belongs, if there is one.
+    """
+    told = f"{path} is misplaced: its content belongs to {_place(record)}"
+    if there is None:
+        return told
+    if comparable(there) == comparable(record):
+        return f"{told}, where the same run lies already"
+    return f"{told}, where another record of this run gives other numbers"
+
+
+def _place(record: RunRecord) -> Path:
+    return Path(record.track.name) / f"{record.run_id}.json"
+
+
+def lies_at(path: Path, record: RunRecord) -> bool:
+    """Whether a file lies where its content belongs: ``<track>/<run_id>.json``."""
+    return Path(path.parent.name) / path.name == _place(record)

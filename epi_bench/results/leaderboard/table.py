@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from epi_bench.foreign_text import terminal_text
 from epi_bench.results.leaderboard import (
     COLUMNS,
     MEASURES,
@@ -21,7 +22,8 @@ UNDEFINED = "–"
 
 BEST = "★"
 
-MARK_SIGNS = {"dirty": "†", "fewer": "‡"}
+MARK_SIGNS = {"dirty": "†", "fewer": "‡", "published": "(published)"}
+"""How a mark is shown; the last one is part of the label."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,10 @@ class RankingTable:
         Args:
             most: Leading columns that are shown; ``None`` for all.
         """
-        from rich.text import Text
-
         shown = self.columns[:most]
         cells = [
             [
-                Text(cell, style="bold" if best else "")
+                terminal_text(cell, "bold" if best else "")
                 for cell, best in zip(_starred(column), column.best, strict=True)
             ]
             for column in shown
@@ -151,7 +151,7 @@ def _rank(entry: Entry) -> str:
 
 
 def _marked(entry: Entry) -> str:
-    signs = "".join(MARK_SIGNS[mark] for mark in entry.marks)
+    signs = "".join(MARK_SIGNS[mark] for mark in entry.marks if mark != "published")
     return f"{entry.label} {signs}" if signs else entry.label
 
 

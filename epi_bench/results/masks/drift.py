@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
 from epi_bench.errors import UserError
 from epi_bench.results.masks.trace import MaskTrace, find_record
+from epi_bench.results.record.record_file import load_record
 from epi_bench.results.record.run_record import RunRecord
 
 
@@ -31,33 +32,54 @@ class Drift:
         return math.fsum(self.values) / len(self.values)
 
 
-def find_records(paths: Sequence[Path]) -> list[RunRecord]:
+def find_records(
+    paths: Sequence[Path], left_out: Callable[[str], None] | None = None
+) -> list[RunRecord]:
     """The records in several places, each once.
 
     Args:
         paths: Record files, folders of runs (``runs/<run_id>``), or folders that hold either.
+        left_out: Told in a line of each file of a folder that is no valid record, which is left
+            out then; ``None`` refuses it. A file or run that is named itself is always refused.
 
     Raises:
-        UserError: If one of them holds no record, or a record cannot be read.
+        UserError: If one of the places holds no record, or a record cannot be read.
     """
     files: dict[Path, Path] = {}
+    named: set[Path] = set()
     for path in paths:
-        found = list(_record_files(path))
+        inside = path / "record.json"
+        if not path.is_dir() or inside.is_file():
+            file = inside if path.is_dir() else path
+            files[_resolved(file)] = file
+            named.add(_resolved(file))
+            continue
+        found = sorted(path.glob("*/record.json")) or sorted(path.glob("*.json"))
         if not found:
             raise UserError(
                 f"no record in {path}: give a run's folder (runs/<run_id>), a folder of them, a "
-                "track's folder (leaderboards/<track>) or record files"
+                "track's folder (results/<track>) or record files"
             )
-        files.update({file.resolve(): file for file in found})
-    return [find_record(file) for file in files.values()]
+        files.update({_resolved(file): file for file in found})
+    records = []
+    for place, file in files.items():
+        try:
+            records.append(find_record(file) if place in named else load_record(file))
+        except UserError as error:
+            if left_out is None or place in named:
+                raise
+            left_out(str(error))
+    if not records:
+        raise UserError(f"no readable record in {paths[0]}: the warnings above name the files")
+    return records
 
 
-def _record_files(path: Path) -> Iterator[Path]:
-    inside = path / "record.json"
-    if not path.is_dir() or inside.is_file():
-        yield inside if path.is_dir() else path
-        return
-    yield from sorted(path.glob("*/record.json")) or sorted(path.glob("*.json"))
+def _resolved(path: Path) -> Path:
+    """The file itself; a link that leads nowhere stands for itself."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # a loop of links
+        return path.absolute()
 
 
 def mask_drift(traces: Sequence[MaskTrace]) -> list[Drift]:

@@ -100,9 +100,8 @@ def trace_mask(record: RunRecord) -> MaskTrace:
             "only strategies that protect weights report them"
         )
     shares = {k for point in points for k in point.values if k.startswith(SHARE)}
-    layers = sorted(
-        (k for k in shares if k.startswith(f"{SHARE}layer_")), key=lambda k: int(k.split("_")[-1])
-    )
+    numbered = {k: k.removeprefix(f"{SHARE}layer_") for k in shares}
+    layers = sorted((k for k in shares if numbered[k].isdecimal()), key=lambda k: int(numbered[k]))
     last = 0
     boundaries = []
     for experience in record.experiences:
@@ -116,7 +115,7 @@ def trace_mask(record: RunRecord) -> MaskTrace:
         layers=_shares(points, layers),
         boundaries=tuple(boundaries),
         overlap=_overlap(points, boundaries),
-        chance=points[-1].values["jaccard_chance"] or 0.0,
+        chance=points[-1].values.get("jaccard_chance") or 0.0,
     )
 
 

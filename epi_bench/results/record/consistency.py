@@ -8,8 +8,9 @@ every derived number is computed again and compared.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -42,13 +43,45 @@ class Disagreement:
         return f"{self.field} is {self.written}, but the record itself gives {self.recomputed}"
 
 
+class DamagedRecordError(UserError):
+    """A file that is there but is no record, or one that contradicts itself.
+
+    An absent or unreadable file and a record of a newer version are plain ``UserError``: they are
+    not damaged, and nothing may take their place.
+
+    Args:
+        problem: What is wrong, in one line.
+        disagreements: Every place that is wrong; none where the file is no record at all.
+        path: The file, once it is known.
+        setting: Names of the settings that the problem is about.
+
+    Attributes:
+        problem: As given, without the file.
+        disagreements: As given.
+        path: As given.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        disagreements: Sequence[Disagreement] = (),
+        *,
+        path: Path | None = None,
+        setting: str | Sequence[str] = (),
+    ) -> None:
+        super().__init__(problem if path is None else f"{path}: {problem}", setting=setting)
+        self.problem = problem
+        self.disagreements = tuple(disagreements)
+        self.path = path
+
+
 def disagreements(record: RunRecord) -> list[Disagreement]:
     """Every place of a record that its other parts contradict.
 
     Args:
         record: Of a finished or failed run.
     """
-    found = [*_identity(record), *_track(record)]
+    found = [*_names(record), *_identity(record), *_track(record)]
     if record.score_matrix is not None:
         matrix = record.score_matrix
         found += [*_shape(record, matrix), *_ranges(record, matrix)]
@@ -61,15 +94,17 @@ def check_record(record: RunRecord) -> None:
     """Refuse a record that contradicts itself.
 
     Raises:
-        UserError: With the first contradiction.
+        DamagedRecordError: With the first contradiction in its message, and all of them.
     """
     try:
         found = disagreements(record)
     except (ArithmeticError, LookupError, ValueError) as error:
-        raise UserError(f"the record's metrics cannot be computed: {error}") from error
+        raise DamagedRecordError(f"the record's metrics cannot be computed: {error}") from error
+    except UserError as error:
+        raise DamagedRecordError(str(error)) from error
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        raise UserError(f"the record contradicts itself: {found[0]}{more}")
+        raise DamagedRecordError(f"the record contradicts itself: {found[0]}{more}", found)
 
 
 def expected_run_id(record: RunRecord) -> str:
@@ -93,6 +128,16 @@ def expected_run_id(record: RunRecord) -> str:
         schema=facts.schema_version,
         protocol=facts.training_protocol,
     )
+
+
+def _names(record: RunRecord) -> Iterator[Disagreement]:
+    """Strategies, streams and tasks have names that a registry takes."""
+    spec = record.spec
+    names = {"spec.strategy.name": [spec.strategy.name], "spec.stream.kind": [spec.stream.kind]}
+    for field, given in {**names, "spec.data.tasks": list(spec.data.tasks)}.items():
+        for name in given:
+            if not name.isidentifier():
+                yield Disagreement(field, repr(name), "a name of letters, digits and underscores")
 
 
 def _identity(record: RunRecord) -> Iterator[Disagreement]:
@@ -127,7 +172,7 @@ def _track(record: RunRecord) -> Iterator[Disagreement]:
     }
     for field, (written, expected) in pairs.items():
         if written != expected:
-            yield Disagreement(field, _short(written), _short(expected))
+            yield Disagreement(field, short(written), short(expected))
 
 
 def _shape(record: RunRecord, matrix: ScoreMatrixRecord) -> Iterator[Disagreement]:
@@ -137,7 +182,7 @@ def _shape(record: RunRecord, matrix: ScoreMatrixRecord) -> Iterator[Disagreemen
         yield Disagreement("score_matrix.rows.0", repr(matrix.rows[0]), "'base'")
     columns = [column.task for column in matrix.columns]
     if columns != list(record.task_order):
-        yield Disagreement("score_matrix.columns", _short(columns), _short(list(record.task_order)))
+        yield Disagreement("score_matrix.columns", short(columns), short(list(record.task_order)))
     for column in matrix.columns:
         facts = record.track.facts.tasks.get(column.task)
         if facts is not None and facts.metric != column.metric:
@@ -157,7 +202,7 @@ def _ranges(record: RunRecord, matrix: ScoreMatrixRecord) -> Iterator[Disagreeme
     unknown = set(references) - set(record.task_order)
     if unknown or (references and len(references) != len(record.task_order)):
         yield Disagreement(
-            "reference_scores", _short(sorted(references)), _short(sorted(record.task_order))
+            "reference_scores", short(sorted(references)), short(sorted(record.task_order))
         )
     cost = record.cost.model_dump() if record.cost else {}
     for name, value in cost.items():
@@ -214,6 +259,7 @@ def _number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.10g}"
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """A value of a record as a message shows it."""
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:197]}..."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from datetime import datetime
@@ -28,8 +29,16 @@ PACKAGES = (
 """Packages whose version can change a run's numbers."""
 
 
+EXCLUDED = tuple(f":(exclude){folder}" for folder in ("leaderboards", "results", "runs"))
+"""Folders at the top of a checkout in which a changed file changes no run."""
+
+
 def current_environment(
-    device: str, processes: int, execution: Mapping[str, JsonValue], started_at: datetime
+    device: str,
+    processes: int,
+    execution: Mapping[str, JsonValue],
+    started_at: datetime,
+    resumed: int = 0,
 ) -> Environment:
     """Where and with what the run at hand is made.
 
@@ -38,6 +47,7 @@ def current_environment(
         processes: Processes that train together.
         execution: What of the process counts in the run's identity.
         started_at: When the run began, with time zone.
+        resumed: How often it went on from a checkpoint.
     """
     import torch
 
@@ -56,6 +66,7 @@ def current_environment(
         matmul_precision=torch.get_float32_matmul_precision(),
         execution=dict(execution),
         started_at=started_at.isoformat(timespec="seconds"),
+        resumed=resumed,
     )
 
 
@@ -80,10 +91,27 @@ def git_state() -> tuple[str | None, bool | None]:
     if not (folder / ".git").exists():
         return None, None
     sha = _git(folder, "rev-parse", "HEAD")
-    status = _git(
-        folder, "status", "--porcelain", "--", ".", ":(exclude)leaderboards", ":(exclude)runs"
-    )
+    status = _git(folder, "status", "--porcelain", "--", ".", *EXCLUDED)
     return sha or None, bool(status) if status is not None else None
+
+
+def knows_commit(folder: Path, commit: str) -> bool | None:
+    """Whether the git repository that a folder lies in has a commit.
+
+    Args:
+        folder: Need not be there yet.
+        commit: As hexadecimal digits.
+
+    Returns:
+        ``None`` if the folder lies in no repository, or git is not installed.
+    """
+    while not folder.is_dir():
+        folder = folder.parent
+    if _git(folder, "rev-parse", "--git-dir") is None:
+        return None
+    if not re.fullmatch("[0-9a-f]{7,64}", commit):
+        return False
+    return _git(folder, "cat-file", "-e", f"{commit}^{{commit}}") is not None
 
 
 def processor_name() -> str:

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from pydantic import ValidationError
 
-from epi_bench.errors import UserError
+from epi_bench.errors import UserError, validation_reason
 from epi_bench.files import write_atomically
-from epi_bench.results.record.consistency import check_record
+from epi_bench.foreign_text import json_text
+from epi_bench.results.record.consistency import (
+    DamagedRecordError,
+    Disagreement,
+    check_record,
+    short,
+)
 from epi_bench.results.record.run_record import RunRecord
+from epi_bench.results.record.strict_json import parse_json
 from epi_bench.results.record.track import SCHEMA_VERSION
 from epi_bench.spec.explain import explain_validation
 
-LARGEST_FILE = 64 * 2**20
+LARGEST_FILE = 32 * 2**20
 """Bytes of a record; those of the embedded suite have about 100,000."""
-
-LONGEST_INTEGER = 18
-"""Digits; no count of a run has more."""
 
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """For each old schema version the function that turns its content into the next version's."""
@@ -40,7 +43,7 @@ def comparable(record: RunRecord) -> dict[str, Any]:
 
 def record_to_json(record: RunRecord) -> str:
     """The text of a record's file."""
-    return json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
+    return json_text(record.model_dump(mode="json")) + "\n"
 
 
 def save_record(record: RunRecord, path: Path) -> None:
@@ -58,8 +61,10 @@ def load_record(path: Path) -> RunRecord:
     Derived numbers are not believed because they are there: they are computed again.
 
     Raises:
-        UserError: If the file cannot be read, is not a record, contradicts itself, or was written
-            by a newer version; file and problem are named.
+        DamagedRecordError: If the file is not a record, or contradicts itself.
+        UserError: If it is not there, cannot be read, or was written by a newer version.
+
+        Both name the file.
     """
     content = _read_content(path)
     try:
@@ -67,9 +72,21 @@ def load_record(path: Path) -> RunRecord:
         check_record(record)
         return record
     except ValidationError as error:
-        raise explain_validation(error, RunRecord, f"{path} is not a valid run record: ") from error
+        explained = explain_validation(error, RunRecord, "not a valid run record: ")
+        wrong = [_wrong_field(problem) for problem in error.errors()]
+        raise DamagedRecordError(
+            str(explained), wrong, path=path, setting=explained.settings
+        ) from error
+    except DamagedRecordError as error:
+        raise DamagedRecordError(error.problem, error.disagreements, path=path) from error
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def _wrong_field(problem: Mapping[str, Any]) -> Disagreement:
+    """A field that is not as the schema says."""
+    written = "missing" if problem["type"] == "missing" else short(problem["input"])
+    return Disagreement(".".join(map(str, problem["loc"])), written, validation_reason(problem))
 
 
 def record_schema() -> dict[str, Any]:
@@ -84,7 +101,7 @@ def _migrate(content: Any) -> dict[str, Any]:
     """The content of a record of any known version, brought to the present one."""
     version = content.get("schema_version") if isinstance(content, dict) else None
     if type(version) is not int or version < 1:
-        raise UserError("not a run record: it has no schema_version")
+        raise DamagedRecordError("not a run record: it has no schema_version")
     if version > SCHEMA_VERSION:
         raise UserError(
             f"schema version {version} is newer than {SCHEMA_VERSION}, the newest that this "
@@ -99,35 +116,14 @@ def _read_content(path: Path) -> Any:
     """The JSON value of a file, of bounded size and with nothing that JSON cannot hold."""
     try:
         if path.exists() and not path.is_file():  # a named pipe would be waited for
-            raise UserError(f"cannot read {path}: not a file")
+            raise DamagedRecordError("not a file", path=path)
         if path.stat().st_size > LARGEST_FILE:
-            raise UserError(f"{path} is not a run record: it has more than {LARGEST_FILE:,} bytes")
-        content = json.loads(
-            path.read_text(encoding="utf-8"),
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-            parse_int=_bounded,
-        )
+            problem = f"not a run record: it has more than {LARGEST_FILE:,} bytes"
+            raise DamagedRecordError(problem, path=path)
+        content = parse_json(path.read_text(encoding="utf-8"))
         json.dumps(content, ensure_ascii=False).encode()  # fails for half a character
         return content
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not a JSON file: {error}") from error
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is too large a number")
-    return value
-
-
-def _bounded(text: str) -> int:
-    if len(text) > LONGEST_INTEGER:
-        raise ValueError(f"an integer of {len(text)} digits")
-    return int(text)
-
-
-def _refuse_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON number")
+        raise DamagedRecordError(f"not a JSON file: {error}", path=path) from error

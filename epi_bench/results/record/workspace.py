@@ -1,8 +1,10 @@
 """Where a run's files go, and how they get there whole.
 
 ``<out>/runs/<run_id>/`` holds ``run.toml`` (the file that repeats the run), ``events.jsonl`` and
-``record.json``, with ``--log-predictions`` also ``predictions.jsonl``;
-``<out>/leaderboards/<track>/<run_id>.json`` is the published copy of the record.
+``record.json``, with ``--log-predictions`` also ``predictions.jsonl``, with ``--keep-model`` also
+``models/`` and, where an adapter was trained, ``adapters/``, and until the record is written
+``checkpoints/``;
+``<out>/results/<track>/<run_id>.json`` is a copy of the record, on the board of one's own results.
 """
 
 from __future__ import annotations
@@ -22,15 +24,15 @@ class Workspace:
     """The folder that results are written to.
 
     Attributes:
-        out: Holds ``runs`` and ``leaderboards``.
+        out: Holds ``runs`` and ``results``.
     """
 
     out: Path
 
     @property
-    def leaderboards(self) -> Path:
-        """The published records."""
-        return self.out / "leaderboards"
+    def board(self) -> Path:
+        """The records that ``epi-bench leaderboard`` ranks, by track."""
+        return self.out / "results"
 
     def run_folder(self, run_id: str) -> Path:
         """The folder of one run."""
@@ -48,8 +50,19 @@ class Workspace:
         """What the finished model of one run said to each test item, if that was asked for."""
         return self.run_folder(run_id) / "predictions.jsonl"
 
+    def checkpoints_path(self, run_id: str) -> Path:
+        """What one run needs to go on, until its record is written."""
+        return self.run_folder(run_id) / "checkpoints"
+
+    def models_folder(self, run_id: str) -> Path:
+        """The trained models of one run, if it was asked to keep any."""
+        return self.run_folder(run_id) / "models"
+
     def begin(self, run_id: str, toml: str) -> None:
-        """Make the folder of a run that is about to be trained, without results of an earlier try.
+        """Make the folder of a run that is about to be trained.
+
+        What a finished run left stays until the new results replace it; the record of a failed one
+        goes.
 
         Args:
             run_id: The run.
@@ -57,8 +70,9 @@ class Workspace:
         """
         folder = self.run_folder(run_id)
         folder.mkdir(parents=True, exist_ok=True)
-        for result in (self.record_path(run_id), self.predictions_path(run_id)):
-            result.unlink(missing_ok=True)
+        if self.finished_record(run_id) is None:
+            for result in (self.record_path(run_id), self.predictions_path(run_id)):
+                result.unlink(missing_ok=True)
         (folder / "run.toml").write_text(toml, encoding="utf-8")
 
     def known_record(self, run_id: str) -> RunRecord | None:
@@ -67,7 +81,12 @@ class Workspace:
         return load_record(path) if path.is_file() else None
 
     def finished_record(self, run_id: str) -> RunRecord | None:
-        """The record of a run that is complete already, else ``None``."""
+        """The record of a run that is complete already, else ``None``.
+
+        Raises:
+            DamagedRecordError: If its file is there and cannot be believed.
+            UserError: If its file cannot be read, or a newer version wrote it.
+        """
         record = self.known_record(run_id)
         return record if record is not None and record.status == "finished" else None
 
@@ -92,9 +111,9 @@ def require_writable(folder: Path, what: str, argument: str) -> None:
         UserError: If it cannot.
     """
     existing = folder
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
     try:
+        while not existing.exists() and existing != existing.parent:
+            existing = existing.parent
         if not existing.is_dir():
             raise NotADirectoryError(20, "not a folder")
         with tempfile.TemporaryFile(dir=existing) as probe:

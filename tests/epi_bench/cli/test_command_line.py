@@ -309,7 +309,7 @@ def test_a_run_writes_its_files_and_repeats_from_its_own_configuration(tmp_path,
     path = next((tmp_path / "runs").glob("*/record.json"))
     assert load_record(path).status == "finished"
     assert str(path.relative_to(tmp_path)) in out
-    assert len(list((tmp_path / "leaderboards").glob("*/*.json"))) == 1
+    assert len(list((tmp_path / "results").glob("*/*.json"))) == 1
     code, out, error = call("run", "--config", path.with_name("run.toml"), cwd=tmp_path)
     assert code == 0, error
     assert "finished before" in out
@@ -322,7 +322,7 @@ def test_several_strategies_in_several_processes(tmp_path, small):
     code, out, error = call("leaderboard", "--format", "json", cwd=tmp_path)
     assert code == 0, error
     assert out.count('"strategy"') >= 2
-    records = [load_record(p) for p in (tmp_path / "leaderboards").glob("*/*.json")]
+    records = [load_record(p) for p in (tmp_path / "results").glob("*/*.json")]
     assert len(records) == 4
     assert all(record.reference_scores for record in records)
 

@@ -6,11 +6,10 @@ import csv
 import io
 
 import pytest
-import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from epi_bench.cli.leaderboard import leaderboard
+from epi_bench.cli.leaderboard import leaderboard_app
 from epi_bench.cli.ranking_table import print_rankings
 from epi_bench.errors import UserError
 from epi_bench.results.leaderboard import load_published, rank_track
@@ -52,9 +51,7 @@ class TestTerminal:
 class TestCommand:
     @pytest.fixture
     def call(self):
-        app = typer.Typer()
-        app.command()(leaderboard)
-        return lambda *arguments: CliRunner().invoke(app, [str(part) for part in arguments])
+        return lambda *arguments: CliRunner().invoke(leaderboard_app, [str(a) for a in arguments])
 
     @pytest.mark.parametrize("kind", ["table", "markdown", "csv", "json"])
     def test_every_format_shows_every_track(self, call, board, kind):

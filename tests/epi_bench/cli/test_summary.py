@@ -111,5 +111,5 @@ def test_the_ranking_is_shown_where_there_is_one(tmp_path):
 
     assert shown().count("not started") == 2
     assert "Ranking" not in shown()
-    (tmp_path / "leaderboards").mkdir()
-    assert f"epi-bench leaderboard {tmp_path / 'leaderboards'}" in shown()
+    (tmp_path / "results").mkdir()
+    assert f"epi-bench leaderboard {tmp_path / 'results'}" in shown()

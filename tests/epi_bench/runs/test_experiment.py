@@ -157,7 +157,7 @@ def test_references_come_once_and_complete_the_metrics(toy_spec, tmp_path):
     # the first task of a stream is trained exactly as alone
     matrix = completed.record.score_matrix
     assert matrix.values[1][0] == completed.record.reference_scores[matrix.columns[0].task]
-    tracks = load_published(tmp_path / "leaderboards").tracks
+    tracks = load_published(tmp_path / "results").tracks
     assert len(tracks) == 1  # references are not published
 
 
@@ -187,7 +187,7 @@ def test_a_failing_strategy_leaves_a_failed_record_and_the_others_go_on(toy_spec
     record = load_record(outcomes[0].path)
     assert record.status == "failed"
     assert record.error == "ZeroDivisionError: on purpose"
-    published = list((tmp_path / "leaderboards").rglob("*.json"))
+    published = list((tmp_path / "results").rglob("*.json"))
     assert [path.stem for path in published] == [outcomes[1].record.run_id]
 
 

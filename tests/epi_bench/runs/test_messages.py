@@ -24,6 +24,7 @@ from epi_bench.runs.messages import (
 from epi_bench.runs.observer import RunObserver, StepReport
 from epi_bench.runs.order import Order, order_from_json
 from epi_bench.runs.request import RunOutcome, RunRequest
+from epi_bench.runs.saving import KeepModel
 from epi_bench.spec.run_spec import RunSpec
 
 
@@ -35,6 +36,7 @@ def unlike_default(field: dataclasses.Field):
         "plugins": (Path("a.py"),),
         "task_files": (Path("t.toml"),),
         "save_model": Path("model"),
+        "keep_model": KeepModel.EVERY_EXPERIENCE,
         "judge": JudgeSettings("http://h/v1", "m", Path("p.toml"), 60),
     }
     return values.get(field.name, field.default is False)
