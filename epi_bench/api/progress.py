@@ -183,6 +183,8 @@ class _OneOfSeveral(RunObserver):
 
     def run_started(self, run_id: str, title: str, total_steps: int, tasks: Sequence[str]) -> None:
         self._display.say(f"{self._title}: started, run {run_id}")
+        if self._bar is not None:  # of a try that was lost
+            self._progress.remove_task(self._bar)
         self._bar = self._progress.add_task(self._title, total=total_steps, status="")
 
     def warning(self, message: str) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from epi_bench import __version__
 from epi_bench.errors import UserError
 from epi_bench.results.record.workspace import Workspace
 from epi_bench.runs import ray_worker
@@ -42,7 +41,7 @@ class TestSurroundings:
     def test_another_version_is_refused(self, here, order):
         with pytest.raises(UserError) as error:
             replace(here, version="0.0.9").take_up(order)
-        machine = f"machine {socket.gethostname()} has epi-bench {__version__}"
+        machine = f"machine {socket.gethostname()} has epi-bench {ray_worker.VERSION}"
         assert str(error.value) == f"{machine}, this one 0.0.9: install the same on all machines"
 
     def test_a_missing_working_folder_is_refused(self, here, order, tmp_path):
