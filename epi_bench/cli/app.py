@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated, Any
 
@@ -20,7 +21,7 @@ from epi_bench.cli.settings import settings
 from epi_bench.cli.similarity import compare_tasks
 from epi_bench.cli.usage import explain_usage_in_one_line
 from epi_bench.cli.validation import validate_tasks
-from epi_bench.errors import UserError
+from epi_bench.errors import UserError, one_line
 from epi_bench.runs.quiet import hold_back_libraries
 from epi_bench.tables import lasting_output
 from epi_bench.tables.standard_output import reason_of
@@ -93,6 +94,12 @@ def _exit_code() -> Any:
         app(prog_name="epi-bench")
     except UserError as error:
         typer.echo(f"epi-bench: {message_of(error)}", err=True)
+        return 2
+    except OSError as error:
+        if not isinstance(error.filename, str | bytes):  # not about a file that somebody named
+            raise
+        reason = f"cannot use {os.fsdecode(error.filename)}: {error.strerror or error}"
+        typer.echo(f"epi-bench: {one_line(reason)}", err=True)
         return 2
     except SystemExit as ended:
         return ended.code

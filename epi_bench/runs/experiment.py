@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epi_bench.errors import UserError, describe_error
+from epi_bench.files import sweep
 from epi_bench.results.record.record_file import save_record
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.workspace import Workspace
@@ -45,7 +46,7 @@ class Experiment:
 
     Attributes:
         measurements: What has been measured so far.
-        keeper: Writes the models that are kept; knows which could not be.
+        keeper: Writes the models that are kept.
 
     Example:
         .. code-block:: python
@@ -76,12 +77,18 @@ class Experiment:
             [experience.name for experience in prepared.experiences],
         )
         self.log_predictions = log_predictions
+        self._not_written: list[str] = []
         self.locations = dict(locations or {})
         self.judge = judge
         self.measurements = Measurements(
             reference_scores=reference_scores,
             judge=JudgeIdentity(judge.model, judge.prompts.fingerprint) if judge else None,
         )
+
+    @property
+    def unsaved(self) -> tuple[str, ...]:
+        """What was asked for beside the record and could not be written, a line each."""
+        return (*self.keeper.problems, *self._not_written)
 
     def run(self) -> RunRecord:
         """Train, score, and write the record.
@@ -160,7 +167,9 @@ class Experiment:
             run_id, spec_to_toml(self.prepared.spec, {"locations": self.locations})
         )
         self.keeper.sweep()
-        return Observers(EventLog(self.workspace.events_path(run_id), LOSS_EVERY), self.observer)
+        sweep(self.workspace.run_folder(run_id))
+        path = self.workspace.events_path(run_id)
+        return Observers(EventLog(path, LOSS_EVERY, self.observer.warning), self.observer)
 
     def _train(
         self,
@@ -169,7 +178,6 @@ class Experiment:
         evaluator: Evaluator,
         observer: RunObserver,
     ) -> RunRecord:
-        from epi_bench.evaluation.prediction_log import save_predictions
         from epi_bench.runs.recording import build_record
         from epi_bench.runs.stream_training import StreamTraining
 
@@ -182,10 +190,20 @@ class Experiment:
             keeper=self.keeper,
         ).run(backbone, accelerator)
         if self.log_predictions:
-            examples = {name: task.test for name, task in self.prepared.tasks.items()}
-            path = self.workspace.predictions_path(self.prepared.run_id)
-            save_predictions(examples, self.measurements.answers, path)
+            self._save_predictions(observer)
         return build_record(self.prepared, self.measurements)
+
+    def _save_predictions(self, observer: RunObserver) -> None:
+        """Write the predictions; where that fails, the record is still worth having."""
+        from epi_bench.evaluation.prediction_log import save_predictions
+
+        examples = {name: task.test for name, task in self.prepared.tasks.items()}
+        path = self.workspace.predictions_path(self.prepared.run_id)
+        try:
+            save_predictions(examples, self.measurements.answers, path)
+        except UserError as error:
+            self._not_written.append(f"the predictions are missing: {error}")
+            observer.warning(self._not_written[-1])
 
     def _failed_record(self, error: BaseException) -> RunRecord:
         from epi_bench.runs.recording import build_failed_record

@@ -9,7 +9,7 @@ from epi_bench.errors import UserError
 from epi_bench.evaluation.judge import JudgeSettings
 from epi_bench.results.leaderboard import publish
 from epi_bench.results.record.run_record import RunRecord
-from epi_bench.results.record.workspace import require_writable
+from epi_bench.results.record.workspace import Workspace, require_writable
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.references import known_references, with_references
 from epi_bench.runs.request import RunOutcome, RunRequest
@@ -57,12 +57,23 @@ def run_one(spec: RunSpec, request: RunRequest, observer: RunObserver) -> RunOut
         else:
             record, unsaved = _experiment(prepared, request, observer, references)
         if request.published and record.status == "finished":
-            publish(record, workspace.board)
+            unsaved = (*unsaved, *_published(record, workspace, observer))
     except OSError as error:
         raise UserError(
             f"cannot write results to {workspace.out}: {error.strerror or error}"
         ) from error
     return RunOutcome(spec, record, path, skipped=reused, unsaved=tuple(unsaved))
+
+
+def _published(record: RunRecord, workspace: Workspace, observer: RunObserver) -> Sequence[str]:
+    """Put a record on the board; why that could not be done, if it could not."""
+    try:
+        publish(record, workspace.board)
+    except UserError as error:
+        problem = f"the record is not on the board: {error}"
+        observer.warning(problem)
+        return (problem,)
+    return ()
 
 
 def reusable(record: RunRecord, request: RunRequest) -> bool:
@@ -105,7 +116,7 @@ def _experiment(
     observer: RunObserver,
     references: Mapping[str, float] | None,
 ) -> tuple[RunRecord, Sequence[str]]:
-    """The run's record, and why a model that was to be kept was not."""
+    """The run's record, and what was asked for beside it and could not be written."""
     from epi_bench.runs.experiment import Experiment
 
     judge = _judge(prepared, request.judge, observer)
@@ -121,7 +132,7 @@ def _experiment(
             locations=request.locations,
             judge=judge,
         )
-        return experiment.run(), experiment.keeper.problems
+        return experiment.run(), experiment.unsaved
     finally:
         if judge is not None:
             judge.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -109,13 +110,21 @@ def logged_warnings(path: Path) -> list[str]:
 class EventLog(RunObserver):
     """Writes events as JSON lines, one flushed line an event, steps every ``log_every``.
 
+    A log that cannot be written any further ends there, which stops no run.
+
     Args:
         path: The file; an old one is replaced.
         log_every: Steps between two logged steps.
+        warn: Told if the log cannot be written.
     """
 
-    def __init__(self, path: Path, log_every: int) -> None:
+    def __init__(
+        self, path: Path, log_every: int, warn: Callable[[str], None] | None = None
+    ) -> None:
         self._file: IO[str] = path.open("w", encoding="utf-8")
+        self._path = path
+        self._warn = warn or (lambda message: None)
+        self._has_failed = False
         self._log_every = log_every
 
     def run_started(self, run_id: str, title: str, total_steps: int, tasks: Sequence[str]) -> None:
@@ -146,8 +155,15 @@ class EventLog(RunObserver):
 
     def run_ended(self, status: str, error: str | None) -> None:
         self._write("run_ended", status=status, error=error)
-        self._file.close()
+        with suppress(OSError):  # what could not be written cannot be written now either
+            self._file.close()
 
     def _write(self, event: str, **content: Any) -> None:
-        self._file.write(json.dumps({"event": event, **content}) + "\n")
-        self._file.flush()
+        if self._has_failed:
+            return
+        try:
+            self._file.write(json.dumps({"event": event, **content}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            self._has_failed = True
+            self._warn(f"the log {self._path} ends here: {error.strerror or error}")

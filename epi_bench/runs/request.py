@@ -71,7 +71,8 @@ class RunOutcome:
         skipped: Whether it was finished before.
         error: Why it could not start.
         settings: Names of the settings and arguments that ``error`` says to change.
-        unsaved: Why a model that was to be kept was not; one line each.
+        unsaved: What was asked for beside the record and could not be written: a model, the
+            predictions, the copy on the board. One line each.
     """
 
     spec: RunSpec
