@@ -7,6 +7,8 @@ from epi_bench.model.chat.encoded_example import EncodedExample as EncodedExampl
 from epi_bench.strategy.elastic_anchor import ElasticAnchor as ElasticAnchor
 from epi_bench.strategy.fisher import diagonal_fisher as diagonal_fisher
 from epi_bench.strategy.fisher import experience_fisher as experience_fisher
+from epi_bench.strategy.generator_state import generator_state as generator_state
+from epi_bench.strategy.generator_state import set_generator_state as set_generator_state
 from epi_bench.strategy.hooks import Experience as Experience
 from epi_bench.strategy.hooks import Step as Step
 from epi_bench.strategy.hooks import StrategyContext as StrategyContext

@@ -12,6 +12,7 @@ from epi_bench import (
     Step,
     UserError,
     register_strategy,
+    state_part,
 )
 
 FIRST_INTERVAL = 20
@@ -132,7 +133,8 @@ class EPIAdaptive(IsolationStrategy):
             state["schedule"] = torch.tensor(
                 [self._next_interval, self._next_refresh, self._refreshes]
             )
-            state["blocked"] = torch.tensor(self._blocked, dtype=torch.float64)
+            shares = [self._blocked, self.isolation.ratio]
+            state["shares"] = torch.tensor(shares, dtype=torch.float64)
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -140,10 +142,12 @@ class EPIAdaptive(IsolationStrategy):
         super().load_state_dict(state)
         if not state:
             return
-        self._fast = {k[5:]: v.clone() for k, v in state.items() if k.startswith("fast.")}
+        parameters = self.isolation.parameters
+        fast = state_part(state, "fast.")
+        self._fast = {k: v.to(parameters[k].device, copy=True) for k, v in fast.items()}
         schedule = state["schedule"].tolist()
         self._next_interval, self._next_refresh, self._refreshes = schedule
-        self._blocked = float(state["blocked"])
+        self._blocked, self.isolation.ratio = state["shares"].tolist()
 
     def state_bytes(self) -> int:
         """Bytes of the engine and of the fast average."""

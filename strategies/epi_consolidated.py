@@ -162,7 +162,9 @@ class EPIConsolidated(IsolationStrategy):
         if "finished" not in state:
             return
         self._finished = int(state["finished"])
-        self._past = {k: v.clone() for k, v in state_part(state, "past.").items()}
+        parameters = self.isolation.parameters
+        past = state_part(state, "past.")
+        self._past = {k: v.to(parameters[k].device, copy=True) for k, v in past.items()}
         self._elastic.load_state_dict(state_part(state, "elastic."))
 
     def state_bytes(self) -> int:

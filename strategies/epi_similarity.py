@@ -146,7 +146,8 @@ class EPISimilarity(IsolationStrategy):
         super().load_state_dict(state)
         self._past = []
         while past := state_part(state, f"past.{len(self._past)}."):
-            self._past.append({name: tensor.clone() for name, tensor in past.items()})
+            parameters = self.isolation.parameters
+            self._past.append({k: v.to(parameters[k].device, copy=True) for k, v in past.items()})
         if self._past:
             self._similarities = state["similarities"].tolist()
             self._elastic.load_state_dict(state_part(state, "elastic."))

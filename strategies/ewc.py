@@ -100,7 +100,8 @@ class EWC(Strategy):
         for key, tensor in state.items():
             position, kind, name = key.split(".", 2)
             term = terms.setdefault(int(position), ({}, {}))
-            term[0 if kind == "fisher" else 1][name] = tensor
+            own = tensor.to(self.context.device, copy=True)
+            term[0 if kind == "fisher" else 1][name] = own
         self._terms = [terms[position] for position in sorted(terms)]
 
     def _fisher(self, experience: Experience) -> dict[str, Tensor]:

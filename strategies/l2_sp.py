@@ -66,4 +66,4 @@ class L2SP(Strategy):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take up the anchors."""
-        self._anchors = dict(state)
+        self._anchors = {k: v.to(self.context.device, copy=True) for k, v in state.items()}

@@ -45,6 +45,7 @@ class NotebookProgress(RunObserver):
         self._show = show or _display_in_place()
         self._bars: list[_Bar] = []
         self._warnings: list[str] = []
+        self._notes: list[str] = []
         self._last = float("-inf")
         self._own = _BarOf(self, "")
 
@@ -84,6 +85,10 @@ class NotebookProgress(RunObserver):
             self._warnings.append(message)
             self.draw(now=True)
 
+    def note(self, message: str) -> None:
+        self._notes.append(message)
+        self.draw(now=True)
+
     def add(self, bar: _Bar) -> None:
         """Show a further bar."""
         self._bars.append(bar)
@@ -100,6 +105,7 @@ class NotebookProgress(RunObserver):
         if now or time - self._last >= SECONDS_BETWEEN:
             self._last = time
             lines = [f"<div>warning: {escape(message)}</div>" for message in self._warnings]
+            lines += [f"<div>{escape(message)}</div>" for message in self._notes]
             self._show("\n".join([*lines, *(bar.html() for bar in self._bars)]))
 
 

@@ -60,6 +60,9 @@ class LoggedWarnings(RunObserver):
     def warning(self, message: str) -> None:
         logging.getLogger("epi_bench").warning(message)
 
+    def note(self, message: str) -> None:
+        logging.getLogger("epi_bench").info(message)
+
 
 class LiveProgress(RunObserver):
     """A progress bar with experience, step, loss and time left, and a line for each scoring.
@@ -104,6 +107,9 @@ class LiveProgress(RunObserver):
 
     def warning(self, message: str) -> None:
         self._console.print(f"warning: {self._wording(message)}", style="yellow", markup=False)
+
+    def note(self, message: str) -> None:
+        self.say(message)
 
     def warn_once(self, message: str) -> None:
         """Print a warning that several runs may have in common."""
@@ -179,6 +185,9 @@ class _OneOfSeveral(RunObserver):
 
     def warning(self, message: str) -> None:
         self._display.warn_once(message)
+
+    def note(self, message: str) -> None:
+        self._display.say(f"{self._title}: {message}")
 
     def stage(self, name: str) -> None:
         if self._bar is not None:

@@ -11,6 +11,7 @@ from epi_bench.api.selection import existing_folder
 from epi_bench.errors import UserError, unknown_name
 from epi_bench.evaluation.judge import JudgeSettings
 from epi_bench.results.record.workspace import Workspace
+from epi_bench.runs.checkpoint_settings import DEFAULT_EVERY, checkpoint_settings
 from epi_bench.runs.request import RunRequest
 from epi_bench.runs.saving import KeepModel
 
@@ -31,6 +32,9 @@ class Where:
         keep_model: Which trained models each run keeps in its own folder, loadable by
             transformers: ``"none"``, ``"final"`` or ``"every-experience"``.
         publish: Whether finished records are copied to ``results/``, where they are ranked.
+        checkpoint_every: When a run saves what it needs to go on after an interruption: a number of
+            steps (``"200"``) or a time (``"30s"``, ``"5m"``); ``"0"`` never. The same call goes on.
+        keep_checkpoints: Checkpoints kept beside the newest while a run goes on.
 
     Example:
         >>> import epi_bench
@@ -48,6 +52,8 @@ class Where:
     save_model: str | Path | None = None
     keep_model: Literal["none", "final", "every-experience"] = "none"
     publish: bool = True
+    checkpoint_every: str = DEFAULT_EVERY
+    keep_checkpoints: int = 0
 
     @property
     def plugin_files(self) -> tuple[Path, ...]:
@@ -89,4 +95,5 @@ class Where:
             published=self.publish,
             judge=self.judge,
             log_predictions=self.log_predictions,
+            checkpoints=checkpoint_settings(self.checkpoint_every, self.keep_checkpoints),
         )

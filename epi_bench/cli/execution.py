@@ -46,9 +46,10 @@ def execute(specs: Sequence[RunSpec], request: RunRequest, jobs: int, quiet: boo
                         f"epi-bench: {with_flags(outcome.error, outcome.settings)}", err=True
                     )
                 _announce(outcome, len(outcomes), len(specs), console)
-    except KeyboardInterrupt:
-        typer.echo("epi-bench: interrupted; the run under way left no record", err=True)
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as stop:
+        hint = getattr(stop, "hint", "") or "run the same command again to go on"
+        typer.echo(f"epi-bench: interrupted; {hint}", err=True)
+        raise typer.Exit(getattr(stop, "exit_code", 130)) from None
     if len(outcomes) == 1 and outcomes[0].record:
         print_record(outcomes[0], console)
     elif len(outcomes) > 1:

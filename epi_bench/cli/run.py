@@ -10,6 +10,7 @@ import typer
 from epi_bench.cli import completion
 from epi_bench.cli.setting_flags import SettingFlags, help_text, takes_settings
 from epi_bench.evaluation.judge.settings import REQUESTS_PER_MINUTE
+from epi_bench.runs.checkpoint_settings import DEFAULT_EVERY
 from epi_bench.runs.saving import KeepModel
 
 if TYPE_CHECKING:
@@ -126,8 +127,28 @@ def run(
             rich_help_panel=JUDGE,
         ),
     ] = None,
+    checkpoint_every: Annotated[
+        str,
+        typer.Option(
+            metavar="STEPS|TIME",
+            help="Save what a run needs to go on every 200 steps (200) or five minutes (5m; also s "
+            "and h), and after each experience; 0 never. The same command goes on from there.",
+        ),
+    ] = DEFAULT_EVERY,
+    keep_checkpoints: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="N", help="Checkpoints kept beside the newest while a run goes on."
+        ),
+    ] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, each in its own process.")] = 1,
-    force: Annotated[bool, typer.Option(help="Make finished runs again.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            help="Make finished runs again, and interrupted ones from the beginning; old results "
+            "stay until new ones replace them."
+        ),
+    ] = False,
     out: Annotated[
         Path,
         typer.Option(help="Folder for runs/ and results/.", rich_help_panel=OUTPUT),
@@ -166,6 +187,7 @@ def run(
     from epi_bench.api.selection import Selection
     from epi_bench.cli.execution import execute
     from epi_bench.evaluation.judge.settings import judge_settings
+    from epi_bench.runs.checkpoint_settings import checkpoint_settings
 
     selection = Selection(
         given=settings,
@@ -189,6 +211,7 @@ def run(
         keep_model=keep_model,
         log_predictions=log_predictions,
         published=publish,
+        checkpoints=checkpoint_settings(checkpoint_every, keep_checkpoints),
         judge=judge_settings(judge_url, judge_model, judge_prompts, judge_rate),
     )
     if selection.left_out and not quiet:

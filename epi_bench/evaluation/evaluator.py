@@ -7,7 +7,7 @@ Scores do not depend on the batch size (up to the rounding of matrix products).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -204,11 +204,29 @@ class Evaluator:
     tasks: Mapping[str, TaskEvaluator]
     seconds: float = 0.0
 
-    def score(self, model: PreTrainedModel) -> dict[str, TaskScores]:
-        """Scores of every task by name."""
-        started = perf_counter()
-        scores = {name: evaluator.score(model) for name, evaluator in self.tasks.items()}
-        self.seconds += perf_counter() - started
+    def score(
+        self,
+        model: PreTrainedModel,
+        known: Mapping[str, TaskScores] | None = None,
+        on_task: Callable[[str, TaskScores], None] | None = None,
+    ) -> dict[str, TaskScores]:
+        """Scores of every task by name.
+
+        Args:
+            model: What is scored.
+            known: Scores of some tasks by this very model, which are not measured again.
+            on_task: Called with each task that has been scored.
+        """
+        scores = {}
+        for name, evaluator in self.tasks.items():
+            if known and name in known:
+                scores[name] = known[name]
+                continue
+            started = perf_counter()
+            scores[name] = evaluator.score(model)
+            self.seconds += perf_counter() - started
+            if on_task:
+                on_task(name, scores[name])
         return scores
 
     @property

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +64,8 @@ class RoundedSquaredGradientAverage(Importance):
         offload: Keep the averages in the memory of the CPU.
         seed: Of the rounding.
     """
+
+    not_in_state: ClassVar[Collection[str]] = ("_noise",)
 
     def __init__(
         self,
@@ -124,6 +127,8 @@ class FactoredSquaredGradientAverage(Importance):
     two dimensions are matrices of their last dimension; vectors are kept whole.
     ``4 (1/rows + 1/columns)`` bytes a parameter: next to nothing.
     """
+
+    not_in_state: ClassVar[Collection[str]] = ("_whole",)
 
     def __init__(
         self, parameters: Mapping[str, nn.Parameter], beta: float, offload: bool = False

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from epi_bench.isolation.saved_state import state_part
 from epi_bench.isolation.sharding import Processes
 
 MODULE_KINDS = (
@@ -65,8 +66,11 @@ class MaskHistory:
         """Keep the last mask as that of an experience, and compare it with those before.
 
         From now until the mask moves, the statistics have ``jaccard_experience_<k>``, its overlap
-        with the mask at the end of experience k, counted from 1.
+        with the mask at the end of experience k, counted from 1. Does nothing before the first
+        mask.
         """
+        if not self._last:
+            return
         for number, earlier in enumerate(self._experiences, start=1):
             overlap = self._overlap(self._last, earlier)
             self._statistics[f"jaccard_experience_{number}"] = overlap
@@ -83,20 +87,29 @@ class MaskHistory:
         return sum(bits.numel() for bits in held.values())
 
     def state_dict(self) -> dict[str, Tensor]:
-        """First mask, last mask, and those of the experiences."""
+        """First mask, last mask, those of the experiences, and the statistics of the last one."""
         masks = {"first": self._first, "last": self._last}
         masks |= {f"experience {n}": mask for n, mask in enumerate(self._experiences, start=1)}
-        return {f"{which}.{k}": v for which, mask in masks.items() for k, v in mask.items()}
+        state = {f"{which}.{k}": v for which, mask in masks.items() for k, v in mask.items()}
+        for name, value in self._statistics.items():
+            state[f"statistics.{name}"] = torch.tensor(value, dtype=torch.float64)
+        return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take up those masks; equal ones share their memory, as before."""
+        """Take up all of it; equal masks share their memory, as before.
+
+        States of earlier versions hold no statistics: there are none until the next refresh.
+        """
         masks: dict[str, dict[str, Tensor]] = {}
         for key, bits in state.items():
             which, _, name = key.partition(".")
-            masks.setdefault(which, {})[name] = _kept_once(name, bits, masks.values())
+            if which != "statistics":
+                masks.setdefault(which, {})[name] = _kept_once(name, bits.cpu(), masks.values())
         self._first = masks.pop("first", {})
         self._last = masks.pop("last", {})
         self._experiences = [masks[f"experience {n + 1}"] for n in range(len(masks))]
+        statistics = state_part(state, "statistics.")
+        self._statistics = {name: float(value) for name, value in statistics.items()}
 
     def _counts(self, packed: Mapping[str, Tensor]) -> dict[str, int]:
         """Bits set in each tensor, over all processes."""

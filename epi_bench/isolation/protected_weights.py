@@ -12,9 +12,9 @@ that go past this count (through ``.data``) a few protected weights of each tens
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -158,6 +158,9 @@ class ProtectedWeights:
         parameters: By name; all tensors are filled densely. Of sharded ones this process's part
             is held.
     """
+
+    not_in_state: ClassVar[Collection[str]] = ("_probes", "_saved", "_stamps")
+    """The masks are saved, and the protected values are those in the model."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
         self._parameters = parameters

@@ -96,9 +96,8 @@ class WeightPrecision:
         if not self._keeps_masters:
             return
         for name, parameter in model.named_parameters():
-            if parameter.requires_grad and parameter.dtype in HALF_PRECISION:
-                self._stored[parameter] = self._stored_by_name[name] = parameter.dtype
-                parameter.data = parameter.data.float()
+            if parameter.requires_grad:
+                self._take_master(name, parameter)
 
     @contextmanager
     def as_saved(self, model: nn.Module) -> Iterator[None]:
@@ -112,12 +111,12 @@ class WeightPrecision:
         """
         mixed_precision = model.__dict__.pop("forward", None)  # accelerate puts it there
         masters: list[tuple[nn.Parameter, Tensor]] = []
-        for name, parameter in model.named_parameters():
-            stored = self._stored.get(parameter, self._stored_by_name.get(name))
-            if stored is not None and parameter.dtype != stored:
-                masters.append((parameter, parameter.data))
-                parameter.data = parameter.data.to(stored)
-        try:
+        try:  # from the first weight on: Ctrl-C may come in between
+            for name, parameter in model.named_parameters():
+                stored = self._stored.get(parameter, self._stored_by_name.get(name))
+                if stored is not None and parameter.dtype != stored:
+                    masters.append((parameter, parameter.data))
+                    parameter.data = parameter.data.to(stored)
             yield
         finally:
             for parameter, master in masters:
@@ -145,6 +144,38 @@ class WeightPrecision:
         finally:
             for group, parameters in zip(optimizer.param_groups, given, strict=True):
                 group["params"] = parameters
+
+    def state_dict(self) -> tuple[list[str], Tensor | None]:
+        """What a later process needs to go on: the weights kept in float32, and the rounding.
+
+        Returns:
+            Names of the weights, and the state of the generator; ``None`` if nothing was rounded.
+        """
+        rounding = self._generator.get_state() if self._generator is not None else None
+        return sorted(self._stored_by_name), rounding
+
+    def load_state_dict(
+        self, model: nn.Module, masters: Sequence[str], rounding: Tensor | None
+    ) -> None:
+        """Take up what :meth:`state_dict` returned; the weights themselves come afterwards.
+
+        Args:
+            model: As the strategy prepared it.
+            masters: Names of the weights kept in float32.
+            rounding: State of the generator.
+        """
+        parameters = dict(model.named_parameters())
+        for name in masters:
+            if (parameter := parameters.get(name)) is not None:
+                self._take_master(name, parameter)
+        if rounding is not None:
+            device = next(iter(parameters.values())).device
+            self._generator_on(device).set_state(rounding)
+
+    def _take_master(self, name: str, parameter: nn.Parameter) -> None:
+        if parameter.dtype in HALF_PRECISION:
+            self._stored[parameter] = self._stored_by_name[name] = parameter.dtype
+            parameter.data = parameter.data.float()
 
     def _step_in_float32(
         self, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from signal import SIGINT
 from typing import TYPE_CHECKING, Any
 
 from epi_bench.errors import UserError, describe_error
@@ -11,12 +13,17 @@ from epi_bench.files import sweep
 from epi_bench.results.record.record_file import save_record
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.workspace import Workspace
+from epi_bench.runs.checkpoint_folder import CheckpointFolder
+from epi_bench.runs.checkpoint_settings import CheckpointSettings
 from epi_bench.runs.instruments import check_texts, general_text_of, make_evaluator
 from epi_bench.runs.measurements import LOSS_EVERY, JudgeIdentity, Measurements
 from epi_bench.runs.observer import EventLog, Observers, RunObserver
 from epi_bench.runs.prepared import PreparedRun
+from epi_bench.runs.run_checkpoints import RunCheckpoints
 from epi_bench.runs.saving import KeepModel, ModelKeeper
+from epi_bench.runs.stopping import RunInterruptedError, StopSignals
 from epi_bench.spec.toml import spec_to_toml
+from epi_bench.strategy.strategy import create_strategy
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -24,6 +31,7 @@ if TYPE_CHECKING:
     from epi_bench.evaluation.evaluator import Evaluator
     from epi_bench.evaluation.judge.judge import Judge
     from epi_bench.model.load import Backbone
+    from epi_bench.runs.run_checkpoints import ResumePoint
 
 
 class Experiment:
@@ -43,6 +51,8 @@ class Experiment:
         log_predictions: Whether to write the last row's predictions beside the record.
         locations: What ``run.toml`` must say beside the specification to repeat the run.
         judge: Grades the open-ended answers of the base row and of the last row, or ``None``.
+        checkpoints: When the run saves what it needs to go on.
+        force: Whether it begins anew even where there is a checkpoint.
 
     Attributes:
         measurements: What has been measured so far.
@@ -66,6 +76,8 @@ class Experiment:
         log_predictions: bool = False,
         locations: Mapping[str, Any] | None = None,
         judge: Judge | None = None,
+        checkpoints: CheckpointSettings | None = None,
+        force: bool = False,
     ) -> None:
         self.prepared = prepared
         self.workspace = workspace
@@ -80,10 +92,12 @@ class Experiment:
         self._not_written: list[str] = []
         self.locations = dict(locations or {})
         self.judge = judge
-        self.measurements = Measurements(
-            reference_scores=reference_scores,
-            judge=JudgeIdentity(judge.model, judge.prompts.fingerprint) if judge else None,
-        )
+        self.settings = checkpoints or CheckpointSettings()
+        self.force = force
+        self.signals = StopSignals()
+        self.reference_scores = reference_scores
+        self.measurements = self._new_measurements()
+        self._refused: set[Path] = set()
 
     @property
     def unsaved(self) -> tuple[str, ...]:
@@ -93,19 +107,42 @@ class Experiment:
     def run(self) -> RunRecord:
         """Train, score, and write the record.
 
-        An error in training or in the strategy becomes a record with status ``failed``; it is
-        returned, not raised. Ctrl-C leaves no record.
+        A run that was interrupted goes on from its checkpoint. An error in training or in the
+        strategy becomes a record with status ``failed``; it is returned, not raised. After Ctrl-C
+        and SIGTERM there is no record but a checkpoint.
 
         Raises:
             UserError: If the model cannot be loaded, cannot read what this run gives it, or the
                 strategy cannot work with it; nothing has been written then.
+            RunInterruptedError: After Ctrl-C or SIGTERM; it says how to go on.
         """
         from epi_bench.runs.reproducibility import numerics_of_run
+        from epi_bench.training.loop_state import StateMismatchError
 
-        with numerics_of_run(self.prepared.spec):
-            accelerator = self._start_accelerator()
-            backbone, evaluator = self._load()
-            return self._write_record(accelerator, backbone, evaluator)
+        with self.signals.caught():
+            while True:
+                with numerics_of_run(self.prepared.spec):
+                    accelerator = self._start_accelerator()
+                    backbone, evaluator = self._load()
+                    try:
+                        return self._write_record(accelerator, backbone, evaluator)
+                    except StateMismatchError:
+                        self._begin_anew()
+
+    def _new_measurements(self) -> Measurements:
+        judge = self.judge
+        return Measurements(
+            reference_scores=self.reference_scores,
+            judge=JudgeIdentity(judge.model, judge.prompts.fingerprint) if judge else None,
+        )
+
+    def _begin_anew(self) -> None:
+        """Make what a checkpoint that did not fit has spoiled; it is not tried again."""
+        spec = self.prepared.spec
+        strategy = create_strategy(spec.strategy.name, spec.strategy.options)
+        strategy.check_run(spec.training, [e.steps for e in self.prepared.experiences])
+        self.prepared = replace(self.prepared, strategy=strategy)
+        self.measurements = self._new_measurements()
 
     def _start_accelerator(self) -> Accelerator:
         from epi_bench.training.accelerator import create_accelerator
@@ -145,38 +182,81 @@ class Experiment:
         self, accelerator: Accelerator, backbone: Backbone, evaluator: Evaluator | Exception
     ) -> RunRecord:
         """Train and score; from here on the run has a folder, and ends in a record."""
-        run_id = self.prepared.run_id
-        observer = self._begin()
+        from epi_bench.training.loop_state import StateMismatchError
+
+        checkpoints, point, observer = self._begin()
         try:
             if isinstance(evaluator, Exception):
                 raise evaluator
-            record = self._train(accelerator, backbone, evaluator, observer)
-        except KeyboardInterrupt:
+            record = self._train(accelerator, backbone, evaluator, checkpoints, point)
+        except KeyboardInterrupt as stop:
+            checkpoints.on_interruption()
             observer.run_ended("interrupted", None)
-            raise
-        except BaseException as error:  # noqa: BLE001  (whatever a plugin raises becomes a record)
+            number = getattr(stop, "signal_number", SIGINT)
+            raise RunInterruptedError(number, checkpoints.hint(forced=self.force)) from None
+        except BaseException as error:
+            if point is not None and isinstance(error, StateMismatchError):
+                self._refused.add(point.path)
+                self.observer.warning(f"checkpoint {point.path} is not used: {error}")
+                raise
+            # whatever a plugin raises becomes a record
             record = self._failed_record(error)
-        save_record(record, self.workspace.record_path(run_id))
+        self._put_in_place(record)
+        checkpoints.end(finished=record.status == "finished")
         observer.run_ended(record.status, record.error)
         return record
 
-    def _begin(self) -> RunObserver:
-        """Begin the run's folder; returns who listens from now on: the event log too."""
+    def _put_in_place(self, record: RunRecord) -> None:
+        """Write the record over that of an earlier try, but no failed one over a finished one."""
+        run_id = self.prepared.run_id
+        path = self.workspace.record_path(run_id)
+        if record.status == "failed" and self.workspace.finished_record(run_id) is not None:
+            self.observer.warning(f"the finished record of an earlier try stays in {path}")
+            return
+        save_record(record, path)
+        if not self.log_predictions:
+            self.workspace.predictions_path(run_id).unlink(missing_ok=True)
+
+    def _begin(self) -> tuple[RunCheckpoints, ResumePoint | None, RunObserver]:
+        """Begin the run's folder, or go on in it.
+
+        Returns:
+            The run's checkpoints, the one to go on from, and who listens from now on: the event log
+            too.
+        """
         run_id = self.prepared.run_id
         self.workspace.begin(
             run_id, spec_to_toml(self.prepared.spec, {"locations": self.locations})
         )
         self.keeper.sweep()
         sweep(self.workspace.run_folder(run_id))
-        path = self.workspace.events_path(run_id)
-        return Observers(EventLog(path, LOSS_EVERY, self.observer.warning), self.observer)
+        folder = CheckpointFolder(self.workspace.checkpoints_path(run_id), self.settings.kept)
+        folder.sweep()
+        if self.force and not self._refused:
+            folder.remove()
+        checkpoints = RunCheckpoints(
+            folder, self.settings, self.prepared, self.measurements, self.observer
+        )
+        points = (point for point in checkpoints.points() if point.path not in self._refused)
+        point = next(points, None)
+        log = EventLog(
+            self.workspace.events_path(run_id),
+            LOSS_EVERY,
+            goes_on=point is not None,
+            warn=self.observer.warning,
+        )
+        checkpoints.observer = observer = Observers(log, self.observer)
+        for message in checkpoints.refusals:
+            observer.warning(message)
+        return checkpoints, point, observer
 
     def _train(
         self,
         accelerator: Accelerator,
         backbone: Backbone,
         evaluator: Evaluator,
-        observer: RunObserver,
+        checkpoints: RunCheckpoints,
+        point: ResumePoint | None,
     ) -> RunRecord:
         from epi_bench.runs.recording import build_record
         from epi_bench.runs.stream_training import StreamTraining
@@ -184,13 +264,15 @@ class Experiment:
         StreamTraining(
             self.prepared,
             self.measurements,
-            observer,
+            checkpoints.observer,
             evaluator,
+            checkpoints=checkpoints,
+            signals=self.signals,
             judge=self.judge,
             keeper=self.keeper,
-        ).run(backbone, accelerator)
+        ).run(backbone, accelerator, point)
         if self.log_predictions:
-            self._save_predictions(observer)
+            self._save_predictions(checkpoints.observer)
         return build_record(self.prepared, self.measurements)
 
     def _save_predictions(self, observer: RunObserver) -> None:

@@ -49,7 +49,11 @@ def run_one(spec: RunSpec, request: RunRequest, observer: RunObserver) -> RunOut
     path = workspace.record_path(prepared.run_id)
     references = known_references(prepared, workspace)
     finished = workspace.finished_record(prepared.run_id)
-    reused = finished is not None and reusable(finished, request)
+    reused = (
+        finished is not None
+        and reusable(finished, request)
+        and not _is_being_made_again(prepared.run_id, workspace)
+    )
     unsaved: Sequence[str] = ()
     try:
         if finished is not None and reused:
@@ -74,6 +78,23 @@ def _published(record: RunRecord, workspace: Workspace, observer: RunObserver) -
         observer.warning(problem)
         return (problem,)
     return ()
+
+
+def _is_being_made_again(run_id: str, workspace: Workspace) -> bool:
+    """Whether a run that has a finished record was interrupted while it was made once more.
+
+    Then there is a checkpoint that is newer than the record; an older one was left behind.
+    """
+    from epi_bench.runs.checkpoint_folder import CheckpointFolder
+
+    folder = CheckpointFolder(workspace.checkpoints_path(run_id))
+    saved = folder.newest_time()
+    if saved is None:
+        return False
+    if saved > workspace.record_path(run_id).stat().st_mtime:
+        return True
+    folder.remove()
+    return False
 
 
 def reusable(record: RunRecord, request: RunRequest) -> bool:
@@ -131,6 +152,8 @@ def _experiment(
             log_predictions=request.log_predictions,
             locations=request.locations,
             judge=judge,
+            checkpoints=request.checkpoints,
+            force=request.force,
         )
         return experiment.run(), experiment.unsaved
     finally:

@@ -66,14 +66,20 @@ class Measurements:
         training: Seconds, tokens and skipped steps of the training.
         evaluation_seconds: Of all scoring.
         rows: The scored points, the base model first.
+        scored: Scores of the tasks that were scored since, for the row under way.
         answers: Scores of the last row with what the model said to each test item.
         conflicts: Gradient conflict at each point after the base model's.
         losses: Step, and mean loss (nats a token) of the steps since the point before.
         diagnostics: Step and what the strategy reported.
+        text_before: Negative log-likelihood of a general text before training, in nats a token, and
+            its tokens.
         retention: How well a general text is predicted, before and after.
         judged: The judge's grades of the base row and of the last one.
         moved_weights: Share of the weights that training has moved, in 0..1.
         prompts_cut: Test examples of each task whose prompt was too long.
+        peak_memory_before: Largest memory of the processes that made the run before it was
+            resumed, in bytes.
+        resumed: How often the run has been resumed.
 
     Example:
         >>> measured = Measurements()
@@ -93,14 +99,18 @@ class Measurements:
     training: TrainingCost = field(default_factory=TrainingCost)
     evaluation_seconds: float = 0.0
     rows: list[ScoredRow] = field(default_factory=list)
+    scored: dict[str, TaskScores] = field(default_factory=dict)
     answers: Mapping[str, TaskScores] = field(default_factory=dict)
     conflicts: list[ConflictMeasurement] = field(default_factory=list)
     losses: list[tuple[int, float]] = field(default_factory=list)
     diagnostics: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    text_before: tuple[float, int] | None = None
     retention: Retention | None = None
     judged: list[GradedRow] = field(default_factory=list)
     moved_weights: float | None = None
     prompts_cut: Mapping[str, int] = field(default_factory=dict)
+    peak_memory_before: int = 0
+    resumed: int = 0
     _losses_since: list[float] = field(default_factory=list, repr=False)
 
     def note_step(self, number: int, loss: float, *, ends_experience: bool) -> bool:
@@ -134,6 +144,7 @@ class Measurements:
         slim = {task: found.without_predictions() for task, found in scores.items()}
         self.rows.append(ScoredRow(name, slim))
         self.answers = scores
+        self.scored = {}
 
     def note_diagnostics(self, step: int, values: Mapping[str, float]) -> bool:
         """Take what the strategy reports after a step; ``False`` if that is nothing."""

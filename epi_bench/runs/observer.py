@@ -43,6 +43,15 @@ class RunObserver:
     def warning(self, message: str) -> None:
         """Something the user should know that does not stop the run."""
 
+    def note(self, message: str) -> None:
+        """Something worth a line that is no reason to worry."""
+
+    def resumed(self, step: int, where: str) -> None:
+        """The run goes on from a checkpoint: after which step, and where that is in words."""
+
+    def checkpoint_saved(self, step: int, size: int, seconds: float) -> None:
+        """What the run needs to go on is on the disk: its bytes, and how long the writing took."""
+
     def stage(self, name: str) -> None:
         """What the run does now: ``loading``, ``scoring``, ``training``, ..."""
 
@@ -100,11 +109,18 @@ for _hook in vars(RunObserver):
 
 
 def logged_warnings(path: Path) -> list[str]:
-    """The warnings in an event log; none if there is no such file."""
+    """The warnings in an event log, each once; none if there is no such file.
+
+    A line that is cut short, as a process leaves it that is killed, is passed over.
+    """
     if not path.is_file():
         return []
-    events = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return [event["message"] for event in events if event["event"] == "warning"]
+    events = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError):
+            events.append(json.loads(line))
+    found = (event for event in events if isinstance(event, dict))
+    return list(dict.fromkeys(e["message"] for e in found if e.get("event") == "warning"))
 
 
 class EventLog(RunObserver):
@@ -113,19 +129,38 @@ class EventLog(RunObserver):
     A log that cannot be written any further ends there, which stops no run.
 
     Args:
-        path: The file; an old one is replaced.
+        path: The file.
         log_every: Steps between two logged steps.
+        goes_on: Whether the events are added to those of an earlier process; else an old file is
+            replaced.
         warn: Told if the log cannot be written.
     """
 
     def __init__(
-        self, path: Path, log_every: int, warn: Callable[[str], None] | None = None
+        self,
+        path: Path,
+        log_every: int,
+        *,
+        goes_on: bool = False,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
-        self._file: IO[str] = path.open("w", encoding="utf-8")
+        is_cut = goes_on and path.is_file() and not path.read_bytes().endswith(b"\n")
+        self._file: IO[str] = path.open("a" if goes_on else "w", encoding="utf-8")
         self._path = path
         self._warn = warn or (lambda message: None)
         self._has_failed = False
         self._log_every = log_every
+        if is_cut:  # the process before was killed within a line
+            self._file.write("\n")
+
+    def note(self, message: str) -> None:
+        self._write("note", message=message)
+
+    def resumed(self, step: int, where: str) -> None:
+        self._write("resumed", step=step, where=where)
+
+    def checkpoint_saved(self, step: int, size: int, seconds: float) -> None:
+        self._write("checkpoint", step=step, bytes=size, seconds=round(seconds, 3))
 
     def run_started(self, run_id: str, title: str, total_steps: int, tasks: Sequence[str]) -> None:
         self._write("run_started", run_id=run_id, title=title, steps=total_steps, tasks=list(tasks))

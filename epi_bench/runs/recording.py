@@ -151,6 +151,7 @@ def _known_before_training(prepared: PreparedRun, measured: Measurements) -> dic
             measured.processes,
             prepared.execution.identity(),
             measured.started_at,
+            measured.resumed,
         ),
     }
 
@@ -306,7 +307,8 @@ def _cost(prepared: PreparedRun, measured: Measurements) -> Cost:
         total_seconds=perf_counter() - measured.started,
         tokens_trained=training.tokens,
         tokens_per_second=training.tokens / training.seconds if training.seconds else None,
-        peak_memory_bytes=peak_memory_bytes(measured.device),
+        peak_memory_bytes=max(peak_memory_bytes(measured.device) or 0, measured.peak_memory_before)
+        or None,
         extra_state_bytes=prepared.strategy.state_bytes(),
         trainable_parameters=measured.parameters.trained,
         total_parameters=measured.parameters.all,

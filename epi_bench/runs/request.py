@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from epi_bench.evaluation.judge import JudgeSettings
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.workspace import Workspace
+from epi_bench.runs.checkpoint_settings import CheckpointSettings
 from epi_bench.runs.saving import KeepModel
 from epi_bench.spec.run_spec import RunSpec
 
@@ -32,6 +33,7 @@ class RunRequest:
             the specification because it looks at a run and changes none of its numbers.
         log_predictions: Whether the final predictions are written beside the record; a finished
             run without them is made anew.
+        checkpoints: When a run saves what it needs to go on after an interruption.
     """
 
     workspace: Workspace
@@ -46,6 +48,7 @@ class RunRequest:
     published: bool = True
     judge: JudgeSettings | None = None
     log_predictions: bool = False
+    checkpoints: CheckpointSettings = field(default_factory=CheckpointSettings)
 
     @property
     def locations(self) -> dict[str, Any]:

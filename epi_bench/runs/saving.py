@@ -135,6 +135,18 @@ class ModelKeeper:
         self.keep_adapter(model, name)
         self._write(name, model)
 
+    def check_kept(self, experience: int) -> None:
+        """Notice that a run which goes on after an interruption is past a model and lacks it.
+
+        Args:
+            experience: Its position, from 0.
+        """
+        if self.keeps(experience) and not (self.models / self.names[experience]).is_dir():
+            self._note(
+                f"the model {self.names[experience]} was not saved: the run went on from a later "
+                "point (the argument force makes it from the beginning)"
+            )
+
     def keep_adapter(self, model: nn.Module, name: str = FINAL) -> None:
         """Keep the adapter of a model that has one: call it before it is merged.
 
@@ -182,9 +194,11 @@ class ModelKeeper:
             yield
         except Exception as error:  # noqa: BLE001  (what a library raises on a full disk differs)
             reason = getattr(error, "strerror", None) or describe_error(error)
-            problem = f"the model was not saved to {place}: {reason}"
-            self.problems.append(problem)
-            self._warn(problem)
+            self._note(f"the model was not saved to {place}: {reason}")
+
+    def _note(self, problem: str) -> None:
+        self.problems.append(problem)
+        self._warn(problem)
 
 
 def save_model(model: nn.Module, backbone: Backbone, folder: Path) -> None:

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from epi_bench.evaluation.evaluator import Evaluator
     from epi_bench.evaluation.gradient_conflict import ConflictProbe
     from epi_bench.evaluation.judge.judge import Judge
+    from epi_bench.evaluation.scores import TaskScores
     from epi_bench.model.load import Backbone
+    from epi_bench.runs.run_checkpoints import ResumePoint, RunCheckpoints
+    from epi_bench.runs.stopping import StopSignals
     from epi_bench.spec.streams import ExperiencePlan
     from epi_bench.strategy.hooks import Experience, Step
     from epi_bench.training.loop import TrainingLoop
@@ -41,8 +44,12 @@ class StreamTraining:
         measurements: Takes what is measured.
         observer: Listens.
         evaluator: Scores the model on every task.
+        checkpoints: Keeps what is needed to go on after an interruption, and knows what is done.
+        signals: Says whether the run has been asked to stop.
         judge: Grades the open-ended answers of the base row and of the last row, or ``None``.
         keeper: Writes the models that the run is to keep, or ``None``.
+
+    Whatever is done by the time of a checkpoint is passed over when the run goes on from it.
     """
 
     def __init__(
@@ -52,6 +59,8 @@ class StreamTraining:
         observer: RunObserver,
         evaluator: Evaluator,
         *,
+        checkpoints: RunCheckpoints,
+        signals: StopSignals,
         judge: Judge | None = None,
         keeper: ModelKeeper | None = None,
     ) -> None:
@@ -59,36 +68,58 @@ class StreamTraining:
         self.measurements = measurements
         self.observer = observer
         self.evaluator = evaluator
+        self.checkpoints = checkpoints
+        self.signals = signals
         self.judge = judge
         self.keeper = keeper or ModelKeeper(Path())
 
-    def run(self, backbone: Backbone, accelerator: Accelerator) -> None:
+    def run(
+        self, backbone: Backbone, accelerator: Accelerator, point: ResumePoint | None = None
+    ) -> None:
         """Train and score, from the base model to the last row.
 
         Args:
             backbone: Model and tokenizer, as loaded.
             accelerator: What is trained on.
+            point: Where an earlier process stopped.
+
+        Raises:
+            StateMismatchError: If the run cannot go on from there; model and strategy are of no
+                use then.
         """
         self._announce(backbone)
         self.keeper.begin(backbone, self.observer.warning)
+        if point is not None:
+            self._take_up(point)
         measured, model = self.measurements, backbone.model.to(accelerator.device)
         text = general_text_of(self.prepared, backbone)
         total_parameters = sum(p.numel() for p in model.parameters())
-        self._score("base", model)
-        self._judge_last_row()
-        before, tokens = text.negative_log_likelihood(model)
-        loop = self._start_loop(backbone, accelerator)
+        self._score("base", model, "score base")
+        self._judge_last_row("judge base")
+        if measured.text_before is None:
+            measured.text_before = text.negative_log_likelihood(model)
+        loop = self._start_loop(backbone, accelerator, point)
         trained = sum(p.numel() for p in loop.model.parameters() if p.requires_grad)
         measured.parameters = Parameters(trained, total_parameters)
         finished = self._train_stream(loop)
         self._warn_of_losses(loop)
-        self._judge_last_row()
+        self._judge_last_row("judge last")
         with loop.precision.as_saved(finished):
             after, _ = text.negative_log_likelihood(finished)
             self._measure_movement(loop, finished)
             self._save(finished)
+        before, tokens = measured.text_before
         measured.retention = Retention(nll_before=before, nll_after=after, tokens=tokens)
         measured.evaluation_seconds = self.evaluator.seconds
+
+    def _take_up(self, point: ResumePoint) -> None:
+        from epi_bench.training.loop_state import put_random_state
+
+        self.checkpoints.take_up(point)
+        self.evaluator.seconds = self.measurements.evaluation_seconds
+        self.observer.note(point.announcement)
+        self.observer.resumed(point.step, point.announcement)
+        put_random_state(point.checkpoint.state["random"], point.checkpoint.tensors["random"])
 
     def _announce(self, backbone: Backbone) -> None:
         spec = self.prepared.spec
@@ -105,10 +136,13 @@ class StreamTraining:
             list(self.prepared.tasks),
         )
 
-    def _start_loop(self, backbone: Backbone, accelerator: Accelerator) -> TrainingLoop:
+    def _start_loop(
+        self, backbone: Backbone, accelerator: Accelerator, point: ResumePoint | None
+    ) -> TrainingLoop:
         from epi_bench.training.loop import TrainingLoop
+        from epi_bench.training.loop_state import put_random_state, random_state
 
-        spec = self.prepared.spec
+        spec, checkpoints = self.prepared.spec, self.checkpoints
         loop = TrainingLoop(
             spec=spec.training,
             strategy=self.prepared.strategy,
@@ -120,7 +154,17 @@ class StreamTraining:
             experience_count=len(self.prepared.experiences),
         )
         self.measurements.training = loop.cost
-        return loop.start()
+        if checkpoints.first_random is not None:  # an adapter is drawn as it was the first time
+            put_random_state(*checkpoints.first_random)
+        elif checkpoints.is_on:
+            checkpoints.first_random = random_state()
+        loop.start()
+        if checkpoints.is_on:
+            loop.remember_start()
+        if point is not None and (state := point.loop) is not None:
+            loop.load_state_dict(state, self.prepared.experiences)
+        checkpoints.goes_on_with(loop)
+        return loop
 
     def _train_stream(self, loop: TrainingLoop) -> PreTrainedModel:
         """All experiences, with the scoring between them; returns the finished model."""
@@ -129,13 +173,13 @@ class StreamTraining:
         for plan, experience in zip(self.prepared.plans, experiences, strict=True):
             self._train_experience(plan, experience, loop, probe)
             if experience is not experiences[-1]:
-                self._score_unfinished(plan.name, loop)
+                self._score_unfinished(plan.name, loop, f"score {experience.index}")
                 self._save_unfinished(experience.index, loop)
         with loop.precision.as_saved(loop.model):
             self.keeper.keep_adapter(loop.model)
         finished: Any = self.prepared.strategy.finalize_model(loop.model)
         with loop.precision.as_saved(finished):
-            self._score(self.prepared.plans[-1].name, finished)
+            self._score(self.prepared.plans[-1].name, finished, "score last")
         return finished
 
     def _train_experience(
@@ -146,19 +190,42 @@ class StreamTraining:
         probe: ConflictProbe | None,
     ) -> None:
         """One experience, with the scoring in its middle that the stream asks for."""
+        done = f"train {experience.index}"
+        if done in self.checkpoints.done:
+            return
         pauses = [
             round(experience.steps * point / plan.evaluations)
             for point in range(1, plan.evaluations)
         ]
 
         def score_midway(number: int) -> None:
-            self._probe(probe, loop)
-            self._score_unfinished(f"{plan.name} step {number}", loop)
+            where = f"{experience.index} step {number}"
+            if f"probe {where}" not in self.checkpoints.done:
+                self._probe(probe, loop, f"probe {where}")
+                self.checkpoints.at_stage()
+            self._score_unfinished(f"{plan.name} step {number}", loop, f"score {where}")
 
         self.observer.stage(f"training {plan.name}")
-        loop.train(experience, self._on_step, pauses, score_midway)
+        loop.train(
+            experience,
+            self._on_step,
+            pauses,
+            score_midway,
+            undivided=self.signals.held_off,
+            at_rest=self._at_rest,
+            before_end=self._before_end,
+        )
         self._diagnose(loop.steps_done)
-        self._probe(probe, loop)
+        self._probe(probe, loop, done)
+        with self.signals.held_off():
+            self.checkpoints.at_stage()
+
+    def _at_rest(self) -> None:
+        self.checkpoints.after_step(stopping=self.signals.requested is not None)
+
+    def _before_end(self) -> None:
+        with self.signals.held_off():
+            self.checkpoints.before_hook()
 
     def _on_step(self, step: Step, learning_rate: float) -> None:
         experience, loss = step.experience, float(step.loss)
@@ -186,26 +253,44 @@ class StreamTraining:
         if self.measurements.note_diagnostics(step, values):
             self.observer.diagnostics(step, values)
 
-    def _probe(self, probe: ConflictProbe | None, loop: TrainingLoop) -> None:
-        if probe is not None:
-            self.measurements.conflicts.append(probe.measure(loop.model))
+    def _probe(self, probe: ConflictProbe | None, loop: TrainingLoop, key: str) -> None:
+        found = probe.measure(loop.model) if probe is not None else None
+        with self.signals.held_off():
+            if found is not None:
+                self.measurements.conflicts.append(found)
+            self.checkpoints.finish(key)
 
-    def _score(self, row: str, model: PreTrainedModel) -> None:
+    def _score(self, row: str, model: PreTrainedModel, key: str) -> None:
+        """A row of the score matrix, task by task; what has been scored of it is not repeated."""
+        if key in self.checkpoints.done:
+            return
+        measured = self.measurements
+
+        def keep(task: str, scores: TaskScores) -> None:
+            with self.signals.held_off():
+                measured.scored[task] = scores
+                measured.evaluation_seconds = self.evaluator.seconds
+                self.checkpoints.after_measurement()
+
         self.observer.stage("scoring")
-        scores = self.evaluator.score(model)
-        self.measurements.note_row(row, scores)
+        scores = self.evaluator.score(model, measured.scored, keep)
+        with self.signals.held_off():
+            measured.note_row(row, scores)
+            self.checkpoints.finish(key)
         self.observer.scored(row, {name: result.mean for name, result in scores.items()})
 
-    def _score_unfinished(self, row: str, loop: TrainingLoop) -> None:
+    def _score_unfinished(self, row: str, loop: TrainingLoop, key: str) -> None:
         """A row in the middle of the stream: of the model as it would be saved now."""
+        if key in self.checkpoints.done:
+            return
         strategy = self.prepared.strategy
         with loop.precision.as_saved(loop.model), strategy.as_finished(loop.model) as model:
             as_saved: Any = model
-            self._score(row, as_saved)
+            self._score(row, as_saved, key)
 
-    def _judge_last_row(self) -> None:
+    def _judge_last_row(self, key: str) -> None:
         """Have the row that was scored last graded; only the first and the last are, for cost."""
-        if self.judge is None:
+        if self.judge is None or key in self.checkpoints.done:
             return
         self.observer.stage("judging")
         answers = {
@@ -213,7 +298,10 @@ class StreamTraining:
             for name, result in self.measurements.answers.items()
         }
         grades = self.judge.grade(answers, self.observer.warning)
-        self.measurements.judged.append(GradedRow(self.measurements.rows[-1].name, grades))
+        with self.signals.held_off():
+            self.measurements.judged.append(GradedRow(self.measurements.rows[-1].name, grades))
+            self.checkpoints.finish(key)
+            self.checkpoints.after_measurement()
 
     def _warn_of_losses(self, loop: TrainingLoop) -> None:
         """Warn of steps that were skipped, and of answers of the last row that were cut."""
@@ -239,12 +327,17 @@ class StreamTraining:
 
     def _save_unfinished(self, experience: int, loop: TrainingLoop) -> None:
         """Keep a model in the middle of the stream, if that was asked for."""
-        if not self.keeper.keeps(experience):
+        key = f"save {experience}"
+        if key in self.checkpoints.done:
+            self.keeper.check_kept(experience)
             return
-        self.observer.stage("saving the model")
-        strategy = self.prepared.strategy
-        with loop.precision.as_saved(loop.model), strategy.as_finished(loop.model) as model:
-            self.keeper.keep_unfinished(experience, model)
+        if self.keeper.keeps(experience):
+            self.observer.stage("saving the model")
+            strategy = self.prepared.strategy
+            with loop.precision.as_saved(loop.model), strategy.as_finished(loop.model) as model:
+                self.keeper.keep_unfinished(experience, model)
+        with self.signals.held_off():
+            self.checkpoints.finish(key)
 
     def _save(self, model: PreTrainedModel) -> None:
         if self.keeper.writes_final:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from epi_bench.isolation.saved_state import state_part
 from epi_bench.model.stochastic_rounding import HALF_PRECISION, round_stochastically
+from epi_bench.strategy.generator_state import generator_state, set_generator_state
 
 
 class ElasticAnchor:
@@ -87,12 +88,24 @@ class ElasticAnchor:
         return sum(tensor.numel() * tensor.element_size() for tensor in held)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Anchors and stiffness."""
-        return {f"anchor.{name}": tensor for name, tensor in self._anchor.items()} | {
-            f"stiffness.{name}": tensor for name, tensor in self.stiffness.items()
-        }
+        """Anchors, stiffness, and where the rounding of bfloat16 weights stands."""
+        state = {f"anchor.{name}": tensor for name, tensor in self._anchor.items()}
+        state |= {f"stiffness.{name}": tensor for name, tensor in self.stiffness.items()}
+        if self._generator is not None:
+            state["rounding"] = generator_state(self._generator)
+        return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take up anchors and stiffness."""
-        self._anchor = {k: v.clone() for k, v in state_part(state, "anchor.").items()}
-        self.stiffness = {k: v.clone() for k, v in state_part(state, "stiffness.").items()}
+        """Take up all of it, each tensor on its parameter's device."""
+        self._anchor = self._beside_parameters(state_part(state, "anchor."))
+        self.stiffness = self._beside_parameters(state_part(state, "stiffness."))
+        if "rounding" in state:
+            device = next(self._parameters[name].device for name in self._anchor)
+            set_generator_state(self._generator_on(device), state["rounding"])
+
+    def _beside_parameters(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Copies of the tensors where the parameters of the same names are."""
+        return {
+            name: tensor.to(self._parameters[name].device, copy=True)
+            for name, tensor in tensors.items()
+        }

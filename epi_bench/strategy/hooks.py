@@ -81,6 +81,10 @@ class StrategyContext(Protocol):
     def experience_count(self) -> int:
         """Experiences of the whole run."""
 
+    @property
+    def optimizer(self) -> torch.optim.Optimizer | None:
+        """That of the experience under way; ``None`` before its first step."""
+
     def generator(self, purpose: str) -> random.Random:
         """A generator of its own for a purpose; the same seed and purpose give the same draws."""
 

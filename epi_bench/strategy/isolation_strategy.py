@@ -114,6 +114,8 @@ class IsolationStrategy(Strategy):
         """Take both up."""
         if state:
             self.isolation.load_state_dict(state)
+            if self.context.optimizer is not None:  # read where an experience ends, too
+                self.isolation.attach_optimizer(self.context.optimizer)
             self._refreshes = int(state["refreshes"])
 
     def state_bytes(self) -> int:

@@ -16,11 +16,24 @@ are called in this order::
         end_experience
         as_finished                     around each scoring but the last
     finalize_model                      once, after the last experience
+
+A run that was interrupted goes on with a new object, in another process::
+
+    check_run, check_model              as above
+    prepare_model                       on the model as it was first loaded
+    load_state_dict                     the weights and the optimizer are as they were by then
+    ...                                 whatever comes next
+
+In the middle of an experience that is the next step: ``begin_experience`` and
+``training_examples`` are not called again. So everything that a strategy keeps from one hook to the
+next, whatever hook set it, is in :meth:`Strategy.state_dict`. Weights, which of them are trained,
+the optimizer, the examples that ``training_examples`` chose and the global random states are the
+loop's to save; what is added to a model is added in ``prepare_model``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -52,6 +65,9 @@ class Strategy:
             run's identity, so that published runs stay the same runs.
         changes_gradients: Whether ``gradients_ready`` may write into gradients. ``False`` spares
             the loop from measuring their norm once more before clipping.
+        not_in_state: Names of attributes that ``state_dict`` need not return: what is made again
+            when it is needed (a cache), and what no later step depends on (a clock). All others
+            are compared when a run is resumed.
         acts_from: Index of the first experience in which it trains otherwise than full
             fine-tuning does. On a stream that ends before, it is full fine-tuning.
         context: Set by the training loop before the first hook.
@@ -62,6 +78,7 @@ class Strategy:
     changes_gradients: ClassVar[bool] = True
     stores_examples: ClassVar[bool] = False
     learning_rate_factor: float = 1.0
+    not_in_state: ClassVar[Collection[str]] = ()
     acts_from: int = 0
     context: StrategyContext
 
@@ -130,11 +147,22 @@ class Strategy:
         return model
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything needed to go on from here, as named tensors."""
+        """Everything needed to go on from here, as named tensors.
+
+        Called between two steps, too: it holds all that the strategy keeps from one hook to the
+        next. The tensors may be those that it works with.
+        """
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take up the state that :meth:`state_dict` returned."""
+        """Take up the state that :meth:`state_dict` returned, of another object of this class.
+
+        Called after ``prepare_model``. By then the weights are as they were, and in the middle of
+        an experience ``context.optimizer`` is too.
+
+        Args:
+            state: Copies, each on the device where it was given.
+        """
 
     def state_bytes(self) -> int:
         """Bytes the strategy keeps beside model and optimizer, now."""

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from epi_bench.errors import UserError, describe_error
+from epi_bench.testing.resuming import resuming_problem
 from epi_bench.testing.toys import (
     BATCH,
     STEPS,
@@ -235,28 +236,18 @@ def _check_leak(subject: _Subject) -> str | None:
 
 
 def _check_state(subject: _Subject) -> str | None:
-    """Going on from state_dict after the first task equals a run without the pause."""
-    with own_numerics():
-        whole = subject.make()
-        loop = toy_loop(whole)
-        first, second = toy_tasks()
-        loop.train(first)
-        model = {name: t.detach().clone() for name, t in loop.model.state_dict().items()}
-        state = {name: t.detach().clone() for name, t in whole.state_dict().items()}
-        resumed = subject.make()
-        again = toy_loop(resumed)
-        again.model.load_state_dict(model)
-        resumed.load_state_dict(state)
-        again.steps_done = loop.steps_done
-        loop.train(second)
-        again.train(second)
-        changed = _differing(_weights(loop.model), _weights(again.model))
-    if changed:
-        return (
-            f"a run that goes on from state_dict ends with another {changed}: keep everything in "
-            "state_dict that later steps depend on, and take it up in load_state_dict"
-        )
-    return None
+    """A run that is interrupted, wherever that is, ends as one that is not."""
+    return resuming_problem(subject.make)
+
+
+def _check_rounding(subject: _Subject) -> str | None:
+    """So does one whose bfloat16 weights are rounded at random."""
+    return resuming_problem(
+        subject.make,
+        points=(2 * STEPS - 1,),
+        dtype="bfloat16",
+        training={"master_weights": "none"},
+    )
 
 
 def _check_memory(subject: _Subject) -> str | None:
@@ -375,6 +366,7 @@ CHECKS: dict[str, Callable[[_Subject], str | None]] = {
     "determinism": _check_determinism,
     "leak": _check_leak,
     "state": _check_state,
+    "bfloat16 state": _check_rounding,
     "memory": _check_memory,
     "accumulation": _check_accumulation,
     "bfloat16": _check_bfloat16,

@@ -30,6 +30,7 @@ class TrainingContext:
     pad_token_id: int
     total_steps: int
     experience_count: int
+    optimizer: torch.optim.Optimizer | None = None
 
     def generator(self, purpose: str) -> random.Random:
         return seeded_generator(purpose, self.seed)

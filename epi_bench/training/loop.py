@@ -6,9 +6,13 @@ whatever a strategy does, it does in its hooks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import islice
 from time import perf_counter
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from accelerate import Accelerator
@@ -24,9 +28,22 @@ from epi_bench.strategy.hooks import Experience, Step
 from epi_bench.strategy.strategy import Strategy
 from epi_bench.training.context import TrainingContext
 from epi_bench.training.cost import TrainingCost
+from epi_bench.training.loop_state import (
+    LoopState,
+    ModelState,
+    StateMismatchError,
+    drawn_examples,
+    drawn_state,
+    optimizer_state,
+    put_optimizer_state,
+    put_random_state,
+    random_state,
+    trained_names,
+)
 from epi_bench.training.micro_batches import MicroBatches, predicted_tokens
 from epi_bench.training.optimizer import build_optimizer
 from epi_bench.training.schedule import learning_rate_share, set_learning_rate
+from epi_bench.training.strategy_state import put_strategy_state, strategy_state
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +51,27 @@ if TYPE_CHECKING:
 
 OnStep = Callable[[Step, float], None]
 """Called after each optimizer step with the step and its learning rate."""
+
+
+@dataclass
+class _Place:
+    """Where the loop is in an experience.
+
+    Attributes:
+        experience: Its index.
+        examples: What its batches are drawn from.
+        own: The experience's own examples.
+        optimizer: That steps it.
+        peak: Of the learning rate.
+        steps: How many have been made.
+    """
+
+    experience: int
+    examples: Sequence[EncodedExample]
+    own: Sequence[EncodedExample]
+    optimizer: torch.optim.Optimizer
+    peak: float
+    steps: int = 0
 
 
 class TrainingLoop:
@@ -69,6 +107,7 @@ class TrainingLoop:
     movement: WeightMovement
     _wrapped: nn.Module
     _micro_batches: MicroBatches
+    _model_state: ModelState
 
     def __init__(
         self,
@@ -97,8 +136,12 @@ class TrainingLoop:
             experience_count=experience_count,
         )
         self._is_started = False
+        self._is_at_rest = True
+        self._clock: float | None = None
         self._optimizer: torch.optim.Optimizer | None = None
+        self._place: _Place | None = None
         self._skipped_in_a_row = 0
+        self._last_good_step = 0
 
     def start(self) -> Self:
         """Move the model to its device, and let the strategy and accelerate prepare it.
@@ -129,6 +172,7 @@ class TrainingLoop:
         self._micro_batches = MicroBatches(
             self._wrapped, self.accelerator, self.spec.batch_size, self.context.pad_token_id
         )
+        self._model_state = ModelState()
         self._is_started = True
         return self
 
@@ -138,15 +182,25 @@ class TrainingLoop:
         on_step: OnStep | None = None,
         pauses: Sequence[int] = (),
         on_pause: Callable[[int], None] | None = None,
+        *,
+        undivided: Callable[[], AbstractContextManager[object]] = nullcontext,
+        at_rest: Callable[[], None] | None = None,
+        before_end: Callable[[], None] | None = None,
     ) -> None:
-        """Train one experience.
+        """Train one experience, or the rest of it after :meth:`load_state_dict`.
 
         Args:
             experience: Its examples and number of steps.
             on_step: Called after each optimizer step.
             pauses: Steps of the experience after which ``on_pause`` is called; the time spent
-                there is not training time.
+                there is not training time. It is called again where the loop goes on right after
+                such a step.
             on_pause: Called with the step's number in the experience.
+            undivided: Gives a context manager in which each step is made, ``on_step`` and
+                ``at_rest`` included: what must not come in between is held off there.
+            at_rest: Called after each step, when :meth:`state_dict` may be called; the time spent
+                there is not training time.
+            before_end: Called in the same way, once, before the strategy's ``end_experience``.
 
         Raises:
             TrainingFailedError: If the loss is not finite, or the gradients of
@@ -154,26 +208,187 @@ class TrainingLoop:
         """
         if not self._is_started:
             raise RuntimeError("call start() before train()")
-        started = perf_counter()
-        self.strategy.begin_experience(experience)
-        steps = self._drawn_steps(self._training_examples(experience), experience)
-        peak = self.spec.learning_rate * self.strategy.learning_rate_factor
-        optimizer = self._experience_optimizer(peak)
+        self._clock = perf_counter()
+        place = self._place or self._enter(experience)
+        if place.experience != experience.index:
+            raise RuntimeError(f"the loop is to go on in experience {place.experience}")
+        if place.steps in pauses and on_pause:
+            self._rest(partial(on_pause, place.steps))
+        self._place = place
+        first = place.steps + 1
+        drawn = islice(self._drawn_steps(place.examples, experience), place.steps, None)
+        optimizer = place.optimizer
         self.model.train()
-        for number in range(1, experience.steps + 1):
-            rate = peak * learning_rate_share(number, experience.steps, self.spec)
-            set_learning_rate(optimizer, rate)
-            step = self._step(experience, number, optimizer, next(steps))
-            if on_step:
-                on_step(step, rate)
+        for number in range(first, experience.steps + 1):
+            rate = place.peak * learning_rate_share(number, experience.steps, self.spec)
+            with undivided():
+                set_learning_rate(optimizer, rate)
+                self._is_at_rest = False
+                step = self._step(experience, number, optimizer, next(drawn))
+                if on_step:
+                    on_step(step, rate)
+                place.steps = number
+                self._is_at_rest = True
+                if at_rest:
+                    self._rest(at_rest)
             if number in pauses and on_pause:
-                self.cost.seconds += perf_counter() - started
-                on_pause(number)
+                self._rest(partial(on_pause, number))
                 self.model.train()
-                started = perf_counter()
+        if before_end:
+            self._rest(before_end)
+        self._is_at_rest = False
         self.strategy.end_experience(experience)
         self.model.eval()
-        self.cost.seconds += perf_counter() - started
+        self._leave()
+
+    def _enter(self, experience: Experience) -> _Place:
+        """Begin an experience."""
+        self._is_at_rest = False
+        self.strategy.begin_experience(experience)
+        examples = self._training_examples(experience)
+        peak = self.spec.learning_rate * self.strategy.learning_rate_factor
+        optimizer = self._experience_optimizer(peak)
+        return _Place(experience.index, examples, experience.examples, optimizer, peak)
+
+    def _leave(self) -> None:
+        """End an experience; the next one makes an optimizer of its own, or takes this one."""
+        self._place = None
+        self._is_at_rest = True
+        self.context.optimizer = None if self.spec.fresh_optimizer else self._optimizer
+        self._count_time()
+        self._clock = None
+
+    def _rest(self, during: Callable[[], None]) -> None:
+        """Do something whose time is not training time."""
+        self._count_time()
+        during()
+        self._clock = perf_counter()
+
+    def _count_time(self) -> None:
+        """Add the time since the last reading of the clock to the cost."""
+        if self._clock is not None:
+            now = perf_counter()
+            self.cost.seconds += now - self._clock
+            self._clock = now
+
+    @property
+    def place(self) -> tuple[int | None, int]:
+        """Index of the experience under way and the steps made in it; ``None`` between two."""
+        return (self._place.experience, self._place.steps) if self._place else (None, 0)
+
+    def remember_start(self) -> None:
+        """Find out what of the model need not be saved; call after :meth:`start`.
+
+        Otherwise :meth:`state_dict` gives frozen weights too. Reads all of them once.
+        """
+        self._model_state = ModelState(self.model)
+
+    def state_dict(self) -> LoopState:
+        """Everything from which a loop of the same run goes on, bit for bit.
+
+        May be called before and after each experience, after each step (``at_rest``), and in a
+        pause. Tensors are those of the loop, not copies.
+
+        Raises:
+            RuntimeError: If a step or a hook is under way.
+        """
+        if not self._is_at_rest:
+            raise RuntimeError("a step or a hook is under way: the loop's state is not complete")
+        self._count_time()
+        model, changed = self._model_state.take(self.model)
+        masters, rounding = self.precision.state_dict()
+        random_values, generators = random_state()
+        values: dict[str, Any] = {
+            "model": model,
+            "masters": masters,
+            "random": random_values,
+            "cost": asdict(self.cost),
+            "steps_done": self.steps_done,
+            "last_good_step": self._last_good_step,
+            "skipped_in_a_row": self._skipped_in_a_row,
+            "place": None,
+            "optimizer": None,
+        }
+        values["strategy"], strategy = strategy_state(self.strategy, self.model)
+        tensors: dict[str, Mapping[str, Tensor]] = {
+            "model": changed,
+            "strategy": strategy,
+            "random": generators,
+        }
+        if rounding is not None:
+            tensors["rounding"] = {"generator": rounding}
+        if (place := self._place) is not None:
+            values["place"] = {
+                "experience": place.experience, "steps": place.steps, "peak": place.peak
+            }  # fmt: skip
+            tensors["examples"] = drawn_state(place.examples, place.own)
+        if self.context.optimizer is not None:
+            values["optimizer"], tensors["optimizer"] = optimizer_state(
+                self.context.optimizer, self.model
+            )
+        return LoopState(values, tensors)
+
+    def load_state_dict(self, state: LoopState, experiences: Sequence[Experience]) -> None:
+        """Go on where another loop of the same run was; call after :meth:`start`.
+
+        The strategy's ``load_state_dict`` is called once the weights and the optimizer are there.
+        If the state was taken within an experience, the next :meth:`train` must be of that
+        experience: it goes on after the last step, without ``begin_experience`` and
+        ``training_examples``.
+
+        Args:
+            state: As :meth:`state_dict` gave it.
+            experiences: The whole stream.
+
+        Raises:
+            StateMismatchError: If it is not a state of this run; this loop is of no use then.
+        """
+        values, tensors = state.values, state.tensors
+        rounding = tensors.get("rounding", {}).get("generator")
+        self.precision.load_state_dict(self.model, values["masters"], rounding)
+        self._model_state.put(self.model, values["model"], tensors["model"])
+        if values["optimizer"] is not None:
+            self._load_optimizer(values["optimizer"], tensors.get("optimizer", {}))
+        put_strategy_state(
+            self.strategy,
+            self.model,
+            self.context.device,
+            values["strategy"],
+            tensors.get("strategy", {}),
+        )
+        for name, value in values["cost"].items():
+            setattr(self.cost, name, value)
+        self.steps_done = values["steps_done"]
+        self._last_good_step = values["last_good_step"]
+        self._skipped_in_a_row = values["skipped_in_a_row"]
+        if (place := values["place"]) is not None:
+            own = experiences[place["experience"]].examples
+            if self._optimizer is None:
+                raise StateMismatchError("the optimizer of the experience was not saved")
+            self._place = _Place(
+                place["experience"],
+                drawn_examples(tensors["examples"], own),
+                own,
+                self._optimizer,
+                place["peak"],
+                place["steps"],
+            )
+        put_random_state(values["random"], tensors["random"])
+
+    def _load_optimizer(
+        self, groups: Sequence[Mapping[str, Any]], tensors: Mapping[str, Tensor]
+    ) -> None:
+        """Make the optimizer of those parameters that the saved one had, and give it its state."""
+        trained = set(trained_names(self.model))
+        stepped = {name for group in groups for name in group["parameters"]}
+        parameters = dict(self.model.named_parameters())
+        for name, parameter in parameters.items():
+            parameter.requires_grad_(name in stepped)
+        optimizer = build_optimizer(parameters.values(), self.spec, self.spec.learning_rate)
+        for name, parameter in parameters.items():
+            parameter.requires_grad_(name in trained)
+        put_optimizer_state(optimizer, self.model, groups, tensors)
+        self._optimizer = self.context.optimizer = optimizer
 
     def _step(
         self,
@@ -190,13 +405,14 @@ class TrainingLoop:
         if not loss_is_finite:
             raise TrainingFailedError(
                 f"the loss is {done.loss.item()} at step {number} of {experience.name!r}: "
-                "lower the learning rate or turn clipping on"
+                f"lower the learning rate or turn clipping on{self._good_until()}"
             )
         self.steps_done += 1
         step = Step(self.steps_done, number, experience, self.model, optimizer, done.loss)
         if finite:
             self._update(step, norm)
             self._skipped_in_a_row = 0
+            self._last_good_step = self.steps_done
         else:
             self._skip(step)
         optimizer.zero_grad(set_to_none=True)
@@ -222,14 +438,21 @@ class TrainingLoop:
             raise TrainingFailedError(
                 f"the gradients of {self._skipped_in_a_row} steps in a row were not finite, the "
                 f"last at step {step.number_in_experience} of {step.experience.name!r}: lower the "
-                "learning rate, or train in float32"
+                f"learning rate, or train in float32{self._good_until()}"
             )
+
+    def _good_until(self) -> str:
+        """The end of a message: which step was the last that did what it should."""
+        if not self._last_good_step:
+            return "; no step before it was good"
+        return f"; the last good step was {self._last_good_step} of {self.context.total_steps}"
 
     def _experience_optimizer(self, peak: float) -> torch.optim.Optimizer:
         """A new optimizer, or where the run says so the one of the experience before."""
         if self._optimizer is None or self.spec.fresh_optimizer:
             self.precision.take_masters(self.model)  # the strategy may train others by now
             self._optimizer = build_optimizer(self._wrapped.parameters(), self.spec, peak)
+        self.context.optimizer = self._optimizer
         return self._optimizer
 
     def _training_examples(self, experience: Experience) -> Sequence[EncodedExample]:

@@ -33,6 +33,8 @@ SETTINGS = {
 class _Context:
     """A linear regression with mean squared error; an example is (inputs, targets)."""
 
+    optimizer = None
+
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.seed = 0

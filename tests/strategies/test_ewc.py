@@ -16,6 +16,8 @@ from epi_bench.strategy.strategy import create_strategy
 class _Context:
     """A linear model ``y = w x`` with loss ``(w x - y)^2`` a sample."""
 
+    device = torch.device("cpu")
+
     def __init__(self, weight: float) -> None:
         self.model = nn.Linear(1, 1, bias=False)
         with torch.no_grad():
@@ -68,6 +70,7 @@ def test_two_experiences_by_hand(mode, expected):
         ewc.context.model.weight.fill_(3.0)
     assert ewc.penalty(ewc.context.model).item() == pytest.approx(expected)
     again = create_strategy("ewc", {"strength": 1.0, "mode": mode, "decay": 0.5})
+    again.context = ewc.context
     again.load_state_dict(ewc.state_dict())
     assert again.penalty(ewc.context.model).item() == pytest.approx(expected)
 

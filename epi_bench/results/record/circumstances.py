@@ -134,6 +134,7 @@ class Environment(Part):
         execution: What of the process counts in the run's identity; empty for one plain process on
             the CPU.
         started_at: ISO 8601 with time zone.
+        resumed: How often the run was interrupted and went on from a checkpoint.
     """
 
     packages: dict[str, str]
@@ -149,3 +150,4 @@ class Environment(Part):
     matmul_precision: str | None = None
     execution: dict[str, JsonValue] = Field(default_factory=dict)
     started_at: str
+    resumed: int = 0

@@ -34,7 +34,11 @@ EXCLUDED = tuple(f":(exclude){folder}" for folder in ("leaderboards", "results",
 
 
 def current_environment(
-    device: str, processes: int, execution: Mapping[str, JsonValue], started_at: datetime
+    device: str,
+    processes: int,
+    execution: Mapping[str, JsonValue],
+    started_at: datetime,
+    resumed: int = 0,
 ) -> Environment:
     """Where and with what the run at hand is made.
 
@@ -43,6 +47,7 @@ def current_environment(
         processes: Processes that train together.
         execution: What of the process counts in the run's identity.
         started_at: When the run began, with time zone.
+        resumed: How often it went on from a checkpoint.
     """
     import torch
 
@@ -61,6 +66,7 @@ def current_environment(
         matmul_precision=torch.get_float32_matmul_precision(),
         execution=dict(execution),
         started_at=started_at.isoformat(timespec="seconds"),
+        resumed=resumed,
     )
 
 

@@ -2,7 +2,8 @@
 
 ``<out>/runs/<run_id>/`` holds ``run.toml`` (the file that repeats the run), ``events.jsonl`` and
 ``record.json``, with ``--log-predictions`` also ``predictions.jsonl``, with ``--keep-model`` also
-``models/`` and, where an adapter was trained, ``adapters/``;
+``models/`` and, where an adapter was trained, ``adapters/``, and until the record is written
+``checkpoints/``;
 ``<out>/results/<track>/<run_id>.json`` is a copy of the record, on the board of one's own results.
 """
 
@@ -54,6 +55,10 @@ class Workspace:
     def models_folder(self, run_id: str) -> Path:
         """The trained models of one run, if it was asked to keep any."""
         return self.run_folder(run_id) / "models"
+
+    def checkpoints_path(self, run_id: str) -> Path:
+        """What one run needs to go on, until its record is written."""
+        return self.run_folder(run_id) / "checkpoints"
 
     def begin(self, run_id: str, toml: str) -> None:
         """Make the folder of a run that is about to be trained.

@@ -312,10 +312,19 @@ def test_the_masks_of_experiences_are_kept_and_compared():
     resumed = MaskHistory({"w": 4})
     resumed.load_state_dict(history.state_dict())
     assert resumed.bytes() == 2
+    assert resumed.statistics() == history.statistics()  # before the mask moves again, too
     for each in (history, resumed):
         each.add({"w": masks[1]})
         each.end_experience()
     assert resumed.statistics() == history.statistics()
+
+
+def test_an_experience_that_ends_before_the_first_mask_leaves_nothing_to_compare():
+    history = MaskHistory({"w": 4})
+    history.end_experience()
+    history.add({"w": torch.tensor([1, 0, 0, 0]).bool()})
+    history.end_experience()
+    assert not any("experience" in name for name in history.statistics())
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,32 @@ def test_bfloat16_weights_are_drawn_as_far_as_others_on_average():
     assert float(weight.detach().float().mean()) == pytest.approx(expected, abs=0.005)
 
 
+def test_the_rounding_of_bfloat16_weights_goes_on_where_it_was():
+    weight = nn.Parameter(torch.full((64,), 3.0, dtype=torch.bfloat16))
+    anchor = ElasticAnchor({"w": weight})
+    anchor.fix({"w": torch.ones(64)})
+    with torch.no_grad():
+        weight.fill_(5.0)
+    anchor.draw(rate=0.001)
+    reached, held = weight.detach().clone(), anchor.bytes()
+    state = {name: tensor.clone() for name, tensor in anchor.state_dict().items()}
+    anchor.draw(rate=0.001)
+    expected = weight.detach().clone()
+    again = ElasticAnchor({"w": weight})
+    again.load_state_dict(state)
+    with torch.no_grad():
+        weight.copy_(reached)
+    again.draw(rate=0.001)
+    assert torch.equal(weight.detach(), expected)
+    fresh = ElasticAnchor({"w": weight})
+    fresh.load_state_dict({name: t for name, t in state.items() if name != "rounding"})
+    with torch.no_grad():
+        weight.copy_(reached)
+    fresh.draw(rate=0.001)
+    assert not torch.equal(weight.detach(), expected)  # so the rounding makes a difference here
+    assert held == again.bytes() == 64 * (2 + 4)  # the generator counts as nothing
+
+
 def test_an_infinitely_stiff_bfloat16_weight_is_exactly_at_its_anchor():
     weight = nn.Parameter(torch.tensor([0.1, 3.0], dtype=torch.bfloat16))
     anchored = weight.detach().clone()

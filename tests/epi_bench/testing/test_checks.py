@@ -32,7 +32,7 @@ def test_built_in_strategies_pass(name):
     known = options_of(STRATEGIES.get(name))
     passed = check_strategy(name, **{k: v for k, v in SOON.items() if k in known})
     assert passed == list(checks.CHECKS)
-    assert len(passed) == 10
+    assert len(passed) == 11
 
 
 class Misspelled(Strategy):
@@ -88,6 +88,100 @@ class ForgetsItsState(Strategy):
             parameter.grad.mul_(self.factor)
 
 
+class ForgetsItsAnchor(Strategy):
+    """Takes it where the second task begins, which is not called again in its middle."""
+
+    def __init__(self):
+        self._anchor = {}
+
+    def begin_experience(self, experience):
+        if experience.index == 1:
+            named = self.context.model.named_parameters()
+            self._anchor = {name: p.detach().clone() for name, p in named}
+
+    def penalty(self, model):
+        named = model.named_parameters()
+        pulls = [(p - self._anchor[n]).square().sum() for n, p in named if n in self._anchor]
+        return 10 * torch.stack(pulls).sum() if pulls else None
+
+
+class ForgetsItsGenerator(Strategy):
+    def begin_experience(self, experience):
+        self.draws = self.context.generator("signs")
+
+    def gradients_ready(self, step):
+        for parameter in step.model.parameters():
+            parameter.grad.mul_(self.draws.random())
+
+
+class ForgetsItsCount(Strategy):
+    def __init__(self):
+        self.memory = SimpleMemory()
+
+    def gradients_ready(self, step):
+        self.memory.steps += 1
+
+
+class SimpleMemory:
+    def __init__(self):
+        self.steps = 0
+
+
+class ForgetsOneOfTwo(Strategy):
+    """It returns both, and takes up one."""
+
+    def __init__(self):
+        self.first, self.second = 0, 0
+
+    def parameters_updated(self, step):
+        self.first, self.second = step.number, 2 * step.number
+
+    def state_dict(self):
+        return {"first": torch.tensor(self.first), "second": torch.tensor(self.second)}
+
+    def load_state_dict(self, state):
+        self.first = int(state["first"])
+
+
+class ReturnsANumber(Strategy):
+    def state_dict(self):
+        return {"steps": 3}
+
+
+class CannotTakeUpItsState(Strategy):
+    def state_dict(self):
+        return {"steps": torch.tensor(3)}
+
+    def load_state_dict(self, state):
+        self.steps = state["step"]
+
+
+class CountsInTheModule(Strategy):
+    """No attribute tells it: only the weights do."""
+
+    def prepare_model(self, model):
+        model.count = 0
+        return model
+
+    def gradients_ready(self, step):
+        step.model.count += 1
+        for parameter in step.model.parameters():
+            parameter.grad.mul_(1 if step.model.count % 2 else -1)
+
+
+class ForgetsItsRounding(Strategy):
+    """It draws for bfloat16 weights alone."""
+
+    def begin_experience(self, experience):
+        parameter = next(self.context.model.parameters())
+        half = parameter.dtype == torch.bfloat16
+        self.noise = self.context.generator("noise") if half else None
+
+    def gradients_ready(self, step):
+        if self.noise is not None:
+            self.noise.random()
+
+
 class HidesItsMemory(Strategy):
     def begin_experience(self, experience):
         self.kept = {"before": [p.detach().clone() for p in self.context.model.parameters()]}
@@ -126,7 +220,19 @@ class UntiesTheEmbeddings(Strategy):
         (ScoresAnotherModel, "scoring", "as_finished changed .*put back"),
         (DrawsFromAnywhere, "determinism", r"draw from self.context.generator\(PURPOSE\)"),
         (RemembersTheLastRun, "leak", "not in the class or the module"),
-        (ForgetsItsState, "state", "keep everything in state_dict"),
+        (ForgetsItsState, "state", "ForgetsItsState keeps factor, which .* keep everything in"),
+        (ForgetsItsAnchor, "state", r"after step 2 of the second task: .* keeps _anchor, which"),
+        (ForgetsItsGenerator, "state", r"after step 1 of the first task: .* keeps draws, which"),
+        (ForgetsItsCount, "state", r"keeps memory\.steps, which its state_dict does not return"),
+        (ForgetsOneOfTwo, "state", "keeps second, which its state_dict does not return"),
+        (ReturnsANumber, "state", "gives int for 'steps': give tensors, a number as torch.tensor"),
+        (CannotTakeUpItsState, "state", "cannot take up its state: KeyError: 'step'"),
+        (
+            CountsInTheModule,
+            "state",
+            "interrupted after step 1 of the first task ends with another",
+        ),
+        (ForgetsItsRounding, "bfloat16 state", "keeps noise, which its state_dict does not"),
         (HidesItsMemory, "memory", "state_bytes reports 0 bytes, its attributes hold tensors of"),
         (CountsMicroBatches, "accumulation", "let nothing depend on batch_size"),
         (OverflowsInBfloat16, "bfloat16", "is not finite"),
