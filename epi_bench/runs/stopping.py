@@ -1,4 +1,8 @@
-"""Ctrl-C and SIGTERM while a run is under way: held off within a step, at once elsewhere."""
+"""Ctrl-C, SIGTERM and SIGHUP while a run is under way: held off within a step, at once elsewhere.
+
+SIGHUP comes when a terminal is closed. It stops a run as SIGTERM does, with a checkpoint: who closes
+a terminal expects its programs to end. Under ``nohup`` it is ignored, and stays so.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+HANG_UP = getattr(signal, "SIGHUP", None)
+"""Windows does not know it."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *((HANG_UP,) if HANG_UP is not None else ()))
 
 
 class RunInterruptedError(KeyboardInterrupt):
@@ -26,7 +33,7 @@ class RunInterruptedError(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """As shells have it: 130 after Ctrl-C, 143 after SIGTERM."""
+        """As shells have it: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
         return 128 + self.signal_number
 
 
@@ -81,6 +88,8 @@ class StopSignals:
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         is_second = self.requested is not None
+        if is_second and number == HANG_UP:  # the shell sends it too, after the terminal
+            return
         self.requested = number
         if is_second or not self._held:
             raise RunInterruptedError(number)
