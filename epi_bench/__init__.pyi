@@ -15,6 +15,7 @@ from epi_bench.evaluation.judge import JudgeSettings as JudgeSettings
 from epi_bench.plugin import *
 from epi_bench.results.record.run_record import RunRecord as RunRecord
 from epi_bench.runs.observer import RunObserver as RunObserver
+from epi_bench.runs.ray_cluster import RayCluster as RayCluster
 from epi_bench.spec.run_spec import RunSpec as RunSpec
 from epi_bench.spec.run_spec import StreamSpec as StreamSpec
 from epi_bench.spec.run_spec import TrainingSpec as TrainingSpec

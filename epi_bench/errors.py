@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from epi_bench.foreign_text import for_terminal
+
 LONGEST_MESSAGE = 500
 """Characters shown of an error message that comes from foreign code."""
+
+LONGEST_LINE = 2000
+"""Characters of the message of a :class:`UserError`: a longer one fills a screen."""
+
+LONGEST_VALUE = 60
+"""Characters of the longest value that a message repeats."""
 
 
 class UserError(Exception):
@@ -32,20 +39,32 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str, *, setting: str | Sequence[str] = ()) -> None:
-        super().__init__(one_line(message))
+        super().__init__(_shortened(for_terminal(message)))
         self.settings = (setting,) if isinstance(setting, str) else tuple(setting)
 
 
-def one_line(text: str) -> str:
-    """Text as one line that a terminal shows as it is.
+def _shortened(line: str) -> str:
+    """A line of bounded length: the place at its beginning and the remedy at its end stay."""
+    if len(line) <= LONGEST_LINE:
+        return line
+    half = LONGEST_LINE // 2
+    return f"{line[:half]} ... {line[-half:]}"
 
-    Line breaks become spaces; what cannot be printed is written as in a Python string.
+
+def short_repr(value: object) -> str:
+    """A value as messages repeat it: as Python writes it, the middle of a long one left out.
+
+    >>> short_repr("a" * 100)
+    "'aaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaa'"
     """
-    joined = re.sub(r"\s*[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]\s*", " ", text.strip("\n\r"))
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for c in joined
-    )
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "an integer of thousands of digits"
+    if len(text) <= LONGEST_VALUE:
+        return text
+    half = (LONGEST_VALUE - 3) // 2
+    return f"{text[:half]}...{text[-half:]}"
 
 
 def describe_error(error: BaseException) -> str:
@@ -54,7 +73,7 @@ def describe_error(error: BaseException) -> str:
         message = str(error)
     except Exception:  # noqa: BLE001  (a plugin's own exception may fail even at this)
         message = "its message cannot be shown"
-    line = one_line(f"{type(error).__name__}: {message}" if message else type(error).__name__)
+    line = for_terminal(f"{type(error).__name__}: {message}" if message else type(error).__name__)
     return line if len(line) <= LONGEST_MESSAGE else line[:LONGEST_MESSAGE] + " ..."
 
 

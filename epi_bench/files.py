@@ -89,6 +89,33 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 @contextmanager
+def one_process_at_a_time(folder: Path) -> Iterator[None]:
+    """Work alone on the files of a folder; other processes that ask for the same wait.
+
+    The operating system gives the lock back when its owner ends, however it ends.
+
+    Args:
+        folder: Must exist.
+
+    Raises:
+        UserError: If the folder cannot be written.
+    """
+    from filelock import FileLock
+
+    path = folder / ".lock"
+    lock = FileLock(path)
+    try:
+        lock.acquire()
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        _remove(path)  # waiting ones notice that theirs is no longer the file of that name
+        lock.release()
+
+
+@contextmanager
 def written_folder(path: Path) -> Iterator[Path]:
     """Write a folder so that it is there whole or not at all; an old one stays until then.
 
@@ -147,8 +174,14 @@ def temporary_beside(path: Path) -> Path:
     return path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}.tmp")
 
 
-def sweep(folder: Path, older_than: float = 0.0) -> None:
+LEFT_AFTER_SECONDS = 600.0
+"""A temporary file that is older than this belongs to a process that was killed."""
+
+
+def sweep(folder: Path, older_than: float = LEFT_AFTER_SECONDS) -> None:
     """Remove what writers left behind in a folder that were killed.
+
+    What cannot be removed stays.
 
     Args:
         folder: Need not be there.

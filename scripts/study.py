@@ -11,7 +11,8 @@ from statistics import fmean
 
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.workspace import Workspace
-from epi_bench.runs.many_runs import run_in_subprocesses
+from epi_bench.runs.many_runs import local_backend, make_runs
+from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.request import RunRequest
 from epi_bench.spec.run_spec import RunSpec
 
@@ -34,7 +35,7 @@ def make_records(
     """
     request = RunRequest(Workspace(folder), published=False)
     records = []
-    outcomes = run_in_subprocesses(specs, request, jobs)
+    outcomes = make_runs(specs, request, local_backend(jobs, len(specs)), RunObserver())
     for number, outcome in enumerate(outcomes, start=1):
         strategy = outcome.spec.strategy
         line = f"[{number}/{len(specs)}] {strategy.name} {strategy.options}"

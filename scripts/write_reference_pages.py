@@ -131,7 +131,7 @@ def record_page(schema: Mapping[str, Any]) -> str:
         NOTE,
         "# Run record",
         "`runs/<run_id>/record.json` holds everything that a run measured, with what it was made "
-        "from; the copies in `leaderboards/` are the same files. The JSON schema is "
+        "from; the copies in `results/` and `leaderboards/` are the same files. The JSON schema is "
         "`epi_bench/data/schema/run_record.schema.json`. From Python: "
         "[`epi_bench.load_record`](python.md).",
         "A field without a default is always there. What was not measured is `null`, never 0. How "

@@ -15,6 +15,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[1]
 
 ORDER = (
+    "foreign_text",
     "errors",
     "files",
     "tables",

@@ -54,7 +54,7 @@ def test_every_command_and_flag_is_on_the_page():
     for parameter in run.params:
         if not parameter.hidden:
             assert f"`{parameter.opts[0]}`" in page
-    for command in ("run", "leaderboard", "tasks show", "strategies list"):
+    for command in ("run", "leaderboard show", "tasks show", "strategies list"):
         assert f"\n## `{command}`\n" in page
 
 

@@ -157,6 +157,9 @@ def _find(words):
     for word in words:
         if not hasattr(command, "commands"):
             break
+        if word not in command.commands and hasattr(command, "default_command"):
+            command = command.commands[command.default_command]
+            break
         assert word in command.commands, f"epi-bench {' '.join(words)}"
         command = command.commands[word]
     return command

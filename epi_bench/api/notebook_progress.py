@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
+from epi_bench.foreign_text import for_html
 from epi_bench.runs.observer import RunObserver, StepReport
 
 SECONDS_BETWEEN = 0.2
@@ -26,8 +26,8 @@ class _Bar:
         value = f'value="{self.done}" max="{self.total}"' if self.total else ""
         counted = f"{self.done}/{self.total}" if self.total else ""
         return (
-            f"<div>{escape(self.title)} <progress {value}></progress> {counted} "
-            f"{escape(self.status)}</div>"
+            f"<div>{for_html(self.title)} <progress {value}></progress> {counted} "
+            f"{for_html(self.status)}</div>"
         )
 
 
@@ -104,8 +104,8 @@ class NotebookProgress(RunObserver):
         time = monotonic()
         if now or time - self._last >= SECONDS_BETWEEN:
             self._last = time
-            lines = [f"<div>warning: {escape(message)}</div>" for message in self._warnings]
-            lines += [f"<div>{escape(message)}</div>" for message in self._notes]
+            lines = [f"<div>warning: {for_html(message)}</div>" for message in self._warnings]
+            lines += [f"<div>{for_html(message)}</div>" for message in self._notes]
             self._show("\n".join([*lines, *(bar.html() for bar in self._bars)]))
 
 

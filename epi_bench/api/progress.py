@@ -20,8 +20,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from epi_bench.foreign_text import for_terminal
 from epi_bench.runs.observer import RunObserver, StepReport
-from epi_bench.tables import lasting_output, wrap_cells
+from epi_bench.tables import lasting_output, make_console, wrap_cells
 
 NARROW, WIDE = 80, 100
 """Characters of a line below which the bar is short, and from which the time spent is shown."""
@@ -29,36 +30,33 @@ NARROW, WIDE = 80, 100
 
 @contextmanager
 def progress_of(observer: RunObserver | None) -> Iterator[RunObserver]:
-    """What listens to the runs that a caller asks for, with other libraries held back.
+    """What listens to the runs that a caller asks for.
 
     Args:
         observer: The caller's own; ``None`` chooses: a progress display in a notebook or on a
             terminal, else the log ``epi_bench``, which gets the warnings.
     """
-    from epi_bench.runs.quiet import quiet_libraries
+    if observer is not None:
+        yield observer
+        return
+    console = make_console()
+    if console.is_jupyter:
+        from epi_bench.api.notebook_progress import NotebookProgress
 
-    with quiet_libraries():
-        if observer is not None:
-            yield observer
-            return
-        console = Console()
-        if console.is_jupyter:
-            from epi_bench.api.notebook_progress import NotebookProgress
-
-            with NotebookProgress() as shown:
-                yield shown
-        elif console.is_terminal:
-            with lasting_output(), LiveProgress(console) as live:  # the terminal may be closed
-                yield live
-        else:
-            yield LoggedWarnings()
+        with NotebookProgress() as shown:
+            yield shown
+    elif console.is_terminal:
+        with lasting_output(), LiveProgress(console) as live:  # the terminal may be closed
+            yield live
+    else:
+        yield LoggedWarnings()
 
 
 class LoggedWarnings(RunObserver):
     """Passes warnings on to Python's logging and says nothing else."""
 
     def warning(self, message: str) -> None:
-        logging.getLogger("epi_bench").warning(message)
+        logging.getLogger("epi_bench").warning("%s", for_terminal(message))
 
     def note(self, message: str) -> None:
         logging.getLogger("epi_bench").info(message)
@@ -106,7 +104,8 @@ class LiveProgress(RunObserver):
         self._bar = self._progress.add_task("starting", total=total_steps, status="")
 
     def warning(self, message: str) -> None:
-        self._console.print(f"warning: {self._wording(message)}", style="yellow", markup=False)
+        line = for_terminal(f"warning: {self._wording(message)}")
+        self._console.print(line, style="yellow")
 
     def note(self, message: str) -> None:
         self.say(message)
@@ -154,7 +153,7 @@ class LiveProgress(RunObserver):
             self._progress.remove_task(self._bar)
             self._bar = None
         if error:
-            self._console.print(f"run {status}: {error}", style="red", markup=False)
+            self._console.print(for_terminal(f"run {status}: {error}"), style="red")
 
 
 def _bar_columns(width: int) -> list[ProgressColumn]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from html import escape
 from typing import TYPE_CHECKING
 
+from epi_bench.foreign_text import for_html, terminal_text
 from epi_bench.results.leaderboard import Ranking
 from epi_bench.results.leaderboard.legend import describe_track
 from epi_bench.results.leaderboard.table import BEST, TableColumn, ranking_table
@@ -24,14 +24,12 @@ def ranking_parts(rankings: Sequence[Ranking], notes: Sequence[str]) -> Iterator
         rankings: One a track.
         notes: Lines below the tables.
     """
-    from rich.text import Text
-
     for ranking in rankings:
-        yield Text(ranking.track, style="bold")
-        yield Text(describe_track(ranking), style="dim")
+        yield terminal_text(ranking.track, "bold")
+        yield terminal_text(describe_track(ranking), "dim")
         yield ranking_table(ranking).fitted(TERMINAL_COLUMNS)
     for note in notes:
-        yield Text(note, style="yellow")
+        yield terminal_text(note, "yellow")
 
 
 def ranking_html(rankings: Sequence[Ranking], notes: Sequence[str]) -> str:
@@ -39,22 +37,23 @@ def ranking_html(rankings: Sequence[Ranking], notes: Sequence[str]) -> str:
     parts = ["<div>"]
     for ranking in rankings:
         parts += [
-            f"<p><b>{escape(ranking.track)}</b><br>{escape(describe_track(ranking))}</p>",
+            f"<p><b>{for_html(ranking.track)}</b><br>{for_html(describe_track(ranking))}</p>",
             _html_table(ranking_table(ranking).columns),
         ]
-    parts += [f"<p>{escape(note)}</p>" for note in notes]
+    parts += [f"<p>{for_html(note)}</p>" for note in notes]
     return "\n".join([*parts, "</div>"])
 
 
 def _html_table(columns: Sequence[TableColumn]) -> str:
     heads = "".join(
-        f'<th title="{escape(column.formula)}">{escape(column.title)}</th>' for column in columns
+        f'<th title="{for_html(column.formula)}">{for_html(column.title)}</th>'
+        for column in columns
     )
     lines = ["<table>", f"<thead><tr>{heads}</tr></thead>", "<tbody>"]
     sides = ["right" if column.numeric else "left" for column in columns]
     for cells in zip(*(_marked(column) for column in columns), strict=True):
         shown = "".join(
-            f'<td style="text-align: {side}">{escape(cell)}</td>'
+            f'<td style="text-align: {side}">{for_html(cell)}</td>'
             for side, cell in zip(sides, cells, strict=True)
         )
         lines.append(f"<tr>{shown}</tr>")

@@ -27,6 +27,7 @@ from epi_bench.results.metrics.statistics import Comparison
 from epi_bench.results.record import record_file
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.runs.request import RunOutcome
+from epi_bench.tables import make_console
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -202,11 +203,8 @@ class Results(Sequence[RunRecord]):
         return replace(self, records=tuple(kept), failures=(), problems=())
 
     def __repr__(self) -> str:
-        from rich.console import Console
-
         text = StringIO()
-        console = Console(file=text, width=TEXT_WIDTH, color_system=None, force_jupyter=False)
-        console.print(self)
+        make_console(file=text, width=TEXT_WIDTH).print(self)
         return text.getvalue().rstrip()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

@@ -10,15 +10,22 @@ from pydantic import JsonValue
 
 from epi_bench.api.progress import progress_of
 from epi_bench.api.results import Results
-from epi_bench.api.selection import checked_options, idle_strategies, spec_on_tasks
+from epi_bench.api.selection import (
+    checked_options,
+    counted_seeds,
+    idle_strategies,
+    spec_on_tasks,
+)
 from epi_bench.api.where import Where
-from epi_bench.errors import UserError
+from epi_bench.errors import UserError, short_repr
 from epi_bench.plugins.loading import load_plugin_files
 from epi_bench.results.record.run_record import RunRecord
+from epi_bench.runs.backend_choice import choose_backend
 from epi_bench.runs.many_runs import make_runs
 from epi_bench.runs.observer import RunObserver
+from epi_bench.runs.ray_cluster import RayCluster
 from epi_bench.runs.request import RunOutcome, RunRequest
-from epi_bench.spec.run_spec import RunSpec, StrategySpec, StreamSpec
+from epi_bench.spec.run_spec import LARGEST_INTEGER, RunSpec, StrategySpec, StreamSpec
 from epi_bench.strategy.strategy import STRATEGIES
 from epi_bench.task.files.selection import TaskSelection, select_tasks
 
@@ -127,6 +134,7 @@ def compare(
     seeds: int | Sequence[int] = 1,
     references: bool = False,
     jobs: int = 1,
+    backend: Literal["local", "ray"] | RayCluster = "local",
     model: str | Path = "tiny",
     tasks: str | Path | Sequence[str | Path] = "mini",
     stream: str | StreamSpec = "sequential",
@@ -145,6 +153,8 @@ def compare(
         seeds: How many, counting up from 0, or which ones.
         references: As in :func:`run`.
         jobs: Runs at a time; more than one gives each a process of its own.
+        backend: What makes the runs: ``"local"``, this machine; ``"ray"``, a Ray that is started on
+            this machine and ends with the call; or a :class:`epi_bench.RayCluster`.
         model: As in :func:`run`, like all further arguments.
         tasks: Names of tasks or suites, or ``.toml`` files.
         stream: Name of a stream, or a stream with its task order and options.
@@ -171,8 +181,9 @@ def compare(
     labels = _labelled(strategies, common)
     specs = _expanded(common, list(labels.values()), _seeds(seeds))
     request = where.request(_files(selected), references, len(specs))
+    chosen = choose_backend(backend, jobs, len(specs))
     with progress_of(observer) as listener:
-        outcomes = list(make_runs(specs, request, jobs, listener))
+        outcomes = list(make_runs(specs, request, chosen, listener))
     if outcomes and all(outcome.record is None for outcome in outcomes):
         raise UserError(outcomes[0].reason or "no run could start")
     own = {} if not isinstance(strategies, Mapping) else labels
@@ -187,7 +198,7 @@ def compare(
 def _single(spec: RunSpec, request: RunRequest, observer: RunObserver | None) -> RunRecord:
     outcome: RunOutcome
     with progress_of(observer) as listener:
-        [outcome] = make_runs([spec], request, 1, listener)
+        [outcome] = make_runs([spec], request, None, listener)
     if outcome.record is None:
         raise UserError(outcome.error or "the run could not start")
     if not outcome.succeeded:
@@ -285,7 +296,9 @@ def _pair(label: str, value: object) -> tuple[str, Mapping[str, Any]]:
 
 
 def _seeds(seeds: int | Iterable[int]) -> list[int]:
-    chosen = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if isinstance(seeds, int):
+        return list(counted_seeds(0, seeds))
+    chosen = list(seeds)
     if not chosen:
         raise UserError(f"seeds={seeds!r} names no seed: at least 1")
     if len(set(chosen)) < len(chosen):
@@ -298,8 +311,11 @@ def _expanded(
 ) -> list[RunSpec]:
     """Every strategy with every seed, seed by seed."""
     for seed in seeds:
-        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-            raise UserError(f"seed={seed!r} must be a whole number, 0 or more")
+        whole = isinstance(seed, int) and not isinstance(seed, bool)
+        if not whole or not 0 <= seed <= LARGEST_INTEGER:
+            raise UserError(
+                f"seed={short_repr(seed)} must be a whole number from 0 to {LARGEST_INTEGER}"
+            )
     return [
         common.model_copy(update={"strategy": strategy, "seed": seed})
         for seed in seeds

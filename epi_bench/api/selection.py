@@ -7,18 +7,36 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from epi_bench.errors import UserError, unknown_name
+from pydantic import ValidationError
+
+from epi_bench.errors import UserError, short_repr, unknown_name
 from epi_bench.plugins.loading import load_plugin_files
 from epi_bench.runs.many_runs import expand
 from epi_bench.spec.defaults import complete_spec, overlay_settings
-from epi_bench.spec.run_spec import MINI_TASKS, RunSpec
+from epi_bench.spec.explain import explain_validation
+from epi_bench.spec.run_spec import LARGEST_INTEGER, MINI_TASKS, RunSpec, Section, StrategySpec
 from epi_bench.spec.toml import read_toml
 from epi_bench.strategy.strategy import STRATEGIES, create_strategy
 from epi_bench.task.files.selection import TaskSelection, select_tasks
 from epi_bench.task.files.suites import builtin_suites
 
-LOCATIONS = ("data_dir", "plugins", "task_files")
-"""Keys of the table ``[locations]``."""
+MOST_SEEDS = 10_000
+"""Runs of a strategy that are asked for at once."""
+
+
+class Locations(Section):
+    """The table ``[locations]``: what a file says beside the specification."""
+
+    data_dir: str | None = None
+    plugins: tuple[str, ...] = ()
+    task_files: tuple[str, ...] = ()
+
+
+class _BesideTheSpec(Section):
+    """What is read of a file before its specification is complete."""
+
+    locations: Locations = Locations()
+    strategy: StrategySpec = StrategySpec()
 
 
 @dataclass
@@ -56,16 +74,12 @@ class Selection:
 
     def __post_init__(self) -> None:
         self._file = read_toml(self.config) if self.config else {}
-        self._locations = self._file.pop("locations", {})
-        unknown = set(self._locations) - set(LOCATIONS)
-        if unknown:
-            name = f"locations.{sorted(unknown)[0]}"
-            raise unknown_name("setting", name, [f"locations.{key}" for key in LOCATIONS])
+        self._locations = _checked(locations=self._file.pop("locations", {})).locations
 
     @property
     def plugin_files(self) -> list[Path]:
         """From the file and from flags."""
-        return [*map(Path, self._locations.get("plugins", [])), *self.plugins]
+        return [*map(Path, self._locations.plugins), *self.plugins]
 
     @property
     def data_folder(self) -> Path | None:
@@ -74,7 +88,7 @@ class Selection:
         Raises:
             UserError: If the folder does not exist.
         """
-        in_file = self._locations.get("data_dir")
+        in_file = self._locations.data_dir
         folder = self.data_dir or (Path(in_file) if in_file else None)
         return existing_folder(folder) if folder else None
 
@@ -95,23 +109,23 @@ class Selection:
         self._selected = self._select_tasks()
         if self.stream_options:
             options = dict(map(split_assignment, self.stream_options))
-            merged.setdefault("stream", {}).setdefault("options", {}).update(options)
+            merged = overlay_settings(merged, {"stream": {"options": options}})
         data = merged.setdefault("data", {})
         if self.task_options and isinstance(data, dict):
             tasks = self._selected.names or list(MINI_TASKS)
             data["options"] = _with_task_options(data.get("options", {}), self.task_options, tasks)
-        in_file = merged.pop("strategy", {})
+        in_file = _checked(strategy=merged.pop("strategy", {})).strategy
         strategies = self._strategies(in_file)
         spec = spec_on_tasks(merged, self._selected)
         if self.strategies == "all":
             self.left_out = idle_strategies(strategies, spec)
         chosen = {k: v for k, v in strategies.items() if k not in self.left_out}
-        return expand(spec, chosen, range(spec.seed, spec.seed + self.seeds))
+        return expand(spec, chosen, counted_seeds(spec.seed, self.seeds))
 
     def _select_tasks(self) -> TaskSelection:
         """Tasks from the flag, else from the file, whose paths are relative to it."""
         folder = self.config.parent if self.config else Path()
-        named = select_tasks(self._locations.get("task_files", []), folder)
+        named = select_tasks(self._locations.task_files, folder)
         if self.tasks:
             selection = select_tasks(split_names(self.tasks))
         else:
@@ -123,10 +137,10 @@ class Selection:
         selection.files = {**named.files, **selection.files}
         return selection
 
-    def _strategies(self, in_file: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    def _strategies(self, in_file: StrategySpec) -> dict[str, dict[str, Any]]:
         """Strategy name -> checked options."""
         if self.strategies is None:
-            names = [in_file.get("name", "epi")]
+            names = [in_file.name]
         elif self.strategies == "all":
             names = STRATEGIES.names()
         else:
@@ -134,14 +148,41 @@ class Selection:
         if not names:
             raise UserError("strategy.name names no strategy", setting="strategy.name")
         options: dict[str, dict[str, Any]] = {name: {} for name in names}
-        if in_file.get("name", "epi") in options:
-            options[in_file.get("name", "epi")].update(in_file.get("options", {}))
+        if in_file.name in options:
+            options[in_file.name].update(in_file.options)
         assigned = _assignments(self.strategy_options, "--set", "several strategies run", names)
         for owner, option, value in assigned:
             if owner not in options:
                 raise _not_selected(owner, option, names)
             options[owner][option] = value
         return {name: checked_options(name, values) for name, values in options.items()}
+
+
+def _checked(**tables: object) -> _BesideTheSpec:
+    """Tables of a file, checked by themselves.
+
+    Raises:
+        UserError: For an unknown key or a value of a wrong type.
+    """
+    try:
+        return _BesideTheSpec.model_validate(tables)
+    except ValidationError as error:
+        raise explain_validation(error, _BesideTheSpec) from error
+
+
+def counted_seeds(first: int, count: int) -> range:
+    """So many seeds, counting up.
+
+    Raises:
+        UserError: If there is none, there are too many, or one is too large.
+    """
+    if not 1 <= count <= MOST_SEEDS:
+        raise UserError(
+            f"seeds={short_repr(count)} must lie between 1 and {MOST_SEEDS:,}", setting="seeds"
+        )
+    if first + count - 1 > LARGEST_INTEGER:
+        raise UserError(f"seed={first}: no seed is larger than {LARGEST_INTEGER}", setting="seed")
+    return range(first, first + count)
 
 
 def spec_on_tasks(settings: Mapping[str, Any], selected: TaskSelection) -> RunSpec:

@@ -25,6 +25,7 @@ class Where:
         data_dir: Folder with local data sets; ``None`` loads them from the hub.
         plugins: Python files that register strategies, tasks or streams.
         force: Whether finished runs are made again; otherwise their records are returned.
+        retry_failed: Whether runs that failed before are made again; otherwise they fail as before.
         allow_code_execution: Whether tasks may run code that the model wrote, in a sandbox.
         judge: A judge model that grades open-ended answers, or ``None``.
         log_predictions: Whether the trained model's answers are written to ``predictions.jsonl``.
@@ -46,6 +47,7 @@ class Where:
     data_dir: str | Path | None = None
     plugins: Sequence[str | Path] = ()
     force: bool = False
+    retry_failed: bool = False
     allow_code_execution: bool = False
     judge: JudgeSettings | None = None
     log_predictions: bool = False
@@ -89,6 +91,7 @@ class Where:
             task_files=tuple(task_files),
             references=references,
             force=self.force,
+            retry_failed=self.retry_failed,
             allow_code_execution=self.allow_code_execution,
             save_model=Path(self.save_model).expanduser() if self.save_model else None,
             keep_model=KeepModel(self.keep_model),

@@ -15,13 +15,14 @@ from epi_bench.cli.inspect import inspect
 from epi_bench.cli.leaderboard import leaderboard_app
 from epi_bench.cli.listing import strategies_app, streams_app, tasks_app
 from epi_bench.cli.plot import plot_app
+from epi_bench.cli.printing import complain, say
 from epi_bench.cli.profile import profile
 from epi_bench.cli.run import run
 from epi_bench.cli.settings import settings
 from epi_bench.cli.similarity import compare_tasks
 from epi_bench.cli.usage import explain_usage_in_one_line
 from epi_bench.cli.validation import validate_tasks
-from epi_bench.errors import UserError, one_line
+from epi_bench.errors import UserError
 from epi_bench.runs.quiet import hold_back_libraries
 from epi_bench.tables import lasting_output
 from epi_bench.tables.standard_output import reason_of
@@ -53,7 +54,7 @@ explain_usage_in_one_line(app)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"epi-bench {__version__}")
+        say(f"epi-bench {__version__}")
         raise typer.Exit
 
 
@@ -81,9 +82,7 @@ def main() -> None:
         code = _exit_code()
         output.flush()
         if output.failure is not None and output.has_lost_text:
-            typer.echo(
-                f"epi-bench: the output could not be written: {reason_of(output.failure)}", err=True
-            )
+            complain(f"the output could not be written: {reason_of(output.failure)}")
             code = code or 1
     sys.exit(code)
 
@@ -93,13 +92,14 @@ def _exit_code() -> Any:
     try:
         app(prog_name="epi-bench")
     except UserError as error:
-        typer.echo(f"epi-bench: {message_of(error)}", err=True)
+        complain(message_of(error))
         return 2
     except OSError as error:
         if not isinstance(error.filename, str | bytes):  # not about a file that somebody named
             raise
-        reason = f"cannot use {os.fsdecode(error.filename)}: {error.strerror or error}"
-        typer.echo(f"epi-bench: {one_line(reason)}", err=True)
+        file = os.fsdecode(error.filename)
+        problem = UserError(f"cannot use {file}: {error.strerror or error}")
+        typer.echo(f"epi-bench: {problem}", err=True)
         return 2
     except SystemExit as ended:
         return ended.code

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from epi_bench.cli.printing import complain
+
 if TYPE_CHECKING:
     from epi_bench.results.leaderboard import Boards, TrackRuns
 
@@ -56,4 +58,4 @@ def runs_of_track(folder: Path | None, track: str | None) -> TrackRuns:
 
 def warn_of_file(problem: str) -> None:
     """Say in a line that a file was left out, and why."""
-    typer.echo(f"epi-bench: warning: {problem}", err=True)
+    complain(f"warning: {problem}")

@@ -9,6 +9,7 @@ import typer
 
 from epi_bench.cli.board import BoardFolder, TrackName, runs_of_track
 from epi_bench.cli.output import OutputFormat, echo_json
+from epi_bench.cli.printing import put
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,11 +75,11 @@ def compare(
         runs.records, label, others or (), metric or COMPARED, runs.published
     )
     if output_format is OutputFormat.CSV:
-        typer.echo(comparisons_to_csv(label, compared), nl=False)
+        put(comparisons_to_csv(label, compared))
     elif output_format is OutputFormat.JSON:
         echo_json(comparisons_to_json(label, compared))
     elif output_format is OutputFormat.MARKDOWN:
-        typer.echo(_overview(label, metric or COMPARED, compared).to_markdown(), nl=False)
+        put(_overview(label, metric or COMPARED, compared).to_markdown())
     else:
         console = make_console()
         for name in metric or COMPARED:
@@ -123,6 +124,7 @@ def _overview(
     label: str, metrics: Sequence[str], compared: Sequence[ComparedStrategy]
 ) -> FittedTable:
     """All metrics in one table for a page: their differences, and p of the first one."""
+    from epi_bench.foreign_text import markdown_code
     from epi_bench.results.leaderboard import find_measure, p_value_text
     from epi_bench.tables import Column, FittedTable
 
@@ -136,8 +138,9 @@ def _overview(
             for m in measures
         ]
         p_values = [p_value_text(first.p_value), p_value_text(first.adjusted_p_value)]
-        rows.append([f"`{other.label}`", str(first.n), *differences, *p_values])
-    columns = [Column(f"`{label}` minus"), *(Column(title, numeric=True) for title in titles)]
+        rows.append([other.label, str(first.n), *differences, *p_values])
+    head = Column(f"{label} minus", code=True, markdown_title=f"{markdown_code(label)} minus")
+    columns = [head, *(Column(title, numeric=True) for title in titles)]
     return FittedTable(columns, rows)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from epi_bench.foreign_text import for_terminal
 from epi_bench.spec.settings import Setting
 
 Completer = Callable[[str], list[str]]
@@ -81,4 +82,7 @@ def _in_list(names: Iterable[str], incomplete: str) -> list[str]:
 
 
 def _starting(names: Iterable[str], beginning: str) -> list[str]:
-    return sorted(name for name in names if name.startswith(beginning))
+    """Those that begin so; a shell would print terminal codes in the name of a file as they are."""
+    return sorted(
+        name for name in names if name.startswith(beginning) and name == for_terminal(name)
+    )

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from epi_bench.errors import one_line
+from epi_bench.foreign_text import for_terminal, terminal_text
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -33,24 +33,23 @@ def without_markup(text: str) -> str:
 
 def first_sentence(item: Any) -> str:
     """The first line of a docstring in plain text; empty without one."""
-    return one_line(without_markup((inspect.getdoc(item) or "").split("\n", 1)[0]))
+    return for_terminal(without_markup((inspect.getdoc(item) or "").split("\n", 1)[0]))
 
 
 def description(item: Any) -> Group:
     """A docstring without its ``Args``, which are shown as a table: paragraphs and lists."""
     from rich.console import Group
     from rich.table import Table
-    from rich.text import Text
 
     shown: list[Any] = []
     for paragraph in _paragraphs((inspect.getdoc(item) or "").split("\nArgs:", 1)[0]):
         bullet = _LIST_ITEM.match(paragraph)
         if bullet is None:
-            shown.append(Text(one_line(without_markup(paragraph))))
+            shown.append(terminal_text(without_markup(paragraph)))
             continue
         row = Table.grid(padding=(0, 1))
-        text = one_line(without_markup(paragraph[bullet.end() :]))
-        row.add_row(Text(bullet.group(1)), Text(text))
+        text = without_markup(paragraph[bullet.end() :])
+        row.add_row(*map(terminal_text, (bullet.group(1), text)))
         shown.append(row)
     return Group(*shown)
 

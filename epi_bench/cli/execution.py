@@ -10,49 +10,53 @@ from rich.console import Console
 
 from epi_bench.api.progress import LiveProgress
 from epi_bench.cli.flag_names import with_flags
+from epi_bench.cli.printing import complain
 from epi_bench.cli.summary import print_outcomes, print_record
 from epi_bench.files import bytes_in
+from epi_bench.runs.backend import Backend
+from epi_bench.runs.interruption import TERMINATED, exit_code, sigterm_interrupts
 from epi_bench.runs.many_runs import make_runs
 from epi_bench.runs.observer import RunObserver
-from epi_bench.runs.quiet import quiet_libraries
 from epi_bench.runs.request import RunOutcome, RunRequest
 from epi_bench.runs.saving import KeepModel
 from epi_bench.spec.run_spec import RunSpec
 from epi_bench.tables import make_console
 
 
-def execute(specs: Sequence[RunSpec], request: RunRequest, jobs: int, quiet: bool) -> None:
+def execute(
+    specs: Sequence[RunSpec], request: RunRequest, backend: Backend | None, quiet: bool
+) -> None:
     """Make all runs, print their results, and exit with the fitting code.
 
     Args:
         specs: The runs.
         request: How they are made.
-        jobs: Runs at a time; more than one uses a process for each.
+        backend: What makes them; ``None`` makes one after the other in this process.
         quiet: Print nothing but errors.
 
     Raises:
-        typer.Exit: 2 if no run could start, 1 if a run failed or could not save its model.
+        typer.Exit: 2 if no run could start, 1 if a run failed, now or before, or could not save its
+            model; 130 after Ctrl-C, 143 after SIGTERM.
     """
     console = make_console(quiet)
     outcomes: list[RunOutcome] = []
     progress = None if quiet else LiveProgress(console, with_flags)
     try:
-        with quiet_libraries(), progress or nullcontext():
-            for outcome in make_runs(specs, request, jobs, progress or RunObserver()):
+        with sigterm_interrupts(), progress or nullcontext():
+            for outcome in make_runs(specs, request, backend, progress or RunObserver()):
                 known = outcome.error in [earlier.error for earlier in outcomes]
                 outcomes.append(outcome)
                 if outcome.error and not known:  # a wrong flag is the same for all strategies
-                    typer.echo(
-                        f"epi-bench: {with_flags(outcome.error, outcome.settings)}", err=True
-                    )
+                    complain(with_flags(outcome.error, outcome.settings))
                 _announce(outcome, len(outcomes), len(specs), console)
     except KeyboardInterrupt as stop:
         hint = getattr(stop, "hint", "") or "run the same command again to go on"
-        typer.echo(f"epi-bench: interrupted; {hint}", err=True)
-        raise typer.Exit(getattr(stop, "exit_code", 130)) from None
-    if len(outcomes) == 1 and outcomes[0].record:
+        what = "ended by SIGTERM" if exit_code(stop) == TERMINATED else "interrupted"
+        complain(f"{what}; {hint}")
+        raise typer.Exit(exit_code(stop)) from None
+    if len(specs) == 1 and outcomes[0].record and not outcomes[0].skipped:
         print_record(outcomes[0], console)
-    elif len(outcomes) > 1:
+    elif len(specs) > 1:
         print_outcomes(outcomes, request.workspace, console)
     if request.keep_model is not KeepModel.NONE:
         _print_models(outcomes, request, console)
@@ -63,24 +67,22 @@ def execute(specs: Sequence[RunSpec], request: RunRequest, jobs: int, quiet: boo
 
 
 def _announce(outcome: RunOutcome, done: int, total: int, console: Console) -> None:
-    spec = outcome.spec
+    """One line for a run that has ended, or was there before."""
+    title = f"{outcome.spec.strategy.name}, seed {outcome.spec.seed}"
+    before = "failed before" if outcome.skipped else "failed"
     if outcome.record and outcome.record.error:
-        typer.echo(f"epi-bench: {spec.strategy.name} failed: {outcome.record.error}", err=True)
+        complain(f"{outcome.spec.strategy.name} {before}: {outcome.record.error}")
     for problem in outcome.unsaved if console.quiet else ():  # else it was a warning
-        typer.echo(f"epi-bench: {spec.strategy.name}, seed {spec.seed}: {problem}", err=True)
+        complain(f"{title}: {problem}")
+    line = f"[{done}/{total}] {title}" if total > 1 else title
     if outcome.skipped:
-        console.print(
-            f"{spec.strategy.name}, seed {spec.seed}: finished before, so it was not run again "
-            "(--force runs it again)",
-            highlight=False,
-            markup=False,
-        )
-    if total > 1:
-        console.print(
-            f"[{done}/{total}] {spec.strategy.name}, seed {spec.seed}",
-            highlight=False,
-            markup=False,
-        )
+        flag = "--force" if outcome.succeeded else "--retry-failed"
+        word = "finished before" if outcome.succeeded else before
+        line += f": {word}, so it was not run again ({flag} runs it again)"
+    if outcome.skipped and total == 1:
+        line += f"\nRecord: {outcome.path}"
+    if outcome.skipped or total > 1:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_models(outcomes: Sequence[RunOutcome], request: RunRequest, console: Console) -> None:

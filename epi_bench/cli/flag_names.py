@@ -12,9 +12,14 @@ from collections.abc import Sequence
 from epi_bench.errors import UserError
 
 ARGUMENT_FLAGS = {
+    "address": "--address",
     "allow_code_execution": "--allow-code-execution",
+    "backend": "--backend",
+    "cpus_per_run": "--cpus-per-run",
     "data_dir": "--data-dir",
     "force": "--force",
+    "gpus_per_run": "--gpus-per-run",
+    "jobs": "--jobs",
     "judge.model": "--judge-model",
     "judge.prompts": "--judge-prompts",
     "judge.requests_per_minute": "--judge-rate",

@@ -9,6 +9,7 @@ import typer
 
 from epi_bench.cli.board import warn_of_file
 from epi_bench.cli.output import TextFormat, show_tables
+from epi_bench.cli.printing import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +82,7 @@ def _tables_of_run(record: RunRecord, output: Path | None) -> list[FittedTable]:
     trace = trace_mask(record)
     if output is not None:
         draw_mask(record, output)
-        typer.echo(f"figure: {output}", err=True)
+        say(f"figure: {output}", aside=True)
     run = f"{record.strategy.name}, seed {record.spec.seed}, run {record.run_id}"
     tables = [_mask_table(run, trace)]
     if len(trace.overlap.experiences) > 1:

@@ -9,6 +9,7 @@ import typer
 
 from epi_bench.cli.board import boards_of
 from epi_bench.cli.output import OutputFormat, echo_json
+from epi_bench.cli.printing import put, say
 from epi_bench.cli.record_check import validate
 from epi_bench.cli.submission import submit
 from epi_bench.cli.usage import group_with_default
@@ -103,9 +104,9 @@ def _update(folder: Path | None) -> None:
         raise UserError(f"no readable record in {folder}: the warnings above name the files to fix")
     changed = write_rendered_files(published)
     for path in changed:
-        typer.echo(f"wrote {path}")
+        say(f"wrote {path}")
     if not changed:
-        typer.echo(f"the tables in {published.root} are up to date")
+        say(f"the tables in {published.root} are up to date")
 
 
 def _show(rankings: list[Ranking], output_format: OutputFormat, output: Path | None) -> None:
@@ -121,23 +122,21 @@ def _show(rankings: list[Ranking], output_format: OutputFormat, output: Path | N
         echo_json(text)
         return
     if output is None:
-        typer.echo(text, nl=False)
+        put(text)
         return
     from epi_bench.files import write_atomically
 
     write_atomically(output, text)
-    typer.echo(f"wrote {output}", err=True)
+    say(f"wrote {output}", aside=True)
 
 
 def _as_text(rankings: list[Ranking], output_format: OutputFormat) -> str:
     from io import StringIO
 
-    from rich.console import Console
-
     from epi_bench.cli.ranking_table import print_rankings
     from epi_bench.results.leaderboard import to_csv, to_json
     from epi_bench.results.leaderboard.markdown import to_markdown
-    from epi_bench.tables import UNLIMITED
+    from epi_bench.tables import UNLIMITED, make_console
 
     if output_format is OutputFormat.CSV:
         return to_csv(rankings)
@@ -146,5 +145,5 @@ def _as_text(rankings: list[Ranking], output_format: OutputFormat) -> str:
     if output_format is OutputFormat.MARKDOWN:
         return "\n".join(to_markdown(ranking) for ranking in rankings)
     text = StringIO()
-    print_rankings(rankings, Console(file=text, width=UNLIMITED))
+    print_rankings(rankings, make_console(file=text, width=UNLIMITED))
     return text.getvalue()

@@ -12,6 +12,7 @@ import typer
 from epi_bench.cli import completion
 from epi_bench.cli.docstrings import description, first_sentence, without_markup
 from epi_bench.cli.output import OutputFormat, TableFormat, show_table
+from epi_bench.cli.printing import complain
 from epi_bench.plugins.loading import load_plugin_files
 from epi_bench.plugins.options import options_of
 from epi_bench.tables import Column, FittedTable, make_console
@@ -189,7 +190,7 @@ def _hint(text: str, output_format: OutputFormat) -> None:
 
 def _warn_of_broken(broken: Sequence[Any]) -> None:
     for plugin in broken:
-        typer.echo(f"epi-bench: warning: {plugin.error}", err=True)
+        complain(f"warning: {plugin.error}")
 
 
 def _card_table(task: Any) -> FittedTable:

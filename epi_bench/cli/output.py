@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from epi_bench.cli.printing import put
+from epi_bench.foreign_text import for_markdown
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -42,7 +45,7 @@ def echo_json(text: str) -> None:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
         text = escaped(text)
-    typer.echo(text, nl=not text.endswith("\n"))
+    put(text)
 
 
 def show_table(table: FittedTable, output_format: OutputFormat) -> None:
@@ -50,11 +53,11 @@ def show_table(table: FittedTable, output_format: OutputFormat) -> None:
     from epi_bench.tables import make_console
 
     if output_format is OutputFormat.CSV:
-        typer.echo(table.to_csv(), nl=False)
+        put(table.to_csv())
     elif output_format is OutputFormat.JSON:
         echo_json(table.to_json())
     elif output_format is OutputFormat.MARKDOWN:
-        typer.echo(table.to_markdown(), nl=False)
+        put(table.to_markdown())
     else:
         make_console().print(table)
 
@@ -66,8 +69,8 @@ def show_tables(tables: Sequence[FittedTable], text_format: TextFormat) -> None:
     console = make_console()
     for number, table in enumerate(tables):
         if number:
-            typer.echo()
+            put("\n")
         if text_format is TextFormat.MARKDOWN:
-            typer.echo(f"{table.title}\n\n{table.to_markdown()}", nl=False)
+            put(f"{for_markdown(table.title)}\n\n{table.to_markdown()}")
         else:
             console.print(table)

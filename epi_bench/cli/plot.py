@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from epi_bench.cli.board import BoardFolder, TrackName, runs_of_track
+from epi_bench.cli.printing import say
 
 plot_app = typer.Typer(help="Draw figures of published runs.", no_args_is_help=True)
 
@@ -48,7 +49,7 @@ def plot_matrix(
 
     runs = runs_of_track(board, track)
     draw_score_matrices(runs.records, strategies, output, theme.value, runs.published)
-    typer.echo(f"figure: {output}")
+    say(f"figure: {output}")
 
 
 @plot_app.command("balance")
@@ -67,4 +68,4 @@ def plot_balance(
 
     runs = runs_of_track(board, track)
     draw_balance(runs.records, strategies or (), output, theme.value, runs.published)
-    typer.echo(f"figure: {output}")
+    say(f"figure: {output}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +10,9 @@ import typer
 
 from epi_bench.cli import completion
 from epi_bench.cli.flag_names import with_flags
+from epi_bench.cli.printing import complain, put
 from epi_bench.cli.setting_flags import SettingFlags, takes_settings
+from epi_bench.foreign_text import json_text
 from epi_bench.spec.defaults import overlay
 from epi_bench.training.profiling import Workload
 
@@ -88,7 +89,7 @@ def profile(
     workload = Workload(batch_size, length, steps, rounds)
     report = _measure(specs, workload, cpu)
     if output_format is ProfileFormat.JSON:
-        typer.echo(json.dumps(report, indent=1))
+        put(json_text(report))
     else:
         _print_table(report)
 
@@ -157,4 +158,4 @@ def _print_table(report: dict[str, Any]) -> None:
     for row in report["strategies"]:
         if row["error"]:
             reason = with_flags(row["error"])
-            typer.echo(f"epi-bench: warning: {row['strategy']}: {reason}", err=True)
+            complain(f"warning: {row['strategy']}: {reason}")

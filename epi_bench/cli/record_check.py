@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from epi_bench.cli.output import OutputFormat, TableFormat, show_table
+from epi_bench.cli.printing import say
 
 
 def validate(
@@ -40,7 +41,7 @@ def validate(
         show_table(FittedTable(columns, rows), output_format)
     wrong = len({finding.file for finding in found.findings})
     said = f"{wrong} of them wrong" if wrong else "nothing is wrong"
-    typer.echo(f"{len(found.files)} record(s) in {folder}: {said}", err=True)
+    say(f"{len(found.files)} record(s) in {folder}: {said}", aside=True)
     if wrong:
         raise typer.Exit(1)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from epi_bench.cli import completion
+from epi_bench.cli.printing import say
 from epi_bench.cli.setting_flags import SettingFlags, help_text, takes_settings
 from epi_bench.evaluation.judge.settings import REQUESTS_PER_MINUTE
 from epi_bench.runs.checkpoint_settings import DEFAULT_EVERY
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 STREAM, DATA, OUTPUT = "Stream", "Model and data", "Output"
 JUDGE = "Judge model for open-ended answers"
+MACHINES = "Several runs at a time, on one machine or many"
 
 
 @takes_settings()
@@ -141,13 +143,50 @@ def run(
             min=0, metavar="N", help="Checkpoints kept beside the newest while a run goes on."
         ),
     ] = 0,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, each in its own process.")] = 1,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Runs at a time, each in its own process.", rich_help_panel=MACHINES
+        ),
+    ] = 1,
+    backend: Annotated[
+        str,
+        typer.Option(
+            metavar="local|ray",
+            help="What makes the runs: this machine or Ray, see docs/many_machines.md.",
+            rich_help_panel=MACHINES,
+        ),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Ray cluster: auto for that of this machine, or HOST:PORT. Without it, a Ray of "
+            "this machine alone.",
+            rich_help_panel=MACHINES,
+        ),
+    ] = None,
+    cpus_per_run: Annotated[
+        float | None,
+        typer.Option(
+            help="CPUs that Ray sets aside for a run. \\[default: 1]", rich_help_panel=MACHINES
+        ),
+    ] = None,
+    gpus_per_run: Annotated[
+        float | None,
+        typer.Option(
+            help="GPUs that Ray sets aside for a run; of 0.5, two runs share one. \\[default: 0]",
+            rich_help_panel=MACHINES,
+        ),
+    ] = None,
     force: Annotated[
         bool,
         typer.Option(
             help="Make finished runs again, and interrupted ones from the beginning; old results "
             "stay until new ones replace them."
         ),
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Make runs again that failed before.")
     ] = False,
     out: Annotated[
         Path,
@@ -187,6 +226,7 @@ def run(
     from epi_bench.api.selection import Selection
     from epi_bench.cli.execution import execute
     from epi_bench.evaluation.judge.settings import judge_settings
+    from epi_bench.runs.backend_choice import choose_backend
     from epi_bench.runs.checkpoint_settings import checkpoint_settings
 
     selection = Selection(
@@ -206,6 +246,7 @@ def run(
         out=out,
         references=references,
         force=force,
+        retry_failed=retry_failed,
         allow_code_execution=allow_code_execution,
         save_model=save_model,
         keep_model=keep_model,
@@ -214,12 +255,20 @@ def run(
         checkpoints=checkpoint_settings(checkpoint_every, keep_checkpoints),
         judge=judge_settings(judge_url, judge_model, judge_prompts, judge_rate),
     )
+    chosen = choose_backend(
+        backend,
+        jobs,
+        len(specs),
+        address=address,
+        cpus_per_run=cpus_per_run,
+        gpus_per_run=gpus_per_run,
+    )
     if selection.left_out and not quiet:
-        typer.echo(
+        say(
             "left out, because on a stream of one experience they train as full_sft does: "
             + ", ".join(selection.left_out)
         )
-    execute(specs, request, jobs=jobs, quiet=quiet)
+    execute(specs, request, chosen, quiet=quiet)
 
 
 def _resolve(selection: Any, out: Path, **how: Any) -> tuple[list[RunSpec], RunRequest]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from epi_bench.cli.output import echo_json
+from epi_bench.foreign_text import json_text, terminal_text
 from epi_bench.spec.settings import Setting, all_settings
+from epi_bench.tables import make_console
 
 
 class SettingsFormat(StrEnum):
@@ -30,7 +31,7 @@ def settings(
     """
     if output_format is SettingsFormat.JSON:
         rows = [_as_json(setting) for setting in all_settings().values()]
-        echo_json(json.dumps(rows, indent=1, ensure_ascii=False))
+        echo_json(json_text(rows))
     else:
         _print_table()
 
@@ -81,9 +82,7 @@ def _as_json(setting: Setting) -> dict[str, object]:
 
 
 def _print_table() -> None:
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(title="Settings of a run", title_justify="left")
     table.add_column("setting and flag", no_wrap=True)
@@ -93,5 +92,5 @@ def _print_table() -> None:
         values = ", ".join(filter(None, (setting.type_name, setting.limits)))
         names = f"{setting.name}\n  {setting.flag_name}"
         cells = (names, f"{values}\ndefault: {setting.default}", setting.summary)
-        table.add_row(*map(Text, cells))
-    Console().print(table)
+        table.add_row(*(terminal_text(cell, several_lines=True) for cell in cells))
+    make_console().print(table)

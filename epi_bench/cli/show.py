@@ -8,6 +8,7 @@ from rich.console import Group
 from rich.text import Text
 
 from epi_bench.errors import UserError
+from epi_bench.foreign_text import terminal_text
 
 if TYPE_CHECKING:
     from epi_bench.spec.run_spec import ModelSpec
@@ -40,11 +41,11 @@ def render_example(task: Task, model: ModelSpec, index: int) -> Group:
         run.append(token)
         last = position + 1 == len(encoded)
         if last or encoded.supervised[position + 1] != encoded.supervised[position]:
-            piece = visible(str(tokenizer.decode(run, skip_special_tokens=False)))
+            piece = str(tokenizer.decode(run, skip_special_tokens=False))
             if encoded.supervised[position]:
-                text.append(f"⟦{piece}⟧", style="bold green")
+                text.append(terminal_text(f"⟦{piece}⟧", "bold green", several_lines=True))
             else:
-                text.append(piece, style="dim")
+                text.append(terminal_text(piece, "dim", several_lines=True))
             run = []
     title = Text(
         f"\nTraining example {index} of {len(examples)}: {len(encoded)} tokens, "
@@ -52,11 +53,3 @@ def render_example(task: Task, model: ModelSpec, index: int) -> Group:
         style="bold",
     )
     return Group(title, text)
-
-
-def visible(text: str) -> str:
-    """Text of data on several lines; whatever else cannot be printed is written as in Python."""
-    return "".join(
-        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode("ascii")
-        for c in text
-    )

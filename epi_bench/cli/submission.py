@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from epi_bench.cli.printing import say
+
 
 def submit(
     records: Annotated[
@@ -32,14 +34,14 @@ def submit(
 
     submission = check_submission(records, board)
     for note in submission.notes:
-        typer.echo(f"note: {note}", err=True)
+        say(f"note: {note}", aside=True)
     if submission.refused:
         for path, reason in submission.refused.items():
-            typer.echo(f"refused {path}: {reason}", err=True)
+            say(f"refused {path}: {reason}", aside=True)
         total = len(submission.refused) + len(submission.accepted)
         raise UserError(
             f"nothing was published: {len(submission.refused)} of {total} record(s) refused, for "
             "the reasons above"
         )
     for path in publish_submission(submission):
-        typer.echo(f"wrote {path}")
+        say(f"wrote {path}")

@@ -19,14 +19,18 @@ ALIASES = {"--output": "--out", "--strategies": "--strategy"}
 """Second names of flags, which work and are not shown."""
 
 ELSEWHERE = {
+    "--cluster": "--address",
     "--code": "--allow-code-execution",
     "--n-jobs": "--jobs",
+    "--num-cpus": "--cpus-per-run",
+    "--num-gpus": "--gpus-per-run",
     "--num-seeds": "--seeds",
     "--num-workers": "--jobs",
     "--output-dir": "--out",
     "--output-path": "--out",
     "--overwrite": "--force",
     "--overwrite-output-dir": "--force",
+    "--ray-address": "--address",
     "--results-dir": "--out",
     "--save-dir": "--save-model",
     "--save-path": "--save-model",
@@ -74,6 +78,8 @@ def group_with_default(default: str) -> type[Group]:
     """
 
     class GroupWithDefault(Group):
+        default_command = default
+
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
             """Parse, with the default command put in where none is named."""
             word = args[0] if args else ""
@@ -110,11 +116,13 @@ def _explained(
         return parse(context, args)
     except UsageError as error:
         if hasattr(error, "possibilities"):  # no such option
-            raise _unknown_flag(command, error.option_name, options) from None
+            raise _unknown_flag(command, context, error.option_name, options) from None
         raise UserError(_reason(error)) from None
 
 
-def _unknown_flag(command: TyperCommand | TyperGroup, flag: str, args: list[str]) -> UserError:
+def _unknown_flag(
+    command: TyperCommand | TyperGroup, context: Any, flag: str, args: list[str]
+) -> UserError:
     """The error for a flag that the command does not have."""
     written = next((arg for arg in args if arg.startswith(flag)), flag).partition("=")[0]
     plain = "--" + written.lstrip("-").replace("_", "-").lower()
@@ -125,9 +133,10 @@ def _unknown_flag(command: TyperCommand | TyperGroup, flag: str, args: list[str]
     else:
         names = [flag.lstrip("-") for flag in known]
         close = [f"--{match}" for match in get_close_matches(plain.lstrip("-"), names, cutoff=0.6)]
-    name = command.name or "epi-bench"
-    remedy = f"did you mean {' or '.join(close)}?" if close else f"see epi-bench {name} --help"
-    return UserError(f"{name} has no flag {written}: {remedy}")
+    _, *words = context.command_path.split()
+    path = " ".join(["epi-bench", *words])
+    remedy = f"did you mean {' or '.join(close)}?" if close else f"see {path} --help"
+    return UserError(f"{' '.join(words) or path} has no flag {written}: {remedy}")
 
 
 def _other_names() -> Mapping[str, str]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from epi_bench.cli.listing import DataFolder
-from epi_bench.errors import UserError, one_line
+from epi_bench.cli.printing import complain, say
+from epi_bench.errors import UserError
 from epi_bench.tables import Column, FittedTable, make_console
 
 if TYPE_CHECKING:
@@ -63,8 +64,7 @@ def _check_reference_solutions(names: list[str], data_dir: Path | None) -> None:
         rows.append((task.name, str(len(solutions)), str(passed), f"{seconds:.0f}"))
         for solution in broken:
             verdict = solution.verdict
-            reason = one_line(f"{solution.name}: {verdict.outcome}: {verdict.detail}")
-            typer.echo(f"epi-bench: {task.name}: {reason}", err=True)
+            complain(f"{task.name}: {solution.name}: {verdict.outcome}: {verdict.detail}")
     columns = [Column("task")]
     columns += [Column(name, numeric=True) for name in ("reference solutions", "pass", "seconds")]
     make_console().print(FittedTable(columns, rows))
@@ -97,19 +97,19 @@ def _task_files(names: list[str]) -> list[Path]:
             found.append(path)
             continue
         named = [path.parent / Path(task) for task in read_suite(path).tasks if is_file_name(task)]
-        typer.echo(f"{path}: a suite with {len(named)} task files")
+        say(f"{path}: a suite with {len(named)} task files")
         found += named
     return list(dict.fromkeys(found))
 
 
 def _print(result: TaskValidation) -> None:
     for problem in result.problems:
-        typer.echo(f"epi-bench: {problem}", err=True)
+        complain(problem)
     for warning in result.warnings:
-        typer.echo(f"epi-bench: warning: {result.path}: {warning}", err=True)
+        complain(f"warning: {result.path}: {warning}")
     count = len(result.problems)
     verdict = f"{count} problem{'s' if count > 1 else ''}" if count else "fine"
-    typer.echo(f"{result.path}: {verdict}")
+    say(f"{result.path}: {verdict}")
     if result.task is None:
         return
     card = result.task.card

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from epi_bench.evaluation.scores import TaskScores
 from epi_bench.files import write_atomically
+from epi_bench.foreign_text import json_text
 from epi_bench.task.example import Example, Prediction
 
 
@@ -32,7 +32,7 @@ def save_predictions(
         UserError: If the file cannot be written.
     """
     lines = [
-        json.dumps(
+        json_text(
             {
                 "task": task,
                 "item": item,
@@ -41,7 +41,7 @@ def save_predictions(
                 **_answer(example, prediction),
                 "metrics": dict(result),
             },
-            ensure_ascii=False,
+            indent=None,
         )
         for task, found in scores.items()
         for item, (example, prediction, result) in enumerate(

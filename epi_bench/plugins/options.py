@@ -14,10 +14,20 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from epi_bench.errors import UserError, foreign_code, unknown_name, validation_reason
+from epi_bench.errors import (
+    UserError,
+    foreign_code,
+    short_repr,
+    unknown_name,
+    validation_reason,
+)
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
+
+
+MOST_BITS = 63
+"""Of an integer, beside its sign: what TOML and torch hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +163,8 @@ def _plain(owner: str, name: str, value: Any) -> JsonValue:
         plain: JsonValue = json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError, RecursionError):
         raise UserError(
-            f"{owner}: a record cannot keep {name}={value!r}: use finite numbers, text or lists"
+            f"{owner}: a record cannot keep {name}={short_repr(value)}: use finite numbers, text "
+            "or lists"
         ) from None
     return plain
 
@@ -167,12 +178,19 @@ def _convert(owner: str, option: Option, value: Any) -> Any:
     try:
         if isinstance(value, str) and "tuple" in option.type_name:
             value = tuple(part.strip() for part in value.split(",")) if value.strip() else ()
-        return adapter.validate_python(value)
+        converted = adapter.validate_python(value)
     except ValidationError as error:
         reason = validation_reason(error.errors()[0])
         raise UserError(
-            f"{owner}: {option.name}={value!r} is not a valid {option.type_name}: {reason}"
+            f"{owner}: {option.name}={short_repr(value)} is not a valid {option.type_name}: "
+            f"{reason}"
         ) from error
+    if isinstance(converted, int) and converted.bit_length() > MOST_BITS:
+        raise UserError(
+            f"{owner}: {option.name}={short_repr(converted)}: integers have at most {MOST_BITS} "
+            "bits"
+        )
+    return converted
 
 
 @lru_cache(maxsize=256)

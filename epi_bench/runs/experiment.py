@@ -9,19 +9,19 @@ from signal import SIGINT
 from typing import TYPE_CHECKING, Any
 
 from epi_bench.errors import UserError, describe_error
-from epi_bench.files import sweep
 from epi_bench.results.record.record_file import save_record
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.workspace import Workspace
 from epi_bench.runs.checkpoint_folder import CheckpointFolder
 from epi_bench.runs.checkpoint_settings import CheckpointSettings
 from epi_bench.runs.instruments import check_texts, general_text_of, make_evaluator
+from epi_bench.runs.interruption import RunInterruptedError
 from epi_bench.runs.measurements import LOSS_EVERY, JudgeIdentity, Measurements
 from epi_bench.runs.observer import EventLog, Observers, RunObserver
 from epi_bench.runs.prepared import PreparedRun
 from epi_bench.runs.run_checkpoints import RunCheckpoints
 from epi_bench.runs.saving import KeepModel, ModelKeeper
-from epi_bench.runs.stopping import RunInterruptedError, StopSignals
+from epi_bench.runs.stopping import StopSignals
 from epi_bench.spec.toml import spec_to_toml
 from epi_bench.strategy.strategy import create_strategy
 
@@ -228,10 +228,9 @@ class Experiment:
         self.workspace.begin(
             run_id, spec_to_toml(self.prepared.spec, {"locations": self.locations})
         )
-        self.keeper.sweep()
-        sweep(self.workspace.run_folder(run_id))
         folder = CheckpointFolder(self.workspace.checkpoints_path(run_id), self.settings.kept)
         folder.sweep()
+        self.keeper.sweep()
         if self.force and not self._refused:
             folder.remove()
         checkpoints = RunCheckpoints(

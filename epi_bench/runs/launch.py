@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from epi_bench.errors import UserError
 from epi_bench.evaluation.judge import JudgeSettings
+from epi_bench.files import set_aside
 from epi_bench.results.leaderboard import publish
+from epi_bench.results.record.consistency import DamagedRecordError
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.workspace import Workspace, require_writable
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.references import known_references, with_references
 from epi_bench.runs.request import RunOutcome, RunRequest
+from epi_bench.runs.run_lock import own_run
 from epi_bench.runs.saving import kept_names
 from epi_bench.spec.run_spec import RunSpec
 
@@ -30,8 +35,17 @@ def run_one(spec: RunSpec, request: RunRequest, observer: RunObserver) -> RunOut
         observer: Listens.
 
     Raises:
+        RunBusyError: If another process is making it and ``request.wait`` is not set.
         UserError: For anything the user can mend; nothing has been written then.
     """
+    from epi_bench.runs.quiet import quiet_libraries
+
+    observer.stage("starting")
+    with quiet_libraries():
+        return _run_one(spec, request, observer)
+
+
+def _run_one(spec: RunSpec, request: RunRequest, observer: RunObserver) -> RunOutcome:
     from epi_bench.runs.preparation import prepare_run
 
     workspace = request.workspace
@@ -46,27 +60,102 @@ def run_one(spec: RunSpec, request: RunRequest, observer: RunObserver) -> RunOut
             "would be lost: choose another",
             setting="save_model",
         )
-    path = workspace.record_path(prepared.run_id)
-    references = known_references(prepared, workspace)
-    finished = workspace.finished_record(prepared.run_id)
-    reused = (
-        finished is not None
-        and reusable(finished, request)
-        and not _is_being_made_again(prepared.run_id, workspace)
-    )
-    unsaved: Sequence[str] = ()
     try:
-        if finished is not None and reused:
-            record = with_references(finished, references, path)
-        else:
-            record, unsaved = _experiment(prepared, request, observer, references)
+        record, made, unsaved = _record(prepared, request, observer)
         if request.published and record.status == "finished":
             unsaved = (*unsaved, *_published(record, workspace, observer))
     except OSError as error:
         raise UserError(
             f"cannot write results to {workspace.out}: {error.strerror or error}"
         ) from error
-    return RunOutcome(spec, record, path, skipped=reused, unsaved=tuple(unsaved))
+    path = workspace.record_path(record.run_id)
+    return RunOutcome(spec, record, path, skipped=not made, unsaved=tuple(unsaved))
+
+
+def _record(
+    prepared: PreparedRun, request: RunRequest, observer: RunObserver
+) -> tuple[RunRecord, bool, Sequence[str]]:
+    """The record of a run, made by one process at a time.
+
+    Returns:
+        The record, whether it was made now, and what was asked for beside it and could not be
+        written.
+
+    Raises:
+        RunBusyError: If another process is making the run and is not to be waited for.
+    """
+    workspace = request.workspace
+    known: RunRecord | None = None
+    references = known_references(
+        prepared.spec,
+        prepared.run_id,
+        prepared.fingerprints,
+        prepared.execution,
+        workspace,
+        observer.warning,
+    )
+    with suppress(DamagedRecordError):  # dealt with once no other process can be at it
+        known = known_record(prepared.run_id, request, references)
+    if known is not None:
+        return known, False, ()
+
+    def tell(owner: str) -> None:
+        observer.warning(
+            f"{prepared.spec.strategy.name}, seed {prepared.spec.seed}, is being made by {owner}: "
+            f"waiting for it (run {prepared.run_id})"
+        )
+
+    folder = workspace.run_folder(prepared.run_id)
+    with own_run(folder, tell if request.wait else None) as waited:
+        _set_damaged_aside(prepared.run_id, workspace, observer)
+        # another process may have made it meanwhile; what it has just made is not made anew
+        known = known_record(
+            prepared.run_id, replace(request, force=request.force and not waited), references
+        )
+        if known is not None:
+            return known, False, ()
+        record, unsaved = _experiment(prepared, request, observer, references)
+        return record, True, unsaved
+
+
+def _set_damaged_aside(run_id: str, workspace: Workspace, observer: RunObserver) -> None:
+    """Give a damaged record another name, so that the run can be made again.
+
+    Raises:
+        UserError: If it cannot be renamed or read, or a newer version wrote it.
+    """
+    try:
+        workspace.known_record(run_id)
+    except DamagedRecordError as error:
+        aside = set_aside(workspace.record_path(run_id))
+        if aside is None:
+            raise
+        observer.warning(
+            f"{error}; the file is now {aside.name}, and the run is made again: delete it if "
+            "nothing in it is of use"
+        )
+
+
+def known_record(
+    run_id: str, request: RunRequest, references: Mapping[str, float] | None
+) -> RunRecord | None:
+    """The record that answers a request without anything being trained, if there is one.
+
+    Args:
+        run_id: The run.
+        request: How it is to be made.
+        references: Single-task scores; a finished record without any gets them.
+    """
+    if request.force:
+        return None
+    record = request.workspace.known_record(run_id)
+    if record is None:
+        return None
+    if record.status != "finished":
+        return None if request.retry_failed else record
+    if not reusable(record, request) or _is_being_made_again(run_id, request.workspace):
+        return None
+    return with_references(record, references, request.workspace.record_path(run_id))
 
 
 def _published(record: RunRecord, workspace: Workspace, observer: RunObserver) -> Sequence[str]:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
-from queue import Queue
 from typing import Any
 
 from epi_bench.errors import UserError
 from epi_bench.plugins.registry import Registry
-from epi_bench.runs.child import Order
-from epi_bench.runs.child_process import ChildProcess, Event, pass_on
+from epi_bench.runs.backend import Backend
+from epi_bench.runs.known_runs import KnownRuns
 from epi_bench.runs.launch import run_one
+from epi_bench.runs.local_processes import LocalProcesses
+from epi_bench.runs.messages import pass_on
 from epi_bench.runs.observer import RunObserver
+from epi_bench.runs.order import Order
 from epi_bench.runs.references import reference_spec
 from epi_bench.runs.request import RunOutcome, RunRequest, for_references
+from epi_bench.runs.run_lock import RunBusyError
 from epi_bench.spec.run_spec import RunSpec, StrategySpec
 from epi_bench.spec.streams import STREAMS
 from epi_bench.strategy.strategy import STRATEGIES
@@ -49,15 +52,23 @@ def make_reference(spec: RunSpec, request: RunRequest, observer: RunObserver) ->
         request: How runs are made.
         observer: Listens.
     """
-    plain = for_references(replace(request, save_model=None))
-    _warn_of_failed_reference(run_one(spec, plain, observer), observer)
+    plain = for_references(replace(request, wait=True))
+    try:
+        outcome = run_one(spec, plain, observer)
+    except UserError as error:  # the runs beside it may be possible all the same
+        outcome = RunOutcome(spec, None, error=str(error), settings=error.settings)
+    _warn_of_failed_reference(outcome, observer)
 
 
 def run_in_process(
     specs: Sequence[RunSpec], request: RunRequest, observer: RunObserver
 ) -> Iterator[RunOutcome]:
-    """Make one run after the other in this process; a failing one does not stop the others."""
+    """Make one run after the other in this process; a failing one does not stop the others.
+
+    What another process is making is waited for when nothing else is left to do.
+    """
     attempted: set[str] = set()
+    busy = []
     for spec in specs:
         try:
             if request.references:
@@ -67,36 +78,72 @@ def run_in_process(
                         attempted.add(reference.model_dump_json())
                         make_reference(reference, request, observer)
             yield run_one(spec, request, observer)
+        except RunBusyError:
+            busy.append(spec)
+        except UserError as error:
+            yield RunOutcome(spec, None, error=str(error), settings=error.settings)
+    for spec in busy:
+        try:
+            yield run_one(spec, _waiting(request), observer)
         except UserError as error:
             yield RunOutcome(spec, None, error=str(error), settings=error.settings)
 
 
+def _waiting(request: RunRequest) -> RunRequest:
+    """How runs are asked for that another process was making: what it has made is the answer."""
+    return replace(request, wait=True, force=False)
+
+
 def make_runs(
-    specs: Sequence[RunSpec], request: RunRequest, jobs: int, observer: RunObserver
+    specs: Sequence[RunSpec],
+    request: RunRequest,
+    backend: Backend | None,
+    observer: RunObserver,
 ) -> Iterator[RunOutcome]:
-    """Make all runs, one after the other or up to ``jobs`` at a time; they come as they end.
+    """Make all runs; they come as they end, first those that were made before.
 
     Args:
         specs: The runs.
         request: How they are made.
-        jobs: Runs at a time; more than one gives each a process of its own.
+        backend: What makes them; ``None`` makes one after the other in this process.
         observer: Listens.
 
     Raises:
         UserError: If a process of its own could not find the strategy, stream or task of a run.
     """
-    if jobs > 1 and len(specs) > 1:
-        return run_in_subprocesses(specs, request, jobs, observer)
-    return run_in_process(specs, request, observer)
+    if backend is not None:
+        for spec in specs:
+            check_other_process_finds(spec, request)
+    known, missing = KnownRuns(request), list[RunSpec]()
+    for spec in specs:
+        outcome = known.find(spec)
+        if outcome is None:
+            missing.append(spec)
+        else:
+            yield outcome
+    if backend is None:
+        yield from run_in_process(missing, request, observer)
+    elif missing:
+        yield from run_on_backend(missing, request, backend, observer)
 
 
-def run_in_subprocesses(
+def local_backend(jobs: int, runs: int) -> Backend | None:
+    """Processes on this machine for several runs at a time, or ``None`` if one will do.
+
+    Args:
+        jobs: Runs at a time.
+        runs: How many there are.
+    """
+    return LocalProcesses(min(jobs, runs)) if jobs > 1 and runs > 1 else None
+
+
+def run_on_backend(
     specs: Sequence[RunSpec],
     request: RunRequest,
-    jobs: int,
+    backend: Backend,
     observer: RunObserver | None = None,
 ) -> Iterator[RunOutcome]:
-    """Make up to ``jobs`` runs at a time, each in a process of its own, in the order they end.
+    """Make runs in other processes; their outcomes come in the order in which they end.
 
     References are made first, so that no two processes train the same one. The observer is only
     called from the thread that asks for the next outcome; ``for_run`` gives it one for each run.
@@ -107,14 +154,15 @@ def run_in_subprocesses(
     listener = observer or RunObserver()
     for spec in specs:
         check_other_process_finds(spec, request)
-    if request.references:
-        plain = for_references(replace(request, references=False, save_model=None))
-        for outcome in _side_by_side(_references(specs), plain, jobs, listener):
-            _warn_of_failed_reference(outcome, listener)
-    if request.judge:
-        request = replace(request, judge=request.judge.shared_by(jobs))
-    titled = [(f"{spec.strategy.name}, seed {spec.seed}", spec) for spec in specs]
-    yield from _side_by_side(titled, replace(request, references=False), jobs, listener)
+    with backend:
+        if request.references:
+            plain = for_references(replace(request, references=False, save_model=None))
+            for outcome in _side_by_side(_references(specs), plain, backend, listener):
+                _warn_of_failed_reference(outcome, listener)
+        if request.judge:
+            request = replace(request, judge=request.judge.shared_by(backend.runs_at_a_time))
+        titled = [(f"{spec.strategy.name}, seed {spec.seed}", spec) for spec in specs]
+        yield from _side_by_side(titled, replace(request, references=False), backend, listener)
 
 
 def _references(specs: Sequence[RunSpec]) -> list[tuple[str, RunSpec]]:
@@ -128,38 +176,29 @@ def _references(specs: Sequence[RunSpec]) -> list[tuple[str, RunSpec]]:
 
 
 def _side_by_side(
-    titled: Sequence[tuple[str, RunSpec]], request: RunRequest, jobs: int, observer: RunObserver
+    titled: Sequence[tuple[str, RunSpec]],
+    request: RunRequest,
+    backend: Backend,
+    observer: RunObserver,
 ) -> Iterator[RunOutcome]:
-    """The outcomes of runs in processes of their own, as they end."""
+    """The outcomes of runs in other processes, as they end.
+
+    What somebody else is making is waited for when nothing else is left to do.
+    """
     listeners = [observer.for_run(title) for title, _ in titled]
-    children = [ChildProcess(Order(spec, request)) for _, spec in titled]
-    messages: Queue[tuple[int, Event | RunOutcome | BaseException]] = Queue()
-
-    def follow(position: int) -> None:
-        try:
-            outcome = children[position].run(lambda event: messages.put((position, event)))
-            messages.put((position, outcome))
-        except BaseException as error:  # noqa: BLE001  (raised below, where it can be seen)
-            messages.put((position, error))
-
-    pool = ThreadPoolExecutor(jobs)
-    try:
-        for position in range(len(children)):
-            pool.submit(follow, position)
-        waiting = len(children)
-        while waiting:
-            position, message = messages.get()
-            if isinstance(message, BaseException):
-                raise message
-            if isinstance(message, RunOutcome):
-                waiting -= 1
-                yield message
-            else:
-                pass_on(message, listeners[position])
-    finally:  # on Ctrl-C, or if nobody asks for the rest
-        for child in children:
-            child.stop()
-        pool.shutdown(cancel_futures=True)
+    positions, busy = list(range(len(titled))), list[int]()
+    while positions:
+        orders = [Order(titled[position][1], request) for position in positions]
+        with closing(backend.run(orders)) as messages:
+            for number, message in messages:
+                if not isinstance(message, RunOutcome):
+                    pass_on(message, listeners[positions[number]])
+                elif message.busy is not None:
+                    busy.append(positions[number])
+                else:
+                    yield message
+        positions, busy = busy, []
+        request = _waiting(request)
 
 
 def check_other_process_finds(spec: RunSpec, request: RunRequest) -> None:
@@ -178,8 +217,8 @@ def check_other_process_finds(spec: RunSpec, request: RunRequest) -> None:
             continue
         if not request.plugins or registry.get(name).__module__ == "__main__":
             raise UserError(
-                f"{registry.kind} {name!r} is defined in this process alone, and jobs > 1 starts "
-                "others: use jobs=1, or write it into a file and give that as a plugin"
+                f"{registry.kind} {name!r} is defined in this process alone, and others make the "
+                "runs: use jobs=1 and the local backend, or give a file with it as a plugin"
             )
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from epi_bench.errors import UserError, foreign_code, one_line
+from epi_bench.errors import UserError, foreign_code
+from epi_bench.foreign_text import for_terminal
 from epi_bench.model.chat.chat_encoder import ChatEncoder
 from epi_bench.model.chat.encoding_cache import EncodingCache
 from epi_bench.model.load import load_tokenizer
@@ -150,7 +151,7 @@ def _check_strategy(
     """Let the strategy refuse the run; what it warns of otherwise."""
     steps = [experience.steps for experience in experiences]
     with foreign_code(f"strategy {spec.strategy.name!r} fails to check the run"):
-        return [one_line(str(warning)) for warning in strategy.check_run(spec.training, steps)]
+        return [for_terminal(str(warning)) for warning in strategy.check_run(spec.training, steps)]
 
 
 def _fingerprints(

@@ -25,6 +25,9 @@ class RunRequest:
         task_files: TOML files that describe tasks of the runs.
         references: Whether missing single-task references are trained.
         force: Whether finished runs are made anew.
+        retry_failed: Whether runs that failed before are made again.
+        wait: Whether a run that another process is making is waited for; otherwise its outcome is
+            that it is busy.
         allow_code_execution: Whether tasks may run code that the model wrote.
         save_model: Folder for the trained model (single runs only).
         keep_model: Which trained models each run keeps in its folder.
@@ -42,6 +45,8 @@ class RunRequest:
     task_files: tuple[Path, ...] = ()
     references: bool = False
     force: bool = False
+    retry_failed: bool = False
+    wait: bool = False
     allow_code_execution: bool = False
     save_model: Path | None = None
     keep_model: KeepModel = KeepModel.NONE
@@ -71,7 +76,8 @@ class RunOutcome:
         spec: What was asked for.
         record: Its record; ``None`` if it could not start.
         path: The record's file, if there is one.
-        skipped: Whether it was finished before.
+        skipped: Whether it was finished, or failed, before.
+        busy: Which process is making it, if another one is and was not waited for.
         error: Why it could not start.
         settings: Names of the settings and arguments that ``error`` says to change.
         unsaved: What was asked for beside the record and could not be written: a model, the
@@ -82,6 +88,7 @@ class RunOutcome:
     record: RunRecord | None
     path: Path | None = None
     skipped: bool = False
+    busy: str | None = None
     error: str | None = None
     settings: tuple[str, ...] = ()
     unsaved: tuple[str, ...] = ()
@@ -94,6 +101,8 @@ class RunOutcome:
     @property
     def reason(self) -> str | None:
         """Why there is no finished record; ``None`` if there is one."""
+        if self.busy is not None:
+            return f"it is being made by {self.busy}"
         return self.error or (self.record.error if self.record else None)
 
 

@@ -135,17 +135,16 @@ class ModelKeeper:
         self.keep_adapter(model, name)
         self._write(name, model)
 
-    def check_kept(self, experience: int) -> None:
-        """Notice that a run which goes on after an interruption is past a model and lacks it.
+    def miss(self, experience: int) -> None:
+        """Say that a model is not there which an earlier process was not asked to keep.
 
         Args:
             experience: Its position, from 0.
         """
-        if self.keeps(experience) and not (self.models / self.names[experience]).is_dir():
-            self._note(
-                f"the model {self.names[experience]} was not saved: the run went on from a later "
-                "point (the argument force makes it from the beginning)"
-            )
+        self._note(
+            f"the model was not saved to {self.models / self.names[experience]}: the run goes on "
+            "after it; the argument force makes the run from the beginning"
+        )
 
     def keep_adapter(self, model: nn.Module, name: str = FINAL) -> None:
         """Keep the adapter of a model that has one: call it before it is merged.
@@ -179,8 +178,8 @@ class ModelKeeper:
 
     def sweep(self) -> None:
         """Remove what a run left behind that was killed. Call it as the run's only writer."""
-        sweep(self.models)
-        sweep(self.adapters)
+        sweep(self.models, older_than=0)
+        sweep(self.adapters, older_than=0)
 
     def _write(self, name: str, model: nn.Module) -> None:
         path = self.models / name

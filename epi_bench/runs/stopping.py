@@ -1,8 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP while a run is under way: held off within a step, at once elsewhere.
-
-SIGHUP comes when a terminal is closed. It stops a run as SIGTERM does, with a checkpoint: who closes
-a terminal expects its programs to end. Under ``nohup`` it is ignored, and stays so.
-"""
+"""Signals that end a run while it is under way: held off within a step, at once elsewhere."""
 
 from __future__ import annotations
 
@@ -12,35 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-HANG_UP = getattr(signal, "SIGHUP", None)
-"""Windows does not know it."""
+from epi_bench.runs.interruption import ENDING, Interrupt, RunInterruptedError
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, *((HANG_UP,) if HANG_UP is not None else ()))
-
-
-class RunInterruptedError(KeyboardInterrupt):
-    """A run was stopped by a signal.
-
-    Args:
-        signal_number: Which one; that of Ctrl-C if left out.
-        hint: How to go on, as the end of a sentence.
-    """
-
-    def __init__(self, signal_number: int = signal.SIGINT, hint: str = "") -> None:
-        super().__init__(hint)
-        self.signal_number = signal_number
-        self.hint = hint
-
-    @property
-    def exit_code(self) -> int:
-        """As shells have it: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
-        return 128 + self.signal_number
+SIGNALS = (signal.SIGINT, *ENDING)
 
 
 class StopSignals:
     """Whether a run has been asked to stop.
 
-    A second signal ends the run at once, whatever it is doing.
+    A second Ctrl-C ends the run at once, whatever it is doing. A SIGTERM or SIGHUP that comes
+    second does not: batch systems send it to all processes of a job, and whoever started one passes
+    it on.
 
     Attributes:
         requested: Number of the signal that asked, or ``None``.
@@ -66,14 +44,19 @@ class StopSignals:
         if threading.current_thread() is threading.main_thread():
             unclaimed = (signal.SIG_DFL, signal.default_int_handler)
             before = {n: signal.getsignal(n) for n in SIGNALS}
-            before = {n: handler for n, handler in before.items() if handler in unclaimed}
+            before = {
+                n: handler
+                for n, handler in before.items()
+                if handler in unclaimed or isinstance(handler, Interrupt)
+            }
         try:
             for number in before:
                 signal.signal(number, self._take)
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                is_done = self.requested is not None and isinstance(handler, Interrupt)
+                signal.signal(number, signal.SIG_IGN if is_done else handler)
 
     @contextmanager
     def held_off(self) -> Iterator[None]:
@@ -87,9 +70,10 @@ class StopSignals:
             raise RunInterruptedError(self.requested)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        is_second = self.requested is not None
-        if is_second and number == HANG_UP:  # the shell sends it too, after the terminal
+        if self.requested is None:
+            self.requested = number
+            if self._held:
+                return
+        elif number in ENDING:
             return
-        self.requested = number
-        if is_second or not self._held:
-            raise RunInterruptedError(number)
+        raise RunInterruptedError(self.requested)

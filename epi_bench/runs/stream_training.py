@@ -174,7 +174,7 @@ class StreamTraining:
             self._train_experience(plan, experience, loop, probe)
             if experience is not experiences[-1]:
                 self._score_unfinished(plan.name, loop, f"score {experience.index}")
-                self._save_unfinished(experience.index, loop)
+                self._save_unfinished(experience, loop)
         with loop.precision.as_saved(loop.model):
             self.keeper.keep_adapter(loop.model)
         finished: Any = self.prepared.strategy.finalize_model(loop.model)
@@ -325,19 +325,22 @@ class StreamTraining:
             for message in warn_of_little_movement(share, held, is_rounded(model)):
                 self.observer.warning(message)
 
-    def _save_unfinished(self, experience: int, loop: TrainingLoop) -> None:
+    def _save_unfinished(self, experience: Experience, loop: TrainingLoop) -> None:
         """Keep a model in the middle of the stream, if that was asked for."""
-        key = f"save {experience}"
-        if key in self.checkpoints.done:
-            self.keeper.check_kept(experience)
+        key = f"save {experience.index}"
+        if not self.keeper.keeps(experience.index) or key in self.checkpoints.done:
             return
-        if self.keeper.keeps(experience):
-            self.observer.stage("saving the model")
-            strategy = self.prepared.strategy
-            with loop.precision.as_saved(loop.model), strategy.as_finished(loop.model) as model:
-                self.keeper.keep_unfinished(experience, model)
+        steps = sum(e.steps for e in self.prepared.experiences[: experience.index + 1])
+        if loop.steps_done > steps:  # an earlier process, which was not to keep it, went on
+            self.keeper.miss(experience.index)
+            return
+        self.observer.stage("saving the model")
+        strategy = self.prepared.strategy
+        with loop.precision.as_saved(loop.model), strategy.as_finished(loop.model) as model:
+            self.keeper.keep_unfinished(experience.index, model)
         with self.signals.held_off():
             self.checkpoints.finish(key)
+            self.checkpoints.after_measurement()
 
     def _save(self, model: PreTrainedModel) -> None:
         if self.keeper.writes_final:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from epi_bench.errors import foreign_code, one_line
+from epi_bench.errors import foreign_code
+from epi_bench.foreign_text import for_terminal
 from epi_bench.model.chat.chat_encoder import ChatEncoder
 from epi_bench.model.precision import warn_of_slow_bfloat16
 from epi_bench.runs.prepared import PreparedTask
@@ -29,7 +30,7 @@ def data_warnings(tasks: Mapping[str, PreparedTask], encoder: ChatEncoder) -> li
         )
     for name, prepared in tasks.items():
         with foreign_code(f"task {name!r} fails to prepare its scoring"):
-            warnings += [one_line(str(warning)) for warning in prepared.task.prepare_scoring()]
+            warnings += [for_terminal(str(warning)) for warning in prepared.task.prepare_scoring()]
         warnings += _row_warnings(prepared.task)
         warnings += _overlap_warnings(name, tasks)
         warnings += _length_warnings(prepared, encoder.max_length)

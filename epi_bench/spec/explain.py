@@ -12,11 +12,8 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from epi_bench.errors import UserError, unknown_name, validation_reason
+from epi_bench.errors import LONGEST_VALUE, UserError, unknown_name, validation_reason
 from epi_bench.spec.toml_lines import TomlLines
-
-LONGEST_VALUE = 60
-"""Characters of the longest value that a message repeats."""
 
 
 class DefinitionError(UserError):
@@ -84,7 +81,10 @@ def explain_problem(problem: Mapping[str, Any], root: type[BaseModel]) -> str:
 
 def _is_short(value: object) -> bool:
     """Whether a message may repeat a value: prompts and tables would fill the screen."""
-    return not isinstance(value, Mapping) and len(repr(value)) <= LONGEST_VALUE
+    try:
+        return not isinstance(value, Mapping) and len(repr(value)) <= LONGEST_VALUE
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return False
 
 
 def _models_at(annotation: Any, path: Sequence[str]) -> list[type[BaseModel]]:

@@ -12,7 +12,14 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    field_validator,
+    model_validator,
+)
 
 from epi_bench.spec.flag import Flag
 from epi_bench.spec.streams import Order
@@ -20,6 +27,12 @@ from epi_bench.spec.streams import Order
 MasterWeights = Literal["float32", "none"]
 """How bfloat16 weights are trained; see :mod:`epi_bench.model.precision`."""
 
+
+LARGEST_INTEGER = 2**63 - 1
+"""The smallest is its negative, less 1."""
+
+MOST_THREADS = 1024
+"""A process that starts many more is ended by its libraries or by the system."""
 
 MINI_TASKS = ("mini_math", "mini_code", "mini_logic", "mini_instruct", "mini_chat")
 """The tasks of suite ``mini``, which are trained where the user names none."""
@@ -29,6 +42,14 @@ class Section(BaseModel):
     """Base of all parts of a specification: immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _integers_fit(cls, value: object) -> object:
+        """TOML holds no larger integers, and torch takes no larger seed."""
+        if not _fits(value):
+            raise ValueError(f"integers must lie between -2^63 and {LARGEST_INTEGER} (2^63 - 1)")
+        return value
 
 
 class ModelSpec(Section):
@@ -371,6 +392,7 @@ class RunSpec(Section):
     ] = Field(
         default=None,
         ge=1,
+        le=MOST_THREADS,
         description="CPU threads of torch. Sums depend on it in their last bits.",
     )
 
@@ -382,6 +404,15 @@ class RunSpec(Section):
                 "set model.dtype to bfloat16, or leave it out"
             )
         return self
+
+
+def _fits(value: object) -> bool:
+    """Whether every integer of a JSON value has at most 64 bits."""
+    if isinstance(value, int):
+        return -LARGEST_INTEGER - 1 <= value <= LARGEST_INTEGER
+    if isinstance(value, Mapping):
+        return all(map(_fits, value.values()))
+    return all(map(_fits, value)) if isinstance(value, list | tuple) else True
 
 
 def short_hash(value: JsonValue | Mapping[str, Any]) -> str:

@@ -15,7 +15,8 @@ from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import JsonValue
 
-from epi_bench.errors import UserError, foreign_code, one_line
+from epi_bench.errors import UserError, foreign_code
+from epi_bench.foreign_text import for_terminal
 from epi_bench.plugins.registry import Registry
 from epi_bench.spec.randomness import seeded_generator
 
@@ -204,7 +205,7 @@ def _first_problem(plans: Sequence[object], tasks: Sequence[str]) -> str | None:
 
 def _problem_of_tasks(plan: ExperiencePlan, tasks: Sequence[str]) -> str | None:
     """What is wrong with a plan's name or tasks."""
-    if not isinstance(plan.name, str) or not plan.name or plan.name != one_line(plan.name):
+    if not isinstance(plan.name, str) or not plan.name or plan.name != for_terminal(plan.name):
         return "must have a name of one line"
     if not isinstance(plan.tasks, tuple | list):
         return f"has tasks={plan.tasks!r}: give a tuple of names"

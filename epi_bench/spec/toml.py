@@ -10,6 +10,7 @@ from typing import Any
 import tomli_w
 
 from epi_bench.errors import UserError
+from epi_bench.foreign_text.terminal import written_out
 from epi_bench.spec.defaults import COMPLETE
 from epi_bench.spec.run_spec import RunSpec
 
@@ -27,7 +28,8 @@ def spec_to_toml(spec: RunSpec, extra: Mapping[str, Any] | None = None) -> str:
         extra: Further top-level tables, such as file locations.
     """
     content = spec.model_dump(mode="json", exclude_none=True)
-    return _HEAD + tomli_w.dumps({COMPLETE: True, **content, **(extra or {})})
+    text = tomli_w.dumps({COMPLETE: True, **content, **(extra or {})})
+    return _HEAD + written_out(text, lambda sign: f"\\U{ord(sign):08x}")
 
 
 def read_toml_text(path: Path) -> tuple[str, dict[str, Any]]:

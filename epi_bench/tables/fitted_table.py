@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from epi_bench.errors import one_line
+from epi_bench.foreign_text import (
+    for_csv,
+    for_markdown,
+    for_terminal,
+    json_text,
+    markdown_code,
+    terminal_text,
+)
 
 if TYPE_CHECKING:
     from rich.align import AlignMethod
@@ -39,11 +45,15 @@ class Column:
         title: Its head; a table whose titles are all empty has none.
         numeric: Whether it is aligned to the right and never wrapped.
         text: Whether it holds sentences, which are wrapped at spaces.
+        code: Whether markdown shows its cells as code.
+        markdown_title: Its head in markdown, where that is more than the title's text.
     """
 
     title: str
     numeric: bool = False
     text: bool = False
+    code: bool = False
+    markdown_title: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,7 +87,7 @@ class FittedTable:
         from rich.text import Text
 
         if self.title:
-            yield Text(one_line(self.title), style="bold")
+            yield terminal_text(self.title, "bold")
         columns = [
             _Measured(column, [_text(row[position]) for row in self.rows])
             for position, column in enumerate(self.columns)
@@ -95,29 +105,35 @@ class FittedTable:
         """The table as CSV, with the titles as its first line."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([column.title for column in self.columns])
-        writer.writerows([str(cell) for cell in row] for row in self.rows)
+        writer.writerow([for_csv(column.title) for column in self.columns])
+        writer.writerows([for_csv(str(cell)) for cell in row] for row in self.rows)
         return text.getvalue()
 
     def to_json(self) -> str:
         """The table as a JSON list with an object for each row, by the columns' titles."""
         titles = [column.title for column in self.columns]
         content = [dict(zip(titles, map(str, row), strict=True)) for row in self.rows]
-        return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        return json_text(content) + "\n"
 
     def to_markdown(self) -> str:
         """The table as markdown."""
-        lines = [
-            markdown_row([column.title for column in self.columns]),
-            markdown_row(["---:" if column.numeric else ":---" for column in self.columns]),
-            *(markdown_row([one_line(str(cell)) for cell in row]) for row in self.rows),
+        shown = [markdown_code if column.code else for_markdown for column in self.columns]
+        titles = [column.markdown_title or for_markdown(column.title) for column in self.columns]
+        sides = ["---:" if column.numeric else ":---" for column in self.columns]
+        cells = [
+            [show(str(cell)) for show, cell in zip(shown, row, strict=True)] for row in self.rows
         ]
-        return "\n".join(lines) + "\n"
+        return "".join(f"{markdown_row(row)}\n" for row in (titles, sides, *cells))
 
 
 def markdown_row(cells: Sequence[str]) -> str:
-    """A line of a markdown table."""
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    """A line of a markdown table.
+
+    Args:
+        cells: Each a line of markdown without a pipe, as
+            :func:`~epi_bench.foreign_text.for_markdown` makes it.
+    """
+    return f"| {' | '.join(cells)} |"
 
 
 class _Measured:
@@ -134,9 +150,10 @@ class _Measured:
 
 
 def _text(cell: Cell) -> Text:
-    from rich.text import Text
-
-    return Text(one_line(cell)) if isinstance(cell, str) else cell
+    if isinstance(cell, str):
+        return terminal_text(cell)
+    as_shown = for_terminal(cell.plain)
+    return cell if as_shown == cell.plain else terminal_text(as_shown, str(cell.style))
 
 
 def _longest_word(text: Text) -> int:

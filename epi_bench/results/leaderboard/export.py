@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from epi_bench.foreign_text import for_csv, json_text
 from epi_bench.results.leaderboard.comparison import ComparedStrategy
 from epi_bench.results.leaderboard.measures import MEASURES
 from epi_bench.results.leaderboard.ranking import Entry, Ranking
@@ -25,7 +25,8 @@ def to_csv(rankings: Sequence[Ranking]) -> str:
     writer.writerow(header)
     for ranking in rankings:
         for entry in ranking.entries:
-            row: list[Any] = [ranking.track, ranking.measure, entry.rank, entry.label]
+            row: list[Any] = [for_csv(ranking.track), ranking.measure]
+            row += [entry.rank, for_csv(entry.label)]
             row += [entry.runs, len(entry.pairs), " ".join(entry.marks)]
             for name in MEASURES:
                 row += _interval_cells(entry.values[name])
@@ -36,8 +37,7 @@ def to_csv(rankings: Sequence[Ranking]) -> str:
 
 def to_json(rankings: Sequence[Ranking]) -> str:
     """Everything that the rankings hold, the tests between all pairs included."""
-    content = {"tracks": [_ranking_content(ranking) for ranking in rankings]}
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    return json_text({"tracks": [_ranking_content(ranking) for ranking in rankings]}) + "\n"
 
 
 def comparisons_to_csv(strategy: str, compared: Sequence[ComparedStrategy]) -> str:
@@ -45,13 +45,14 @@ def comparisons_to_csv(strategy: str, compared: Sequence[ComparedStrategy]) -> s
     text = io.StringIO()
     writer = csv.DictWriter(text, list(_COMPARISON), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_comparison_contents(strategy, compared))
+    for content in _comparison_contents(strategy, compared):
+        writer.writerow({**content, **{k: for_csv(content[k]) for k in ("first", "second")}})
     return text.getvalue()
 
 
 def comparisons_to_json(strategy: str, compared: Sequence[ComparedStrategy]) -> str:
     """The same as :func:`comparisons_to_csv` as a JSON list of objects."""
-    return json.dumps(_comparison_contents(strategy, compared), indent=1, ensure_ascii=False) + "\n"
+    return json_text(_comparison_contents(strategy, compared)) + "\n"
 
 
 _COMPARISON = (

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from epi_bench.errors import UserError
 from epi_bench.files import write_atomically
+from epi_bench.foreign_text import for_terminal
 from epi_bench.results.leaderboard.comparison import find_label
 from epi_bench.results.leaderboard.configuration import group_by_configuration
 from epi_bench.results.leaderboard.repetitions import values_by_pair
@@ -67,8 +68,10 @@ def figure_file(
         raise UserError(
             'figures need matplotlib, which is not installed: pip install "epi-bench[plot]"'
         ) from error
-    letters: dict[Any, str] = {} if theme is None else dict.fromkeys(_COLOURED, _LETTERS[theme])
-    with rc_context(letters):
+    style: dict[Any, Any] = {"text.parse_math": False, "text.usetex": False}  # a $ is a $
+    if theme is not None:
+        style |= dict.fromkeys(_COLOURED, _LETTERS[theme])
+    with rc_context(style):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
         # Without the version of matplotlib the same figure is the same file.
@@ -119,7 +122,9 @@ def draw_score_matrices(
         for number, (axes, label) in enumerate(zip(panels, labels, strict=True)):
             _draw_matrix(axes, drawn[label], names, first=number == 0)
             runs = len(groups[label])
-            axes.set_title(f"{label} (mean of {runs} run{'s' if runs > 1 else ''})", fontsize=11)
+            axes.set_title(
+                f"{for_terminal(label)} (mean of {runs} run{'s' if runs > 1 else ''})", fontsize=11
+            )
 
 
 def _mean_matrix(label: str, records: Sequence[RunRecord]) -> list[list[float | None]]:
@@ -142,7 +147,7 @@ def _task_names(records: Sequence[RunRecord]) -> list[str]:
     """The tasks, where all runs train them in one order; else their positions."""
     orders = {record.task_order for record in records}
     if len(orders) == 1:
-        return list(orders.pop())
+        return [for_terminal(name) for name in orders.pop()]
     return [f"task {number}" for number in range(1, len(records[0].task_order) + 1)]
 
 
@@ -251,7 +256,7 @@ def _label_points(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
         ):
             side = "left" if across > 0 else "right" if across < 0 else "center"
             text = axes.annotate(
-                name,
+                for_terminal(name),
                 points[name],
                 textcoords="offset points",
                 xytext=(across, up),
@@ -263,5 +268,6 @@ def _label_points(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
                 break
             text.remove()
         else:
-            box = axes.annotate(name, points[name], fontsize=10).get_window_extent()
+            shown = axes.annotate(for_terminal(name), points[name], fontsize=10)
+            box = shown.get_window_extent()
         boxes.append(box)

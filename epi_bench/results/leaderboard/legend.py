@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from epi_bench.results.leaderboard import MARKS, MEASURES, Ranking
 from epi_bench.results.leaderboard.table import BEST, MARK_SIGNS, UNDEFINED, RankingTable
 from epi_bench.results.metrics.statistics import SIGNIFICANCE
 
 
-def legend(tables: Sequence[RankingTable]) -> list[str]:
-    """What a reader needs to understand these tables, one line a subject."""
+def legend(tables: Sequence[RankingTable], shown: Callable[[str], str] = str) -> list[str]:
+    """What a reader needs to understand these tables, one line a subject.
+
+    Args:
+        tables: What is explained.
+        shown: How names in it are shown in the place where the lines go.
+    """
     columns = {c.title: c.formula for table in tables for c in table.columns if c.formula}
     entries = [entry for table in tables for entry in table.ranking.entries]
     lines = [
         "R[t,i]: score (0 to 100) on task i after experience t; t = 0 is the base model, T the "
         "last row. S_i: score of full fine-tuning on task i alone with the same budget.",
         *(f"{title}: {formula}." for title, formula in columns.items()),
-        *(line for table in tables for line in _left_out_tasks(table)),
+        *(line for table in tables for line in _left_out_tasks(table, shown)),
         f"{BEST} best value of a column. {UNDEFINED} undefined.",
         *dict.fromkeys(_about_ranks(table.ranking) for table in tables),
     ]
@@ -26,8 +31,8 @@ def legend(tables: Sequence[RankingTable]) -> list[str]:
     return lines
 
 
-def describe_track(ranking: Ranking) -> str:
-    """What all runs of a track have in common, in one line."""
+def describe_track(ranking: Ranking, shown: Callable[[str], str] = str) -> str:
+    """What all runs of a track have in common, in one line; arguments as :func:`legend`."""
     facts = ranking.facts
     budget = f"{facts.steps} steps" if facts.steps is not None else f"{facts.epochs:g} epochs"
     limits = [
@@ -36,8 +41,8 @@ def describe_track(ranking: Ranking) -> str:
         if count is not None
     ]
     parts = [
-        f"Model {facts.model}",
-        f"{facts.stream} stream of {', '.join(facts.tasks)}",
+        f"Model {shown(facts.model)}",
+        f"{shown(facts.stream)} stream of {', '.join(map(shown, facts.tasks))}",
         f"{budget} a task with {facts.examples_per_step} examples a step",
         f"up to {facts.max_length} tokens",
         *limits,
@@ -59,7 +64,7 @@ def _about_ranks(ranking: Ranking) -> str:
     )
 
 
-def _left_out_tasks(table: RankingTable) -> list[str]:
+def _left_out_tasks(table: RankingTable, shown: Callable[[str], str]) -> list[str]:
     """A line for each shown mean that leaves tasks out, with their number in each entry."""
     lines = []
     for name in table.measures:
@@ -67,7 +72,7 @@ def _left_out_tasks(table: RankingTable) -> list[str]:
         if counts is None:
             continue
         found = {entry.label: entry.values[counts.name] for entry in table.ranking.entries}
-        counted = [f"{label} {i.mean:g}" for label, i in found.items() if i and i.mean > 0]
+        counted = [f"{shown(label)} {i.mean:g}" for label, i in found.items() if i and i.mean > 0]
         if counted:
             lines.append(f"{counts.title}, mean over the runs: {', '.join(counted)}.")
     return lines

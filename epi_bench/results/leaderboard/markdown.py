@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from epi_bench.foreign_text import for_markdown
 from epi_bench.results.leaderboard import Ranking
 from epi_bench.results.leaderboard.legend import describe_track, legend
 from epi_bench.results.leaderboard.table import BEST, ranking_table
@@ -17,14 +18,12 @@ def to_markdown(ranking: Ranking, level: int = 2) -> str:
     """
     table = ranking_table(ranking)
     columns = table.columns
-    lines = [f"{'#' * level} {ranking.track}", "", describe_track(ranking), ""]
-    lines.append(markdown_row([column.title for column in columns]))
+    track = for_markdown(ranking.track)
+    lines = [f"{'#' * level} {track}", "", describe_track(ranking, for_markdown), ""]
+    lines.append(markdown_row([for_markdown(column.title) for column in columns]))
     lines.append(markdown_row(["---:" if column.numeric else ":---" for column in columns]))
     for row in range(len(ranking.entries)):
-        lines.append(
-            markdown_row(
-                [f"**{c.cells[row]}** {BEST}" if c.best[row] else c.cells[row] for c in columns]
-            )
-        )
-    lines += ["", *(f"- {line}" for line in legend([table]))]
+        cells = [(for_markdown(column.cells[row]), column.best[row]) for column in columns]
+        lines.append(markdown_row([f"**{cell}** {BEST}" if best else cell for cell, best in cells]))
+    lines += ["", *(f"- {line}" for line in legend([table], for_markdown))]
     return "\n".join(lines) + "\n"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
-from epi_bench.files import write_atomically
+from epi_bench.files import one_process_at_a_time, sweep, write_atomically
+from epi_bench.foreign_text import for_markdown
 from epi_bench.results.leaderboard import (
     PublishedRecords,
     Ranking,
+    load_published,
     rank_track,
     to_csv,
 )
@@ -32,13 +35,22 @@ def rendered_files(published: PublishedRecords) -> dict[Path, str]:
 
 
 def write_rendered_files(published: PublishedRecords) -> list[Path]:
-    """Write :func:`rendered_files`; only files whose text changed are touched and returned."""
+    """Write :func:`rendered_files`; only files whose text changed are touched and returned.
+
+    One process at a time does so, and reads what others have published meanwhile: whoever is the
+    last to write has seen everything.
+
+    Args:
+        published: What was read from the folder of all tracks.
+    """
     changed = []
-    for relative, text in rendered_files(published).items():
-        path = published.root / relative
-        if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != text:
-            write_atomically(path, text)
-            changed.append(path)
+    with one_process_at_a_time(published.root):
+        for relative, text in rendered_files(load_published(published.root)).items():
+            path = published.root / relative
+            sweep(path.parent)
+            if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != text:
+                write_atomically(path, text)
+                changed.append(path)
     return changed
 
 
@@ -61,13 +73,13 @@ def _index(rankings: Sequence[Ranking]) -> str:
         lines.append(
             markdown_row(
                 [
-                    f"[{ranking.track}]({ranking.track}/README.md)",
-                    facts.model,
-                    facts.stream,
+                    f"[{for_markdown(ranking.track)}]({quote(ranking.track, safe='+')}/README.md)",
+                    for_markdown(facts.model),
+                    for_markdown(facts.stream),
                     str(len(facts.tasks)),
                     str(len(ranking.entries)),
                     str(sum(entry.runs for entry in ranking.entries)),
-                    first if firsts else UNDEFINED,
+                    for_markdown(first) if firsts else UNDEFINED,
                 ]
             )
         )

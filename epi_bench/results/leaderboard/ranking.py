@@ -31,7 +31,7 @@ Mark = Literal["dirty", "fewer", "published"]
 MARKS: dict[Mark, str] = {
     "dirty": "made from a checkout with changed files",
     "fewer": "fewer (seed, task order) pairs than others",
-    "published": "published runs, beside your own",
+    "published": "from the published board, beside your own runs",
 }
 """What a reader should know of an entry beside its numbers."""
 

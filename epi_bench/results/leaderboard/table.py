@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from epi_bench.foreign_text import terminal_text
 from epi_bench.results.leaderboard import (
     COLUMNS,
     MEASURES,
@@ -64,12 +65,10 @@ class RankingTable:
         Args:
             most: Leading columns that are shown; ``None`` for all.
         """
-        from rich.text import Text
-
         shown = self.columns[:most]
         cells = [
             [
-                Text(cell, style="bold" if best else "")
+                terminal_text(cell, "bold" if best else "")
                 for cell, best in zip(_starred(column), column.best, strict=True)
             ]
             for column in shown

@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from epi_bench.foreign_text import for_terminal
 from epi_bench.results.leaderboard.figure import figure_file
 from epi_bench.results.masks.trace import (
     DRIFT_LINES,
@@ -40,7 +41,7 @@ def draw_mask(record: RunRecord, path: Path) -> None:
             figure.subfigures(1, 2, squeeze=False, width_ratios=(9, 5))[0] if matrix else [figure]
         )
         name, seed = record.strategy.name, record.spec.seed
-        figure.suptitle(f"{name}, {record.spec.stream.kind} stream, seed {seed}")
+        figure.suptitle(for_terminal(f"{name}, {record.spec.stream.kind} stream, seed {seed}"))
         drift, *shares = parts[0].subplots(
             len(heights), 1, sharex=True, height_ratios=heights, squeeze=False
         )[:, 0]
@@ -65,7 +66,7 @@ def _draw_drift(axes: Axes, trace: MaskTrace) -> None:
     begin = 0
     for name, end in trace.boundaries:
         axes.axvline(end, linestyle="--", color="grey", linewidth=0.8)
-        axes.text((begin + end) / 2, 1.12, name, ha="center", fontsize="small")
+        axes.text((begin + end) / 2, 1.12, for_terminal(name), ha="center", fontsize="small")
         begin = end
     axes.set_xlim(0, begin)
     axes.set_ylim(0, 1.1)
@@ -80,7 +81,8 @@ def _draw_shares(axes: Axes, steps: Sequence[int], rows: Mapping[str, Sequence[f
     mesh = axes.pcolormesh(
         edges, range(len(rows) + 1), list(rows.values()), vmin=0, vmax=1, cmap="viridis"
     )
-    axes.set_yticks([row + 0.5 for row in range(len(rows))], [n.replace("_", " ") for n in rows])
+    names = [for_terminal(name.replace("_", " ")) for name in rows]
+    axes.set_yticks([row + 0.5 for row in range(len(rows))], names)
     axes.tick_params(axis="y", labelsize="small")
     axes.invert_yaxis()
     return mesh
@@ -89,9 +91,9 @@ def _draw_shares(axes: Axes, steps: Sequence[int], rows: Mapping[str, Sequence[f
 def _draw_overlap(axes: Axes, overlap: TaskOverlap, chance: float) -> None:
     """The matrix of the experiences' masks, each number in its cell."""
     axes.imshow(overlap.jaccard, vmin=0, vmax=1, cmap="viridis")
-    ticks = range(len(overlap.experiences))
-    axes.set_xticks(ticks, overlap.experiences, rotation=45, ha="right")
-    axes.set_yticks(ticks, overlap.experiences)
+    names = [for_terminal(name) for name in overlap.experiences]
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    axes.set_yticks(range(len(names)), names)
     for i, row in enumerate(overlap.jaccard):
         for j, value in enumerate(row):
             colour = "black" if value > 0.6 else "white"

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from epi_bench.errors import UserError, validation_reason
 from epi_bench.files import write_atomically
+from epi_bench.foreign_text import json_text
 from epi_bench.results.record.consistency import (
     DamagedRecordError,
     Disagreement,
@@ -22,7 +23,7 @@ from epi_bench.results.record.strict_json import parse_json
 from epi_bench.results.record.track import SCHEMA_VERSION
 from epi_bench.spec.explain import explain_validation
 
-LARGEST_FILE = 64 * 2**20
+LARGEST_FILE = 32 * 2**20
 """Bytes of a record; those of the embedded suite have about 100,000."""
 
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
@@ -42,7 +43,7 @@ def comparable(record: RunRecord) -> dict[str, Any]:
 
 def record_to_json(record: RunRecord) -> str:
     """The text of a record's file."""
-    return json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
+    return json_text(record.model_dump(mode="json")) + "\n"
 
 
 def save_record(record: RunRecord, path: Path) -> None:

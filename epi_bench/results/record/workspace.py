@@ -52,13 +52,13 @@ class Workspace:
         """What the finished model of one run said to each test item, if that was asked for."""
         return self.run_folder(run_id) / "predictions.jsonl"
 
-    def models_folder(self, run_id: str) -> Path:
-        """The trained models of one run, if it was asked to keep any."""
-        return self.run_folder(run_id) / "models"
-
     def checkpoints_path(self, run_id: str) -> Path:
         """What one run needs to go on, until its record is written."""
         return self.run_folder(run_id) / "checkpoints"
+
+    def models_folder(self, run_id: str) -> Path:
+        """The trained models of one run, if it was asked to keep any."""
+        return self.run_folder(run_id) / "models"
 
     def begin(self, run_id: str, toml: str) -> None:
         """Make the folder of a run that is about to be trained.
@@ -77,6 +77,11 @@ class Workspace:
                 result.unlink(missing_ok=True)
         write_atomically(folder / "run.toml", toml)
 
+    def known_record(self, run_id: str) -> RunRecord | None:
+        """The record of a run that was made already, whether it finished or failed."""
+        path = self.record_path(run_id)
+        return load_record(path) if path.is_file() else None
+
     def finished_record(self, run_id: str) -> RunRecord | None:
         """The record of a run that is complete already, else ``None``.
 
@@ -84,11 +89,8 @@ class Workspace:
             DamagedRecordError: If its file is there and cannot be believed.
             UserError: If its file cannot be read, or a newer version wrote it.
         """
-        path = self.record_path(run_id)
-        if not path.is_file():
-            return None
-        record = load_record(path)
-        return record if record.status == "finished" else None
+        record = self.known_record(run_id)
+        return record if record is not None and record.status == "finished" else None
 
     def check_writable(self) -> None:
         """Find out now, not after an hour of training, whether results can be written.

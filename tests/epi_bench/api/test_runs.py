@@ -126,7 +126,7 @@ def test_wrong_arguments_are_one_line(arguments, message, tmp_path, monkeypatch)
     [
         ({"strategies": []}, "strategies names no strategy"),
         ({"strategies": {"a": ("epi", 5)}}, "'a' must give a name and its options"),
-        ({"seeds": 0}, "seeds=0 names no seed"),
+        ({"seeds": 0}, "seeds=0 must lie between 1 and 10,000"),
         ({"seeds": [1, 1]}, "names a seed twice"),
         ({"jobs": 0}, "jobs=0 must be at least 1"),
         (

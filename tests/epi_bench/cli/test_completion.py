@@ -77,3 +77,9 @@ def test_completion_imports_no_torch(tmp_path):
     *offered, heavy = done.stdout.split()
     assert {"epi", "ewc"} <= set(offered)
     assert heavy == "[]", done.stderr
+
+
+def test_no_file_is_offered_whose_name_a_terminal_would_obey(complete, tmp_path):
+    for name in ("plain.toml", "wild\x1b[31m.toml", "turned\u202e.toml"):
+        (tmp_path / name).touch()
+    assert complete("tasks show ./") == ["./plain.toml"]

@@ -7,13 +7,8 @@ import io
 from rich.console import Console
 
 from epi_bench import Example, ask
-from epi_bench.cli.show import render_example, visible
+from epi_bench.cli.show import render_example
 from epi_bench.spec.run_spec import ModelSpec
-
-
-def test_lines_stay_and_terminal_codes_are_shown():
-    assert visible("a\n\tb \x1b[31mc\r") == "a\n\tb \\x1b[31mc\\r"
-    assert visible("⟦é 漢字⟧") == "⟦é 漢字⟧"
 
 
 def test_neither_markup_nor_codes_of_data_reach_the_terminal():

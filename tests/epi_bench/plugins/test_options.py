@@ -9,7 +9,12 @@ import pytest
 
 from epi_bench.errors import UserError
 from epi_bench.plugins import options
-from epi_bench.plugins.options import argument_descriptions, changed_options, options_of
+from epi_bench.plugins.options import (
+    argument_descriptions,
+    changed_options,
+    check_options,
+    options_of,
+)
 
 
 def by_share(tasks, share: float = 0.5, names: tuple[str, ...] = ()):
@@ -76,3 +81,22 @@ def test_only_options_that_differ_from_their_default_are_changed():
     assert changed(names="b,a") == {"names": ["b", "a"]}
     with pytest.raises(UserError, match="unknown option of stream 'x' 'shar': did you mean"):
         changed(shar=1)
+
+
+@pytest.mark.parametrize(
+    "value", [2**63, -(2**63) - 1, str(2**64), 10**5000], ids=["high", "low", "text", "long"]
+)
+def test_an_integer_that_a_file_cannot_hold_is_refused(value):
+    def counted(warmup: int = 0): ...
+
+    with pytest.raises(UserError, match="warmup=.*: integers have at most 63 bits"):
+        check_options("strategy 'x'", counted, {"warmup": value})
+
+
+def test_a_message_repeats_only_the_ends_of_a_long_value():
+    def counted(warmup: int = 0): ...
+
+    with pytest.raises(UserError) as refused:
+        check_options("strategy 'x'", counted, {"warmup": "y" * 5000})
+    assert "warmup='yyy" in str(refused.value)
+    assert len(str(refused.value)) < 250

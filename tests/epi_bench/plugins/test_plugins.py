@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from epi_bench.errors import UserError, one_line
+from epi_bench.errors import UserError
+from epi_bench.foreign_text import for_terminal
 from epi_bench.plugins.loading import REGISTRIES, load_plugin_file
 from epi_bench.runs.identity import plugin_fingerprints
 from epi_bench.spec.defaults import complete_spec
@@ -101,7 +102,7 @@ def test_a_file_that_fails_is_one_line_and_leaves_nothing_registered(text, messa
     told = str(failed.value)
     assert message in told
     assert "plugin.py" in told
-    assert told == one_line(told)
+    assert told == for_terminal(told)
     assert [registry.names() for registry in REGISTRIES] == names
     assert MiniMath.name == "mini_math"
     assert STRATEGIES.is_builtin("full_sft")

@@ -136,12 +136,13 @@ def test_without_source_one_line_says_what_to_do():
 
 def test_processes_of_their_own_are_refused_what_only_this_one_has(run_cell, toy_spec, tmp_path):
     from epi_bench.results.record.workspace import Workspace
-    from epi_bench.runs.many_runs import run_in_subprocesses
+    from epi_bench.runs.local_processes import LocalProcesses
+    from epi_bench.runs.many_runs import run_on_backend
     from epi_bench.runs.request import RunRequest
 
     run_cell(HELPER)
     run_cell(CELL)
     specs = [toy_spec("half_step", seed=seed) for seed in (0, 1)]
     with pytest.raises(UserError, match=r"'half_step' is defined in this process alone.*jobs=1"):
-        list(run_in_subprocesses(specs, RunRequest(Workspace(tmp_path)), jobs=2))
+        list(run_on_backend(specs, RunRequest(Workspace(tmp_path)), LocalProcesses(2)))
     assert not list(tmp_path.iterdir())

@@ -12,8 +12,8 @@ from epi_bench import Strategy, register_strategy
 from epi_bench.results.record.record_file import comparable, load_record
 from epi_bench.results.record.workspace import Workspace
 from epi_bench.runs.checkpoint_settings import CheckpointSettings
+from epi_bench.runs.interruption import RunInterruptedError
 from epi_bench.runs.observer import RunObserver
-from epi_bench.runs.stopping import RunInterruptedError
 
 EVERY_STEP = {"checkpoints": CheckpointSettings(every_steps=1)}
 

@@ -73,3 +73,24 @@ def test_options_of_plugins_are_explained_alike():
 
     with pytest.raises(UserError, match="share='much' is not a valid float: input should be"):
         check_options("stream 'mine'", stream, {"share": "much"})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [10**5000, -(10**5000), [10**5000], {"x": [10**5000]}],
+    ids=["long", "negative", "list", "dictionary"],
+)
+@pytest.mark.parametrize("section", ["training.batch_size", "training.epochs", "stream.options"])
+def test_an_integer_that_no_file_holds_is_one_line(section, value):
+    table, key = section.split(".")
+    with pytest.raises(UserError) as refused:
+        complete_spec({table: {key: {"x": value} if key == "options" else value}})
+    assert str(refused.value).startswith(section)
+    assert len(str(refused.value)) < 200
+
+
+def test_integers_of_64_bits_are_settings():
+    largest = {"stream": {"options": {"low": -(2**63), "high": [2**63 - 1]}}, "seed": 2**63 - 1}
+    assert complete_spec(largest).stream.options == {"low": -(2**63), "high": [2**63 - 1]}
+    with pytest.raises(UserError, match=r"seed.*between -2\^63 and 9223372036854775807"):
+        complete_spec({"seed": 2**63})

@@ -18,6 +18,7 @@ from epi_bench.spec.toml import spec_to_toml
         {"threads": None},
         {"training": {"epochs": 2}, "threads": 3},
         {"model": {"name": "models/mine"}},
+        {"model": {"name": "a\x1b[31m\x9b \u202e\U000e0041 é 👨‍👩‍👧"}},
         {"data": {"train_examples": 7}, "evaluation": {"max_new_tokens": 5}},
     ],
 )
@@ -28,6 +29,11 @@ def test_reading_gives_the_same_specification(values):
     read = complete_spec(tomllib.loads(spec_to_toml(spec)))
     assert read == spec
     assert run_id(read, {}) == run_id(spec, {})
+
+
+def test_what_cannot_be_seen_is_written_as_an_escape():
+    text = spec_to_toml(complete_spec({"model": {"name": "é\x1b\x9b\u202e\U000e0041"}}))
+    assert r'name = "é\u001b\U0000009b\U0000202e\U000e0041"' in text
 
 
 def test_a_file_without_the_marker_is_completed():

@@ -23,7 +23,8 @@ from epi_bench.evaluation.judge.verdict_cache import VerdictCache
 from epi_bench.files import cache_folder
 from epi_bench.results.record.record_file import comparable, load_record
 from epi_bench.results.record.workspace import Workspace
-from epi_bench.runs.many_runs import run_in_process, run_in_subprocesses
+from epi_bench.runs.local_processes import LocalProcesses
+from epi_bench.runs.many_runs import run_in_process, run_on_backend
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.request import RunOutcome, RunRequest
 from epi_bench.task.example import Example
@@ -371,15 +372,16 @@ def test_processes_get_the_judge_but_no_key_and_references_no_judge(
 ):
     orders = []
 
-    def record_order(child, tell):
-        orders.append(child.order)
-        return RunOutcome(child.order.spec, None, error="not started")
+    def record_orders(backend, given):
+        orders.extend(given)
+        for position, order in enumerate(given):
+            yield position, RunOutcome(order.spec, None, error="not started")
 
-    monkeypatch.setattr("epi_bench.runs.child_process.ChildProcess.run", record_order)
+    monkeypatch.setattr(LocalProcesses, "run", record_orders)
     settings = replace(toy_settings, requests_per_minute=100)
     request = RunRequest(Workspace(tmp_path), plugins=(toy_tasks,), references=True, judge=settings)
     specs = [toy_spec(tasks=["toy_second", "toy_first"], seed=seed) for seed in (0, 1)]
-    outcomes = list(run_in_subprocesses(specs, request, jobs=2))
+    outcomes = list(run_on_backend(specs, request, LocalProcesses(2)))
     assert [outcome.error for outcome in outcomes] == ["not started"] * 2
     references, runs = orders[:2], orders[2:]
     assert [order.request.judge for order in references] == [None, None]

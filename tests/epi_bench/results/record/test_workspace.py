@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from epi_bench.results.record.workspace import Workspace
+import pytest
+
+from epi_bench.errors import UserError
+from epi_bench.results.record.workspace import Workspace, require_writable
 
 
 def test_a_run_begins_without_results_of_an_earlier_try(tmp_path):
@@ -23,3 +26,9 @@ def test_a_first_try_makes_the_folder(tmp_path):
     workspace = Workspace(tmp_path / "not" / "there" / "yet")
     workspace.begin("abc", "")
     assert workspace.run_folder("abc").is_dir()
+
+
+@pytest.mark.parametrize("folder", ["x" * 300, "x" * 300 + "/below"])
+def test_a_name_that_no_file_system_takes_is_refused_with_the_argument(tmp_path, folder):
+    with pytest.raises(UserError, match="choose another folder with save_model"):
+        require_writable(tmp_path / folder, "the model", "save_model")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,18 +11,18 @@ import pytest
 from epi_bench.evaluation.judge import JudgeSettings
 from epi_bench.results.record.record_file import comparable, load_record
 from epi_bench.results.record.workspace import Workspace
-from epi_bench.runs.child import (
+from epi_bench.runs.launch import reusable
+from epi_bench.runs.local_processes import LocalProcesses
+from epi_bench.runs.many_runs import run_on_backend
+from epi_bench.runs.messages import (
     EVENTS,
-    Order,
     event_writer,
-    order_from_json,
     outcome_from_json,
     outcome_to_json,
+    pass_on,
 )
-from epi_bench.runs.child_process import ChildProcess, pass_on
-from epi_bench.runs.launch import reusable
-from epi_bench.runs.many_runs import run_in_subprocesses
 from epi_bench.runs.observer import RunObserver, StepReport
+from epi_bench.runs.order import Order, order_from_json
 from epi_bench.runs.request import RunOutcome, RunRequest
 from epi_bench.runs.saving import KeepModel
 from epi_bench.spec.run_spec import RunSpec
@@ -95,33 +94,6 @@ def test_every_event_reaches_the_observer_as_it_was_said():
     assert heard == list(said.items())
 
 
-def child_of(program, monkeypatch, spec):
-    monkeypatch.setattr("epi_bench.runs.child_process.COMMAND", (sys.executable, "-c", program))
-    return ChildProcess(Order(spec, RunRequest(Workspace(Path()))))
-
-
-@pytest.mark.parametrize(
-    ("program", "error"),
-    [
-        ("import sys; sys.exit('no [red]memory[/red]\\x1b')", r"no [red]memory[/red]\x1b"),
-        ("import sys; sys.stdin.read(); raise MemoryError('all gone')", "MemoryError: all gone"),
-        ("import os; os._exit(3)", "its process ended with code 3"),
-        ("import os; os.kill(os.getpid(), 9)", "its process ended with code -9"),
-    ],
-)
-def test_a_process_that_dies_is_one_line(program, error, monkeypatch, toy_spec):
-    outcome = child_of(program, monkeypatch, toy_spec()).run(lambda event: None)
-    assert outcome.record is None
-    assert outcome.error == error
-
-
-def test_a_process_that_is_stopped_first_never_starts(monkeypatch, toy_spec, tmp_path):
-    child = child_of(f"open({str(tmp_path / 'ran')!r}, 'w')", monkeypatch, toy_spec())
-    child.stop()
-    assert child.run(lambda event: None).record is None
-    assert not (tmp_path / "ran").exists()
-
-
 class Listener(RunObserver):
     def __init__(self, title, heard):
         self.title, self.heard = title, heard
@@ -144,7 +116,7 @@ def test_references_and_runs_are_reported_as_they_start_and_end(
     specs = [toy_spec("full_sft", tasks=["toy_first"], seed=seed, steps=2) for seed in (1, 2)]
     request = RunRequest(Workspace(tmp_path / "out"), plugins=(toy_tasks,), references=True)
     heard = []
-    outcomes = list(run_in_subprocesses(specs, request, 2, Listener("all", heard)))
+    outcomes = list(run_on_backend(specs, request, LocalProcesses(2), Listener("all", heard)))
     assert [outcome.error for outcome in outcomes] == [None, None]
     assert heard[:2] == [
         ("single-task reference of toy_first", "started"),

@@ -1,0 +1,194 @@
+"""A Ray cluster of several machines, simulated on this one: machines leave and join."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from epi_bench.results.record.record_file import comparable, load_record
+from epi_bench.results.record.workspace import Workspace
+from epi_bench.runs.many_runs import make_runs, run_in_process
+from epi_bench.runs.observer import RunObserver
+from epi_bench.runs.ray_cluster import RayCluster
+from epi_bench.runs.request import RunRequest
+
+pytestmark = [pytest.mark.multi_process, pytest.mark.slow, pytest.mark.xdist_group("ray")]
+
+PATIENCE = 300.0
+"""Seconds that a busy machine may need for what takes a few."""
+
+SMALL = {"object_store_memory": 80 * 2**20}
+
+WAITS = '''
+import os, time
+from pathlib import Path
+from epi_bench import Strategy, register_strategy
+
+
+@register_strategy("waits")
+class Waits(Strategy):
+    """Waits in the middle until the folder has a file ``go``.
+
+    Args:
+        folder: Where to look; it gets a file with the process and its machine's.
+    """
+
+    def __init__(self, folder: str = "."):
+        self.folder = Path(folder)
+
+    def parameters_updated(self, step):
+        if step.number == 4 and not (self.folder / "go").exists():
+            (self.folder / f"{os.getpid()}-{os.getppid()}").touch()
+            while not (self.folder / "go").exists():
+                time.sleep(0.05)
+'''
+
+
+class Heard(RunObserver):
+    """Keeps warnings, beginnings and ends, with the title of the run."""
+
+    def __init__(self, title="", said=None):
+        self.title, self.said = title, [] if said is None else said
+
+    def for_run(self, title):
+        return Heard(title, self.said)
+
+    def warning(self, message):
+        self.said.append((self.title, message))
+
+    def run_started(self, run_id, title, total_steps, tasks):
+        self.said.append((self.title, "started"))
+
+    def run_ended(self, status, error):
+        self.said.append((self.title, status))
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A machine without CPUs that holds the cluster together, and three with one each."""
+    from ray.cluster_utils import Cluster
+
+    folder = tempfile.mkdtemp(prefix="ray-test-", dir="/tmp")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": folder}
+        made = Cluster(initialize_head=True, head_node_args={**head, **SMALL})
+        for _ in range(3):
+            made.add_node(num_cpus=1, **SMALL)
+        yield made
+        made.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def waits(tmp_path, forgotten_plugins):
+    from epi_bench.plugins.loading import load_plugin_file
+
+    path = tmp_path / "waits.py"
+    path.write_text(WAITS)
+    load_plugin_file(path)
+    return path
+
+
+def until(true):
+    """What a function gives, once that is true."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if found := true():
+            return found
+        time.sleep(0.1)
+    raise TimeoutError
+
+
+def waiting_in(folder, count):
+    """Process and machine of each run that waits, once there are so many."""
+    found = until(lambda: len(found := list(folder.glob("*-*"))) >= count and found)
+    return [tuple(map(int, path.name.split("-"))) for path in found]
+
+
+@contextmanager
+def closing_meeting(folder):
+    """Let the runs go on that wait in a folder, whatever happens."""
+    try:
+        yield
+    finally:
+        (folder / "go").touch()
+
+
+def process_of(node):
+    return node.all_processes["raylet"][0].process.pid
+
+
+def test_no_run_is_lost_with_its_machine_and_none_counts_twice(
+    cluster, toy_spec, toy_tasks, waits, tmp_path
+):
+    meeting = tmp_path / "meeting"
+    meeting.mkdir()
+    specs = [toy_spec("waits", {"folder": str(meeting)}, seed=seed) for seed in range(4)]
+    request = RunRequest(Workspace(tmp_path / "out"), plugins=(toy_tasks, waits))
+    heard = Heard()
+    runs = make_runs(specs, request, RayCluster(cluster.address), heard)
+    with ThreadPoolExecutor(1) as pool, closing_meeting(meeting):
+        outcomes = pool.submit(list, runs)
+        (_, first), (second, _), _ = waiting_in(meeting, 3)
+        [node] = [n for n in cluster.worker_nodes if process_of(n) == first]
+        cluster.remove_node(node, allow_graceful=False)
+        os.kill(second, signal.SIGTERM)  # as a machine does that is shut down
+        cluster.add_node(num_cpus=1, **SMALL)
+    outcomes = outcomes.result()
+
+    assert [outcome.reason for outcome in outcomes] == [None] * 4
+    alone = RunRequest(Workspace(tmp_path / "alone"), plugins=request.plugins)
+    own = [outcome.record for outcome in run_in_process(specs, alone, RunObserver())]
+    made = sorted((outcome.record for outcome in outcomes), key=lambda record: record.spec.seed)
+    assert [comparable(record) for record in made] == [comparable(record) for record in own]
+    folder = tmp_path / "out"
+    records = [load_record(path) for path in folder.glob("runs/*/record.json")]
+    assert sorted(record.run_id for record in records) == sorted(r.run_id for r in own)
+    published = sorted(path.stem for path in folder.glob("leaderboards/*/*.json"))
+    assert published == sorted(record.run_id for record in own)
+
+    tried_again = [what for what in heard.said if what[1].endswith("it is tried again (2 of 4)")]
+    assert len(tried_again) == 2
+    here = socket.gethostname()
+    assert sum(f"{here} was lost" in said for _, said in tried_again) == 1
+    for title, _ in tried_again:
+        assert heard.said.count((title, "started")) == 2
+        assert heard.said.count((title, "finished")) == 1
+    assert sum(what == "started" for _, what in heard.said) == 6
+    assert not list(tmp_path.glob("**/.epi-bench-*"))
+
+
+def test_what_takes_too_long_is_stopped_and_said(cluster, toy_spec, toy_tasks, waits, tmp_path):
+    spec = toy_spec("waits", {"folder": str(tmp_path)})
+    request = RunRequest(Workspace(tmp_path / "out"), plugins=(toy_tasks, waits))
+    backend = RayCluster(cluster.address, timeout=20, cpus_per_run=1)
+    [outcome] = make_runs([spec], request, backend, RunObserver())
+    assert outcome.record is None
+    assert outcome.error == "stopped after 20 seconds (timeout)"
+
+
+def test_runs_wait_for_a_machine_that_can_hold_them(cluster, toy_spec, toy_tasks, tmp_path):
+    heard = Heard()
+    request = RunRequest(Workspace(tmp_path), plugins=(toy_tasks,))
+    runs = make_runs([toy_spec(steps=2)], request, RayCluster(cluster.address, 2), heard)
+
+    with ThreadPoolExecutor(1) as pool:
+        outcomes = pool.submit(list, runs)
+        until(lambda: heard.said)
+        cluster.add_node(num_cpus=2, **SMALL)
+    [outcome] = outcomes.result()
+    assert outcome.succeeded
+    assert heard.said[0][1] == (
+        "a run is to have 2 CPUs and 0 GPUs, and no machine has more than 1 and 0: the runs wait "
+        "until one joins"
+    )
