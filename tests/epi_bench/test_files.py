@@ -161,7 +161,7 @@ def test_leftovers_of_killed_writers_are_swept(tmp_path):
     (tmp_path / "record.json").touch()
     sweep(tmp_path, older_than=3600)
     assert len(names_in(tmp_path)) == 3
-    sweep(tmp_path)
+    sweep(tmp_path, older_than=0)
     assert names_in(tmp_path) == ["record.json"]
     sweep(tmp_path / "nowhere")
 

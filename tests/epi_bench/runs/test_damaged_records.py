@@ -1,4 +1,4 @@
-"""A damaged record of one's own is set aside, one of a reference passed over; nothing is blocked."""
+"""Damaged records: one's own is set aside, that of a reference passed over; none blocks a run."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class FailingFile:
 
 def test_a_log_that_cannot_be_written_ends_there(tmp_path):
     told = []
-    log = EventLog(tmp_path / "events.jsonl", 1, told.append)
+    log = EventLog(tmp_path / "events.jsonl", 1, warn=told.append)
     log._file.close()
     log._file = file = FailingFile()
     log.warning("first")
