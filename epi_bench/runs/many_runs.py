@@ -172,7 +172,7 @@ def _references(specs: Sequence[RunSpec]) -> list[tuple[str, RunSpec]]:
         for spec in specs
         for task in spec.data.tasks
     }
-    return [(f"single-task reference of {task}", spec) for task, spec in found.values()]
+    return [(f"reference of {task}", spec) for task, spec in found.values()]
 
 
 def _side_by_side(
@@ -195,7 +195,9 @@ def _side_by_side(
                     pass_on(message, listeners[positions[number]])
                 elif message.busy is not None:
                     busy.append(positions[number])
+                    listeners[positions[number]].stage(f"made by {message.busy}")
                 else:
+                    listeners[positions[number]].closed()
                     yield message
         positions, busy = busy, []
         request = _waiting(request)

@@ -119,8 +119,8 @@ def test_references_and_runs_are_reported_as_they_start_and_end(
     outcomes = list(run_on_backend(specs, request, LocalProcesses(2), Listener("all", heard)))
     assert [outcome.error for outcome in outcomes] == [None, None]
     assert heard[:2] == [
-        ("single-task reference of toy_first", "started"),
-        ("single-task reference of toy_first", "finished"),
+        ("reference of toy_first", "started"),
+        ("reference of toy_first", "finished"),
     ]
     runs = {("full_sft, seed 1", "started"), ("full_sft, seed 1", "finished"),
             ("full_sft, seed 2", "started"), ("full_sft, seed 2", "finished")}  # fmt: skip
