@@ -52,8 +52,12 @@ def make_reference(spec: RunSpec, request: RunRequest, observer: RunObserver) ->
         request: How runs are made.
         observer: Listens.
     """
-    plain = for_references(replace(request, save_model=None, wait=True))
-    _warn_of_failed_reference(run_one(spec, plain, observer), observer)
+    plain = for_references(replace(request, wait=True))
+    try:
+        outcome = run_one(spec, plain, observer)
+    except UserError as error:  # the runs beside it may be possible all the same
+        outcome = RunOutcome(spec, None, error=str(error), settings=error.settings)
+    _warn_of_failed_reference(outcome, observer)
 
 
 def run_in_process(
