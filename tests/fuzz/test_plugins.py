@@ -146,7 +146,7 @@ def test_plugins(fuzz, command, asked):
         "register_stream('zz')(5)\n",
         "register_strategy('zz')(type('A', (Strategy,), {}))",
         "@register_strategy('zz')\nclass A(Strategy): pass\nregister_strategy('yy')(A)\n",
-        "@register_strategy('zz')\nclass A(Strategy): pass\n@register_strategy('zz')\nclass B(A): 0\n",
+        "@register_strategy('zz')\nclass A(Strategy): pass\n@register_strategy('zz')\nclass B(A): 0",
         "register_stream('zz')(functools.partial(print))\n", "register_stream('zz')(type)\n",
         "register_stream('zz')(print)\n", "register_strategy('zz')(Strategy)\n", "",
         "class M(type(Strategy)):\n    def __getattr__(c, n): return 5\n"

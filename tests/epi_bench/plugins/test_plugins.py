@@ -468,6 +468,6 @@ def test_a_module_that_hides_its_own_file_is_refused(tmp_path, line, forgotten_p
         "from epi_bench import Strategy, register_strategy\n"
         f"@register_strategy('odd')\nclass Odd(Strategy): pass\n{line}\n"
     )
-    with pytest.raises(UserError, match="'Odd' of module .* lies in no file"):
+    with pytest.raises(UserError, match=r"'Odd' of module .* lies in no file"):
         load_plugin_file(path)
     assert "odd" not in STRATEGIES.names()
