@@ -23,6 +23,7 @@ from epi_bench.strategy.scores import top_share as top_share
 from epi_bench.strategy.scores import unit_mean as unit_mean
 from epi_bench.strategy.strategy import Strategy as Strategy
 from epi_bench.strategy.strategy import register_strategy as register_strategy
+from epi_bench.strategy.token_losses import token_losses as token_losses
 
 # Tasks
 from epi_bench.sandbox import CodeRunner as CodeRunner

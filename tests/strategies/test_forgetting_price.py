@@ -114,7 +114,9 @@ def test_a_higher_price_moves_less_in_the_second_experience():
             before = [p.detach().clone() for p in loop.model.parameters()]
             loop.train(second)
             after = list(loop.model.parameters())
-        ways.append(sum(float((a - b).detach().square().sum()) for a, b in zip(after, before, strict=True)))
+        ways.append(
+            sum(float((a - b).detach().square().sum()) for a, b in zip(after, before, strict=True))
+        )
     assert ways[0] > ways[1] > ways[2] > 0
 
 
