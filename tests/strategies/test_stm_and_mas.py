@@ -82,9 +82,22 @@ def test_stm_leaves_out_examples_of_which_nothing_is_left():
         _masked(3.0, hard)
 
 
+def test_stm_masks_the_share_of_the_tokens_that_surprise_most():
+    model = Table([0.5, 0.25, 0.15, 0.1])
+    strategy = create_strategy("stm", {"share": 0.4})
+    strategy.context = _context(model)
+    examples = [
+        EncodedExample((0, 1, 3, 0), (False, True, True, True)),
+        EncodedExample((0, 2, 0), (False, True, True)),
+    ]
+    kept = strategy.training_examples(SimpleNamespace(name="x", examples=examples))
+    assert [list(example.supervised) for example in kept] == [[False, True, False, True]]
+    assert strategy.diagnostics() == {"masked_tokens": pytest.approx(0.6), "dropped_examples": 1.0}
+
+
 def test_stm_with_a_high_threshold_is_full_fine_tuning():
     weights = []
-    for name, options in (("stm", {"threshold": 1e9}), ("full_sft", {})):
+    for name, options in (("stm", {"share": 0.0}), ("full_sft", {})):
         with own_numerics():
             loop = toy_loop(create_strategy(name, options))
             loop.train(toy_tasks()[0])
@@ -118,7 +131,12 @@ def test_mas_by_hand():
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("stm", {"threshold": 0.5}), ("mas", {"strength": -1.0}), ("mas", {"samples": 0})],
+    [
+        ("stm", {"threshold": 0.5}),
+        ("stm", {"share": 1.0}),
+        ("mas", {"strength": -1.0}),
+        ("mas", {"samples": 0}),
+    ],
 )
 def test_options_out_of_range_are_refused(name, options):
     with pytest.raises(UserError, match=f"{name}: {next(iter(options))}="):
