@@ -17,6 +17,7 @@ from epi_bench.strategy.isolation_strategy import IsolationStrategy as Isolation
 from epi_bench.strategy.layers import block_matrices as block_matrices
 from epi_bench.strategy.layers import block_count as block_count
 from epi_bench.strategy.layers import block_number as block_number
+from epi_bench.strategy.low_rank import LowRankStrategy as LowRankStrategy
 from epi_bench.strategy.partial_step import PartialStep as PartialStep
 from epi_bench.strategy.scores import normalise as normalise
 from epi_bench.strategy.scores import reassign as reassign
