@@ -84,6 +84,6 @@ class FreezeBottom(Strategy):
                 self._frozen.append(name)
 
 
-def _embeddings(model: nn.Module) -> list[nn.Parameter]:
+def _embeddings(model: nn.Module) -> list[Tensor]:
     tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     return [table.weight for table in tables]

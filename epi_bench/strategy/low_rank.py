@@ -141,7 +141,8 @@ class LowRankStrategy(Strategy):
         if not change <= allowed:
             raise TrainingFailedError(
                 f"{self.name}: merging the adapter changed the logits by {change:.2g} of their "
-                f"norm, where rounding explains {allowed:.2g}: the merged model is not the trained one"
+                f"norm, where rounding explains {allowed:.2g}: the merged model is not the trained "
+                "one"
             )
         return merged
 
