@@ -5,6 +5,9 @@ from epi_bench.isolation.saved_state import state_part as state_part
 from epi_bench.model.chat.chat_encoder import ChatEncoder as ChatEncoder
 from epi_bench.model.chat.encoded_example import EncodedExample as EncodedExample
 from epi_bench.strategy.elastic_anchor import ElasticAnchor as ElasticAnchor
+from epi_bench.strategy.example_memory import ExampleMemory as ExampleMemory
+from epi_bench.strategy.finished_weights import FinishedWeights as FinishedWeights
+from epi_bench.strategy.finished_weights import trained_parameters as trained_parameters
 from epi_bench.strategy.fisher import diagonal_fisher as diagonal_fisher
 from epi_bench.strategy.fisher import experience_fisher as experience_fisher
 from epi_bench.strategy.generator_state import generator_state as generator_state
@@ -13,11 +16,18 @@ from epi_bench.strategy.hooks import Experience as Experience
 from epi_bench.strategy.hooks import Step as Step
 from epi_bench.strategy.hooks import StrategyContext as StrategyContext
 from epi_bench.strategy.isolation_strategy import IsolationStrategy as IsolationStrategy
+from epi_bench.strategy.layers import block_matrices as block_matrices
+from epi_bench.strategy.layers import block_count as block_count
+from epi_bench.strategy.layers import block_number as block_number
+from epi_bench.strategy.low_rank import LowRankStrategy as LowRankStrategy
+from epi_bench.strategy.partial_step import PartialStep as PartialStep
 from epi_bench.strategy.scores import normalise as normalise
 from epi_bench.strategy.scores import reassign as reassign
+from epi_bench.strategy.scores import top_share as top_share
 from epi_bench.strategy.scores import unit_mean as unit_mean
 from epi_bench.strategy.strategy import Strategy as Strategy
 from epi_bench.strategy.strategy import register_strategy as register_strategy
+from epi_bench.strategy.token_losses import token_losses as token_losses
 
 # Tasks
 from epi_bench.sandbox import CodeRunner as CodeRunner

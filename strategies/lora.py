@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from difflib import get_close_matches
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
-import torch
-from torch import nn
+from epi_bench import LowRankStrategy, register_strategy
 
-from epi_bench import (
-    Strategy,
-    TrainingFailedError,
-    UserError,
-    register_strategy,
-)
-
-ALL_LINEAR = "all-linear"
-"""What peft calls every linear layer but the output head."""
-
-MERGE_TOLERANCE = 1e-4
-"""Largest change of the logits by a merge, as a share of their norm; float32 gives 1e-6."""
-
-MERGE_ROUNDINGS = 12
-"""The same in roundings of weights of lower precision; bfloat16 gives one or two."""
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "plain": {},
+    "rslora": {"use_rslora": True},
+    "dora": {"use_dora": True},
+    "pissa": {"init_lora_weights": "pissa"},
+}
+"""Of ``peft.LoraConfig``, for each variant."""
 
 
 @register_strategy("lora")
-class LoRA(Strategy):
+class LoRA(LowRankStrategy):
     """One low-rank adapter, trained on through the whole stream (Hu et al. 2021, arXiv 2106.09685).
 
     Each adapted layer computes ``W x + (alpha / rank) B A x`` with ``W`` frozen. Built with
@@ -43,7 +32,13 @@ class LoRA(Strategy):
             weights the model uses twice, as tied embeddings are, is refused.
         learning_rate_factor: The run's learning rate is multiplied by it; pre-trained models
             usually want 10 or more, the embedded one learns best with 1.
+        variant: ``plain``; ``rslora``: scaled by ``alpha / sqrt(rank)``, for high ranks (arXiv
+            2312.03732); ``dora``: direction and length of each row are trained apart (arXiv
+            2402.09353); ``pissa``: the adapter begins as the largest singular directions of ``W``,
+            which are taken out of ``W`` (arXiv 2404.02948).
     """
+
+    later_options: ClassVar[Mapping[str, Any]] = {"variant": "plain"}
 
     def __init__(
         self,
@@ -52,175 +47,8 @@ class LoRA(Strategy):
         dropout: float = 0.0,
         target_modules: str = "all-linear",
         learning_rate_factor: float = 1.0,
+        variant: Literal["plain", "rslora", "dora", "pissa"] = "plain",
     ) -> None:
-        if rank < 1:
-            raise UserError(f"lora: rank={rank} must be at least 1")
-        if not 0 <= dropout < 1:
-            raise UserError(f"lora: dropout={dropout} must lie in [0, 1)")
-        if learning_rate_factor <= 0:
-            raise UserError(f"lora: learning_rate_factor={learning_rate_factor} must be above 0")
-        self.rank = rank
-        self.alpha = alpha
-        self.dropout = dropout
-        self.target_modules = tuple(
-            name for name in (part.strip() for part in target_modules.split(",")) if name
+        super().__init__(
+            rank, alpha, dropout, target_modules, learning_rate_factor, **SETTINGS[variant]
         )
-        if not self.target_modules:
-            raise UserError(f"lora: target_modules={target_modules!r} names no layer")
-        self.learning_rate_factor = learning_rate_factor
-
-    def check_model(self, model: nn.Module) -> None:
-        """Refuse names that fit no layer, and layers whose merge would change another one."""
-        adapted = self._adapted(model)
-        shared = _shared_weights(model)
-        for name in sorted(adapted):
-            if name in shared:
-                raise UserError(
-                    f"lora: target_modules={','.join(self.target_modules)} adapts {name!r}, whose "
-                    f"weights the model uses as {shared[name]!r} too (tied weights): merging "
-                    f"would change both, so leave {_last_part(name)!r} out"
-                )
-
-    def prepare_model(self, model: nn.Module) -> nn.Module:
-        """Wrap the model; only the adapter stays trainable."""
-        from peft import LoraConfig, get_peft_model
-
-        self.check_model(model)
-        asked = self._adapted(model)
-        config = LoraConfig(
-            r=self.rank,
-            lora_alpha=self.alpha,  # type: ignore[arg-type]
-            lora_dropout=self.dropout,
-            target_modules=sorted(asked),
-            task_type="CAUSAL_LM",
-        )
-        wrapped: Any = get_peft_model(model, config)
-        adapted = set(wrapped.base_model.targeted_module_names)
-        if adapted != asked:
-            raise TrainingFailedError(
-                f"lora: peft adapted other layers than asked for: {sorted(adapted ^ asked)}"
-            )
-        return wrapped
-
-    @contextmanager
-    def as_finished(self, model: nn.Module) -> Iterator[nn.Module]:
-        """Merge the adapter for the time of scoring, where the merge is rounded.
-
-        In a float32 model it changes no more than the last bits.
-        """
-        from peft.tuners.lora import LoraLayer
-
-        adapted: list[Any] = [part for part in model.modules() if isinstance(part, LoraLayer)]
-        rounded = [
-            (layer, layer.get_base_layer().weight)
-            for layer in adapted
-            if layer.get_base_layer().weight.dtype != torch.float32
-        ]
-        before = [weight.data for _, weight in rounded]
-        try:
-            for layer, weight in rounded:
-                weight.data = weight.data.clone()
-                layer.merge()
-            yield model
-        finally:
-            for (layer, weight), data in zip(rounded, before, strict=True):
-                weight.data = data  # peft's unmerge() would subtract, and round again
-                layer.merged_adapters.clear()
-
-    def finalize_model(self, model: Any) -> nn.Module:
-        """Merge the adapter into the weights.
-
-        Raises:
-            TrainingFailedError: If the merged model is not the trained one.
-        """
-        before = _probe_logits(model.get_base_model())
-        merged: nn.Module = model.merge_and_unload()
-        after = _probe_logits(merged)
-        change = float((after - before).norm() / before.norm())
-        rounding = max(torch.finfo(parameter.dtype).eps for parameter in merged.parameters())
-        allowed = max(MERGE_TOLERANCE, MERGE_ROUNDINGS * rounding)
-        if not change <= allowed:
-            raise TrainingFailedError(
-                f"lora: merging the adapter changed the logits by {change:.2g} of their norm, "
-                f"where rounding explains {allowed:.2g}: the merged model is not the trained one"
-            )
-        return merged
-
-    def _adapted(self, model: nn.Module) -> set[str]:
-        """Paths of the layers to adapt.
-
-        Raises:
-            UserError: If a name fits no layer that LoRA can adapt.
-        """
-        layers = {name: layer for name, layer in model.named_modules() if _adaptable(layer)}
-        if self.target_modules == (ALL_LINEAR,):
-            head = _output_head(model)
-            found = {
-                name
-                for name, layer in layers.items()
-                if layer is not head and not isinstance(layer, nn.Embedding)
-            }
-            if not found:
-                raise UserError("lora: the model has no linear layer that could be adapted")
-            return found
-        adapted: set[str] = set()
-        for asked in self.target_modules:
-            fitting = {n for n in layers if n == asked or n.endswith(f".{asked}")}
-            if not fitting:
-                raise UserError(_no_layer(asked, layers))
-            adapted |= fitting
-        return adapted
-
-
-def _adaptable(layer: nn.Module) -> bool:
-    """Whether it is a layer of the kinds that ``all-linear`` means, or an embedding."""
-    from transformers.pytorch_utils import Conv1D
-
-    return isinstance(layer, (nn.Linear, nn.Embedding, Conv1D))
-
-
-def _output_head(model: Any) -> nn.Module | None:
-    return model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-
-
-def _no_layer(asked: str, layers: Iterable[str]) -> str:
-    names = sorted({_last_part(name) for name in layers} | {ALL_LINEAR})
-    close = get_close_matches(asked, names, n=1, cutoff=0.5)
-    if asked == ALL_LINEAR:
-        remedy = f"{ALL_LINEAR} stands alone"
-    elif close:
-        remedy = f"did you mean {close[0]!r}?"
-    else:
-        remedy = f"choose from: {', '.join(names)}"
-    return f"lora: target_modules names {asked!r}, but the model has no such layer: {remedy}"
-
-
-def _last_part(path: str) -> str:
-    return path.rsplit(".", 1)[-1]
-
-
-def _shared_weights(model: nn.Module) -> Mapping[str, str]:
-    """Layers that share a parameter with another path of the model, and that path."""
-    owners: dict[nn.Parameter, list[str]] = {}
-    for path, layer in model.named_modules(remove_duplicate=False):
-        for parameter in layer._parameters.values():
-            if parameter is not None:
-                owners.setdefault(parameter, []).append(path)
-    return {
-        path: next(other for other in paths if other != path)
-        for paths in owners.values()
-        if len(set(paths)) > 1
-        for path in paths
-    }
-
-
-@torch.no_grad()
-def _probe_logits(model: Any) -> torch.Tensor:
-    """Logits of two short texts from all over the vocabulary."""
-    was_training = model.training
-    model.eval()
-    vocabulary = model.config.get_text_config().vocab_size
-    ids = torch.linspace(0, vocabulary - 1, 16, dtype=torch.float64).long().reshape(2, 8)
-    logits: torch.Tensor = model(input_ids=ids.to(next(model.parameters()).device)).logits
-    model.train(was_training)
-    return logits.cpu().double()

@@ -180,6 +180,25 @@ class Isolation:
         self._hold_further_weights()
         self._history.add(masks)
 
+    @torch.no_grad()
+    def protect(self, masks: Mapping[str, Tensor]) -> None:
+        """Protect weights that were chosen elsewhere, at their present values, and no others.
+
+        Args:
+            masks: For each parameter booleans of its shape (of a sharded one, of the shape of this
+                process's part); of one that is left out nothing is protected.
+        """
+        flat = {}
+        for name, parameter in self.parameters.items():
+            like = local(parameter.detach())
+            chosen = torch.zeros_like(like, dtype=torch.bool)  # in the parameter's order of memory
+            if name in masks:
+                chosen.copy_(masks[name])
+            flat[name] = flat_view(chosen)
+        self._weights.protect(flat)
+        self._hold_further_weights()
+        self._history.add(flat)
+
     def release(self) -> None:
         """Protect nothing."""
         self._weights.protect({})

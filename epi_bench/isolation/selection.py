@@ -102,6 +102,17 @@ def select(
     return _Selection(names, scores, scaling, processes).take(count, largest)
 
 
+def select_unscaled(names: Sequence[str], scores: Scores, count: int) -> dict[str, Tensor]:
+    """Boolean masks of the ``count`` largest scores as they are, over all tensors together.
+
+    Args:
+        names: Of the tensors, in the order in which ties are resolved.
+        scores: Gives each tensor's flat scores.
+        count: How many are taken in all; fewer only if fewer scores are positive.
+    """
+    return _Selection(names, scores, Scaling.none(len(names)), Processes()).take(count, True)
+
+
 def _select_by_rank(
     names: Sequence[str], scores: Scores, count: int, largest: bool, processes: Processes
 ) -> dict[str, Tensor]:

@@ -40,14 +40,16 @@ class ElasticAnchor:
         seed: Of the stochastic rounding.
 
     Attributes:
+        parameters: As they were given.
+        anchor: Where each parameter is drawn to; empty before :meth:`fix`.
         stiffness: Of each parameter, as :meth:`fix` was given it; empty before.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], seed: int = 0) -> None:
-        self._parameters = parameters
+        self.parameters = parameters
         self._seed = seed
         self._generator: torch.Generator | None = None
-        self._anchor: dict[str, Tensor] = {}
+        self.anchor: dict[str, Tensor] = {}
         self.stiffness: dict[str, Tensor] = {}
 
     @torch.no_grad()
@@ -58,19 +60,25 @@ class ElasticAnchor:
             stiffness: For each parameter a tensor of its shape, not negative; kept, not copied.
         """
         self.stiffness = dict(stiffness)
-        self._anchor = {name: p.detach().clone() for name, p in self._parameters.items()}
+        self.anchor = {name: p.detach().clone() for name, p in self.parameters.items()}
 
     @torch.no_grad()
-    def draw(self, rate: float) -> None:
+    def draw(self, rate: float, metric: Mapping[str, Tensor] | None = None) -> None:
         """Draw the weights back; call right after ``optimizer.step()``.
 
         Args:
             rate: Size of the step, as a rule the optimizer's learning rate.
+            metric: What an adaptive optimizer divides a weight's gradient by, for some parameters a
+                tensor of its shape; the stiffness is divided by it too, so that loss and pull are
+                weighed against each other as they would be without adaptation.
         """
-        for name, anchor in self._anchor.items():
+        metric = metric or {}
+        for name, anchor in self.anchor.items():
             scaled = rate * self.stiffness[name]
+            if name in metric:
+                scaled = scaled / metric[name]
             weight = torch.where(torch.isinf(scaled), 1.0, scaled / (1 + scaled))
-            parameter = self._parameters[name]
+            parameter = self.parameters[name]
             if parameter.dtype in HALF_PRECISION:
                 drawn = parameter.float().lerp_(anchor.float(), weight)
                 round_stochastically(parameter, drawn, self._generator_on(parameter.device))
@@ -82,14 +90,23 @@ class ElasticAnchor:
             self._generator = torch.Generator(device).manual_seed(self._seed)
         return self._generator
 
+    @torch.no_grad()
+    def energy(self) -> float:
+        """``1/2 sum_i k_i (theta_i - theta*_i)^2`` of the weights as they are; 0 before a fix."""
+        total = 0.0
+        for name, anchor in self.anchor.items():
+            way = self.parameters[name].float() - anchor.float()
+            total += float((self.stiffness[name] * way.square()).double().sum())
+        return total / 2
+
     def bytes(self) -> int:
         """Bytes held."""
-        held = [*self._anchor.values(), *self.stiffness.values()]
+        held = [*self.anchor.values(), *self.stiffness.values()]
         return sum(tensor.numel() * tensor.element_size() for tensor in held)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Anchors, stiffness, and where the rounding of bfloat16 weights stands."""
-        state = {f"anchor.{name}": tensor for name, tensor in self._anchor.items()}
+        state = {f"anchor.{name}": tensor for name, tensor in self.anchor.items()}
         state |= {f"stiffness.{name}": tensor for name, tensor in self.stiffness.items()}
         if self._generator is not None:
             state["rounding"] = generator_state(self._generator)
@@ -97,15 +114,15 @@ class ElasticAnchor:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take up all of it, each tensor on its parameter's device."""
-        self._anchor = self._beside_parameters(state_part(state, "anchor."))
+        self.anchor = self._beside_parameters(state_part(state, "anchor."))
         self.stiffness = self._beside_parameters(state_part(state, "stiffness."))
         if "rounding" in state:
-            device = next(self._parameters[name].device for name in self._anchor)
+            device = next(self.parameters[name].device for name in self.anchor)
             set_generator_state(self._generator_on(device), state["rounding"])
 
     def _beside_parameters(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Copies of the tensors where the parameters of the same names are."""
         return {
-            name: tensor.to(self._parameters[name].device, copy=True)
+            name: tensor.to(self.parameters[name].device, copy=True)
             for name, tensor in tensors.items()
         }

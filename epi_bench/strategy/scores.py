@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from epi_bench.isolation.normalisation import Normalisation, measure_scaling
+from epi_bench.isolation.selection import select_unscaled
 from epi_bench.isolation.sharding import Processes
 
 Control = Literal["none", "permuted", "inverted"]
@@ -83,6 +84,27 @@ def reassign(scores: Tensor, control: Control, generator: torch.Generator) -> Te
         order = torch.randperm(flat.numel(), generator=generator).to(flat.device)
         values = flat
     return torch.empty_like(flat).index_copy_(0, order, values).view_as(scores)
+
+
+def top_share(scores: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Masks of the largest scores over all tensors together, without sorting or joining them.
+
+    >>> masks = top_share({"a": torch.tensor([4.0, 1.0]), "b": torch.tensor([3.0, 0.0])}, 0.5)
+    >>> {name: mask.tolist() for name, mask in masks.items()}
+    {'a': [True, False], 'b': [True, False]}
+
+    Args:
+        scores: By name, of any shapes, not negative, not NaN.
+        share: How many of all are taken, in [0, 1]; the number is rounded. Of equal scores the
+            first ones are taken, and a score of zero never is.
+
+    Returns:
+        For each name booleans of the shape of its scores.
+    """
+    count = round(share * sum(tensor.numel() for tensor in scores.values()))
+    flat = {name: tensor.detach().float().reshape(-1) for name, tensor in scores.items()}
+    masks = select_unscaled(list(scores), flat.__getitem__, count)
+    return {name: masks[name].view(tensor.shape) for name, tensor in scores.items()}
 
 
 def _rank(scores: Tensor) -> Tensor:

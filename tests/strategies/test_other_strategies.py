@@ -66,7 +66,7 @@ def test_replay_memory_is_a_uniform_sample_of_everything_seen():
         first = _experience(0, range(50))
         strategy.end_experience(first)
         strategy.end_experience(_experience(1, range(1000, 1150)))
-        from_first.append(sum(e.input_ids[0] < 50 for e in strategy._memory))
+        from_first.append(sum(e.input_ids[0] < 50 for e in strategy._memory.examples))
     # 20 places, a quarter of all examples came from the first experience; sd of the mean is 0.13
     assert sum(from_first) / 200 == pytest.approx(5.0, abs=0.5)
 
@@ -77,8 +77,8 @@ def test_replay_state_round_trip():
     strategy.end_experience(_experience(0, range(30)))
     again = create_strategy("replay", {"memory_size": 8})
     again.load_state_dict(strategy.state_dict())
-    assert again._memory == strategy._memory
-    assert again._seen == 30
+    assert again._memory.examples == strategy._memory.examples
+    assert again._memory._offered == 30
 
 
 def test_lora_trains_only_the_adapter_and_merging_keeps_the_function(train_toy):

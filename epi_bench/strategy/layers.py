@@ -1,0 +1,54 @@
+"""Where a parameter stands in a language model, told by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from torch import nn
+
+
+def block_number(name: str) -> int | None:
+    """Number of the transformer block that a parameter belongs to, from 0 at the bottom.
+
+    Blocks are numbered in parameter names, as in ``model.layers.3.mlp.up_proj.weight`` and
+    ``transformer.h.3.attn.c_attn.weight``. The first number counts: experts are numbered within a
+    block.
+
+    Args:
+        name: As ``named_parameters`` gives it.
+
+    Returns:
+        The number; ``None`` for embeddings, the output head and the last normalisation.
+
+    Example:
+        >>> block_number("model.layers.11.self_attn.q_proj.weight")
+        11
+        >>> block_number("model.embed_tokens.weight")
+    """
+    return next((int(part) for part in name.split(".") if part.isdecimal()), None)
+
+
+def block_matrices(parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+    """The weight matrices of the transformer blocks: attention and feed-forward.
+
+    Without embeddings, output head, biases and normalisation weights.
+
+    Args:
+        parameters: By name.
+    """
+    return {
+        name: parameter
+        for name, parameter in parameters.items()
+        if parameter.dim() >= 2 and block_number(name) is not None
+    }
+
+
+def block_count(names: Iterable[str]) -> int:
+    """How many transformer blocks there are.
+
+    Args:
+        names: Of all parameters.
+    """
+    return 1 + max(
+        (number for name in names if (number := block_number(name)) is not None), default=-1
+    )

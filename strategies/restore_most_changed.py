@@ -1,0 +1,81 @@
+"""Give the weights back that fine-tuning changed most."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from epi_bench import (
+    FinishedWeights,
+    UserError,
+    block_matrices,
+    register_strategy,
+    state_part,
+    top_share,
+    trained_parameters,
+)
+
+
+@register_strategy("restore_most_changed")
+class RestoreMostChanged(FinishedWeights):
+    """Full fine-tuning; then the most changed share of the weights goes back to the base model.
+
+    ``change = |theta - theta_0| / (|theta_0| + 1e-8)``; the largest ``share`` over all weight
+    matrices of the blocks together (arXiv 2509.16596). The paper finds that a fifth may help much
+    and two fifths ruin the model: choose the share on validation data. Costs no training, and a
+    copy of the base model.
+
+    Args:
+        share: Of the weights of the blocks' matrices, in [0, 1]; 0 is full fine-tuning.
+        measure: ``relative`` to the base model's weight, as in the paper, or ``absolute``.
+    """
+
+    def __init__(
+        self, share: float = 0.05, measure: Literal["relative", "absolute"] = "relative"
+    ) -> None:
+        if not 0 <= share <= 1:
+            raise UserError(f"restore_most_changed: share={share} must lie in [0, 1]")
+        self.share = share
+        self.measure = measure
+        self._base: dict[str, Tensor] = {}
+
+    def check_model(self, model: nn.Module) -> None:
+        """There must be numbered blocks."""
+        if not block_matrices(trained_parameters(model)):
+            raise UserError(
+                "restore_most_changed finds no numbered transformer blocks in this model: use "
+                "another strategy, wise_ft for example"
+            )
+
+    def prepare_model(self, model: nn.Module) -> nn.Module:
+        """Keep the base model's weights."""
+        if self.share > 0:
+            chosen = block_matrices(trained_parameters(model))
+            self._base = {name: p.detach().clone() for name, p in chosen.items()}
+        return model
+
+    @torch.no_grad()
+    def finished(self, model: nn.Module) -> Mapping[str, Tensor]:
+        """The weights of the blocks, the most changed ones as they were."""
+        parameters = dict(model.named_parameters())
+        changes = {}
+        for name, base in self._base.items():
+            change = (parameters[name].float() - base.float()).abs()
+            if self.measure == "relative":
+                change /= base.float().abs() + 1e-8
+            changes[name] = change
+        return {
+            name: torch.where(mask, self._base[name].to(parameters[name].dtype), parameters[name])
+            for name, mask in top_share(changes, self.share).items()
+        }
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The base model's weights."""
+        return {f"base.{name}": tensor for name, tensor in self._base.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take them up."""
+        self._base = {name: t.clone() for name, t in state_part(state, "base.").items()}
