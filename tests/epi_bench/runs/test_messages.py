@@ -11,6 +11,7 @@ import pytest
 from epi_bench.evaluation.judge import JudgeSettings
 from epi_bench.results.record.record_file import comparable, load_record
 from epi_bench.results.record.workspace import Workspace
+from epi_bench.runs.checkpoint_settings import CheckpointSettings
 from epi_bench.runs.launch import reusable
 from epi_bench.runs.local_processes import LocalProcesses
 from epi_bench.runs.many_runs import run_on_backend
@@ -37,6 +38,7 @@ def unlike_default(field: dataclasses.Field):
         "task_files": (Path("t.toml"),),
         "save_model": Path("model"),
         "keep_model": KeepModel.EVERY_EXPERIENCE,
+        "checkpoints": CheckpointSettings(every_steps=7, every_seconds=0.5, kept=2),
         "judge": JudgeSettings("http://h/v1", "m", Path("p.toml"), 60),
     }
     return values.get(field.name, field.default is False)
@@ -75,6 +77,9 @@ def test_every_event_reaches_the_observer_as_it_was_said():
     said = {
         "run_started": ("id", "title", 10, ["a", "b"]),
         "warning": ("careful",),
+        "note": ("by the way",),
+        "resumed": (7, "resuming at step 7"),
+        "checkpoint_saved": (7, 1024, 0.25),
         "stage": ("scoring",),
         "preparing": ("encoding a", 1, 2),
         "step_done": (report,),
