@@ -306,7 +306,13 @@ def existing_folder(folder: Path) -> Path:
     Raises:
         UserError: If it is not.
     """
-    if not folder.is_dir():
+    try:
+        found = folder.is_dir()
+    except OSError as error:  # a name that is too long, or a folder that may not be looked into
+        raise UserError(
+            f"cannot read data folder {folder}: {error.strerror}", setting="data_dir"
+        ) from error
+    if not found:
         raise UserError(f"data folder {folder} does not exist: check data_dir", setting="data_dir")
     return folder
 

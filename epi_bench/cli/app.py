@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated, Any
 
@@ -92,6 +93,13 @@ def _exit_code() -> Any:
         app(prog_name="epi-bench")
     except UserError as error:
         complain(message_of(error))
+        return 2
+    except OSError as error:
+        if not isinstance(error.filename, str | bytes):  # not about a file that somebody named
+            raise
+        file = os.fsdecode(error.filename)
+        problem = UserError(f"cannot use {file}: {error.strerror or error}")
+        typer.echo(f"epi-bench: {problem}", err=True)
         return 2
     except SystemExit as ended:
         return ended.code

@@ -48,7 +48,7 @@ def execute(
                 outcomes.append(outcome)
                 if outcome.error and not known:  # a wrong flag is the same for all strategies
                     complain(with_flags(outcome.error, outcome.settings))
-                _announce(outcome, len(outcomes), len(specs), console)
+                _announce(outcome, len(outcomes), len(specs), console, told=backend is not None)
     except KeyboardInterrupt as stop:
         hint = getattr(stop, "hint", "") or "run the same command again to go on"
         what = "ended by SIGTERM" if exit_code(stop) == TERMINATED else "interrupted"
@@ -66,8 +66,8 @@ def execute(
         raise typer.Exit(1)
 
 
-def _announce(outcome: RunOutcome, done: int, total: int, console: Console) -> None:
-    """One line for a run that has ended, or was there before."""
+def _announce(outcome: RunOutcome, done: int, total: int, console: Console, *, told: bool) -> None:
+    """One line for a run that was there before, or has ended, unless the display has told that."""
     title = f"{outcome.spec.strategy.name}, seed {outcome.spec.seed}"
     before = "failed before" if outcome.skipped else "failed"
     if outcome.record and outcome.record.error:
@@ -81,7 +81,7 @@ def _announce(outcome: RunOutcome, done: int, total: int, console: Console) -> N
         line += f": {word}, so it was not run again ({flag} runs it again)"
     if outcome.skipped and total == 1:
         line += f"\nRecord: {outcome.path}"
-    if outcome.skipped or total > 1:
+    if outcome.skipped or (total > 1 and not told):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

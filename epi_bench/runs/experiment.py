@@ -56,7 +56,7 @@ class Experiment:
 
     Attributes:
         measurements: What has been measured so far.
-        keeper: Writes the models that are kept; knows which could not be.
+        keeper: Writes the models that are kept.
 
     Example:
         .. code-block:: python
@@ -89,6 +89,7 @@ class Experiment:
             [experience.name for experience in prepared.experiences],
         )
         self.log_predictions = log_predictions
+        self._not_written: list[str] = []
         self.locations = dict(locations or {})
         self.judge = judge
         # each of several processes would have to save its part at the same step as the others
@@ -99,6 +100,11 @@ class Experiment:
         self.reference_scores = reference_scores
         self.measurements = self._new_measurements()
         self._refused: set[Path] = set()
+
+    @property
+    def unsaved(self) -> tuple[str, ...]:
+        """What was asked for beside the record and could not be written, a line each."""
+        return (*self.keeper.problems, *self._not_written)
 
     def run(self) -> RunRecord:
         """Train, score, and write the record.
@@ -234,7 +240,12 @@ class Experiment:
         )
         points = (point for point in checkpoints.points() if point.path not in self._refused)
         point = next(points, None) if self.prepared.execution.processes == 1 else None
-        log = EventLog(self.workspace.events_path(run_id), LOSS_EVERY, goes_on=point is not None)
+        log = EventLog(
+            self.workspace.events_path(run_id),
+            LOSS_EVERY,
+            goes_on=point is not None,
+            warn=self.observer.warning,
+        )
         checkpoints.observer = observer = Observers(log, self.observer)
         for message in checkpoints.refusals:
             observer.warning(message)
@@ -250,7 +261,6 @@ class Experiment:
         checkpoints: RunCheckpoints,
         point: ResumePoint | None,
     ) -> RunRecord:
-        from epi_bench.evaluation.prediction_log import save_predictions
         from epi_bench.runs.recording import build_record
         from epi_bench.runs.stream_training import StreamTraining
 
@@ -265,10 +275,20 @@ class Experiment:
             keeper=self.keeper,
         ).run(backbone, accelerator, point)
         if self.log_predictions:
-            examples = {name: task.test for name, task in self.prepared.tasks.items()}
-            path = self.workspace.predictions_path(self.prepared.run_id)
-            save_predictions(examples, self.measurements.answers, path)
+            self._save_predictions(checkpoints.observer)
         return build_record(self.prepared, self.measurements)
+
+    def _save_predictions(self, observer: RunObserver) -> None:
+        """Write the predictions; where that fails, the record is still worth having."""
+        from epi_bench.evaluation.prediction_log import save_predictions
+
+        examples = {name: task.test for name, task in self.prepared.tasks.items()}
+        path = self.workspace.predictions_path(self.prepared.run_id)
+        try:
+            save_predictions(examples, self.measurements.answers, path)
+        except UserError as error:
+            self._not_written.append(f"the predictions are missing: {error}")
+            observer.warning(self._not_written[-1])
 
     def _failed_record(self, error: BaseException) -> RunRecord:
         from epi_bench.runs.recording import build_failed_record

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from epi_bench.errors import UserError
 from epi_bench.evaluation.judge import JudgeSettings
+from epi_bench.files import set_aside
 from epi_bench.results.leaderboard import publish
+from epi_bench.results.record.consistency import DamagedRecordError
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.workspace import Workspace, require_writable
 from epi_bench.runs.observer import RunObserver
@@ -60,7 +63,7 @@ def _run_one(spec: RunSpec, request: RunRequest, observer: RunObserver) -> RunOu
     try:
         record, made, unsaved = _record(prepared, request, observer)
         if request.published and record.status == "finished":
-            publish(record, workspace.board)
+            unsaved = (*unsaved, *_published(record, workspace, observer))
     except OSError as error:
         raise UserError(
             f"cannot write results to {workspace.out}: {error.strerror or error}"
@@ -75,16 +78,24 @@ def _record(
     """The record of a run, made by one process at a time.
 
     Returns:
-        The record, whether it was made now, and why a model that was to be kept was not.
+        The record, whether it was made now, and what was asked for beside it and could not be
+        written.
 
     Raises:
         RunBusyError: If another process is making the run and is not to be waited for.
     """
     workspace = request.workspace
+    known: RunRecord | None = None
     references = known_references(
-        prepared.spec, prepared.run_id, prepared.fingerprints, prepared.execution, workspace
+        prepared.spec,
+        prepared.run_id,
+        prepared.fingerprints,
+        prepared.execution,
+        workspace,
+        observer.warning,
     )
-    known = known_record(prepared.run_id, request, references)
+    with suppress(DamagedRecordError):  # dealt with once no other process can be at it
+        known = known_record(prepared.run_id, request, references)
     if known is not None:
         return known, False, ()
 
@@ -96,6 +107,7 @@ def _record(
 
     folder = workspace.run_folder(prepared.run_id)
     with own_run(folder, tell if request.wait else None) as waited:
+        _set_damaged_aside(prepared.run_id, workspace, observer)
         # another process may have made it meanwhile; what it has just made is not made anew
         known = known_record(
             prepared.run_id, replace(request, force=request.force and not waited), references
@@ -104,6 +116,24 @@ def _record(
             return known, False, ()
         record, unsaved = _experiment(prepared, request, observer, references)
         return record, True, unsaved
+
+
+def _set_damaged_aside(run_id: str, workspace: Workspace, observer: RunObserver) -> None:
+    """Give a damaged record another name, so that the run can be made again.
+
+    Raises:
+        UserError: If it cannot be renamed or read, or a newer version wrote it.
+    """
+    try:
+        workspace.known_record(run_id)
+    except DamagedRecordError as error:
+        aside = set_aside(workspace.record_path(run_id))
+        if aside is None:
+            raise
+        observer.warning(
+            f"{error}; the file is now {aside.name}, and the run is made again: delete it if "
+            "nothing in it is of use"
+        )
 
 
 def known_record(
@@ -126,6 +156,17 @@ def known_record(
     if not reusable(record, request) or _is_being_made_again(run_id, request.workspace):
         return None
     return with_references(record, references, request.workspace.record_path(run_id))
+
+
+def _published(record: RunRecord, workspace: Workspace, observer: RunObserver) -> Sequence[str]:
+    """Put a record on the board; why that could not be done, if it could not."""
+    try:
+        publish(record, workspace.board)
+    except UserError as error:
+        problem = f"the record is not on the board: {error}"
+        observer.warning(problem)
+        return (problem,)
+    return ()
 
 
 def _is_being_made_again(run_id: str, workspace: Workspace) -> bool:
@@ -185,7 +226,7 @@ def _experiment(
     observer: RunObserver,
     references: Mapping[str, float] | None,
 ) -> tuple[RunRecord, Sequence[str]]:
-    """The run's record, and why a model that was to be kept was not."""
+    """The run's record, and what was asked for beside it and could not be written."""
     from epi_bench.runs.experiment import Experiment
 
     judge = _judge(prepared, request.judge, observer)
@@ -203,7 +244,7 @@ def _experiment(
             checkpoints=request.checkpoints,
             force=request.force,
         )
-        return experiment.run(), experiment.keeper.problems
+        return experiment.run(), experiment.unsaved
     finally:
         if judge is not None:
             judge.close()

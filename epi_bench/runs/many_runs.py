@@ -52,8 +52,12 @@ def make_reference(spec: RunSpec, request: RunRequest, observer: RunObserver) ->
         request: How runs are made.
         observer: Listens.
     """
-    plain = for_references(replace(request, save_model=None, wait=True))
-    _warn_of_failed_reference(run_one(spec, plain, observer), observer)
+    plain = for_references(replace(request, wait=True))
+    try:
+        outcome = run_one(spec, plain, observer)
+    except UserError as error:  # the runs beside it may be possible all the same
+        outcome = RunOutcome(spec, None, error=str(error), settings=error.settings)
+    _warn_of_failed_reference(outcome, observer)
 
 
 def run_in_process(
@@ -168,7 +172,7 @@ def _references(specs: Sequence[RunSpec]) -> list[tuple[str, RunSpec]]:
         for spec in specs
         for task in spec.data.tasks
     }
-    return [(f"single-task reference of {task}", spec) for task, spec in found.values()]
+    return [(f"reference of {task}", spec) for task, spec in found.values()]
 
 
 def _side_by_side(
@@ -191,7 +195,9 @@ def _side_by_side(
                     pass_on(message, listeners[positions[number]])
                 elif message.busy is not None:
                     busy.append(positions[number])
+                    listeners[positions[number]].stage(f"made by {message.busy}")
                 else:
+                    listeners[positions[number]].closed()
                     yield message
         positions, busy = busy, []
         request = _waiting(request)

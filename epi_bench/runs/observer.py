@@ -81,6 +81,12 @@ class RunObserver:
         """
         return self
 
+    def closed(self) -> None:
+        """No more is to be heard of the run, which may never have started.
+
+        It is called on what :meth:`for_run` gave.
+        """
+
 
 class Observers(RunObserver):
     """Passes everything on to several observers, in their order.
@@ -126,16 +132,29 @@ def logged_warnings(path: Path) -> list[str]:
 class EventLog(RunObserver):
     """Writes events as JSON lines, one flushed line an event, steps every ``log_every``.
 
+    A log that cannot be written any further ends there, which stops no run.
+
     Args:
         path: The file.
         log_every: Steps between two logged steps.
         goes_on: Whether the events are added to those of an earlier process; else an old file is
             replaced.
+        warn: Told if the log cannot be written.
     """
 
-    def __init__(self, path: Path, log_every: int, *, goes_on: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        log_every: int,
+        *,
+        goes_on: bool = False,
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
         is_cut = goes_on and path.is_file() and not path.read_bytes().endswith(b"\n")
         self._file: IO[str] = path.open("a" if goes_on else "w", encoding="utf-8")
+        self._path = path
+        self._warn = warn or (lambda message: None)
+        self._has_failed = False
         self._log_every = log_every
         if is_cut:  # the process before was killed within a line
             self._file.write("\n")
@@ -177,8 +196,15 @@ class EventLog(RunObserver):
 
     def run_ended(self, status: str, error: str | None) -> None:
         self._write("run_ended", status=status, error=error)
-        self._file.close()
+        with suppress(OSError):  # what could not be written cannot be written now either
+            self._file.close()
 
     def _write(self, event: str, **content: Any) -> None:
-        self._file.write(json.dumps({"event": event, **content}) + "\n")
-        self._file.flush()
+        if self._has_failed:
+            return
+        try:
+            self._file.write(json.dumps({"event": event, **content}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            self._has_failed = True
+            self._warn(f"the log {self._path} ends here: {error.strerror or error}")

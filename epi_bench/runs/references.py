@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from epi_bench.errors import UserError
 from epi_bench.results.record.record_file import save_record
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.workspace import Workspace
@@ -39,6 +40,7 @@ def known_references(
     fingerprints: Mapping[str, str],
     execution: Execution,
     workspace: Workspace,
+    warn: Callable[[str], None] = lambda message: None,
 ) -> dict[str, float] | None:
     """Single-task scores that earlier runs left behind; ``None`` if one of them is missing.
 
@@ -48,12 +50,20 @@ def known_references(
         fingerprints: Content hashes of its model and tasks.
         execution: How this process makes runs.
         workspace: Where the references are.
+        warn: Told of a record that is there but cannot be used; it stops no other run.
     """
     scores: dict[str, float] = {}
     for task in order_tasks(spec.data.tasks, spec.stream.order, spec.seed):
         named = {name: fingerprints[name] for name in ("model", f"task:{task}")}
         identity = run_id(reference_spec(spec, task), named, execution.identity())
-        record = workspace.finished_record(identity)
+        try:
+            record = workspace.finished_record(identity)
+        except UserError as error:
+            warn(
+                f"{error}; the single-task reference of {task!r} is left out until it is trained "
+                "again with the argument references"
+            )
+            return None
         if record is None or identity == run:
             return None
         score = record.final_scores.get(task)

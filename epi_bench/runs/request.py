@@ -80,7 +80,8 @@ class RunOutcome:
         busy: Which process is making it, if another one is and was not waited for.
         error: Why it could not start.
         settings: Names of the settings and arguments that ``error`` says to change.
-        unsaved: Why a model that was to be kept was not; one line each.
+        unsaved: What was asked for beside the record and could not be written: a model, the
+            predictions, the copy on the board. One line each.
     """
 
     spec: RunSpec

@@ -141,12 +141,10 @@ class ModelKeeper:
         Args:
             experience: Its position, from 0.
         """
-        problem = (
+        self._note(
             f"the model was not saved to {self.models / self.names[experience]}: the run goes on "
-            "after it; --force makes the run from the beginning"
+            "after it; the argument force makes the run from the beginning"
         )
-        self.problems.append(problem)
-        self._warn(problem)
 
     def keep_adapter(self, model: nn.Module, name: str = FINAL) -> None:
         """Keep the adapter of a model that has one: call it before it is merged.
@@ -195,9 +193,11 @@ class ModelKeeper:
             yield
         except Exception as error:  # noqa: BLE001  (what a library raises on a full disk differs)
             reason = getattr(error, "strerror", None) or describe_error(error)
-            problem = f"the model was not saved to {place}: {reason}"
-            self.problems.append(problem)
-            self._warn(problem)
+            self._note(f"the model was not saved to {place}: {reason}")
+
+    def _note(self, problem: str) -> None:
+        self.problems.append(problem)
+        self._warn(problem)
 
 
 def save_model(model: nn.Module, backbone: Backbone, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a run is under way: held off within a step, at once elsewhere."""
+"""Signals that end a run while it is under way: held off within a step, at once elsewhere."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from epi_bench.runs.interruption import Interrupt, RunInterruptedError
+from epi_bench.runs.interruption import ENDING, Interrupt, RunInterruptedError
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, *ENDING)
 
 
 class StopSignals:
     """Whether a run has been asked to stop.
 
-    A second Ctrl-C ends the run at once, whatever it is doing. A SIGTERM that comes second does
-    not: batch systems send it to all processes of a job, and whoever started one passes it on.
+    A second Ctrl-C ends the run at once, whatever it is doing. A SIGTERM or SIGHUP that comes
+    second does not: batch systems send it to all processes of a job, and whoever started one passes
+    it on.
 
     Attributes:
         requested: Number of the signal that asked, or ``None``.
@@ -73,6 +74,6 @@ class StopSignals:
             self.requested = number
             if self._held:
                 return
-        elif number == signal.SIGTERM:
+        elif number in ENDING:
             return
         raise RunInterruptedError(self.requested)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,7 +21,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epi_bench.files import cache_folder
+from epi_bench.errors import UserError
+from epi_bench.files import cache_folder, write_atomically
 from epi_bench.model.chat.chat_encoder import ChatEncoder
 from epi_bench.model.chat.encoded_example import EncodedExample, EncodingReport
 from epi_bench.task.example import Message
@@ -89,17 +89,13 @@ class EncodingCache:
             return None
 
     def _write(self, path: Path, examples: list[EncodedExample], report: EncodingReport) -> None:
-        temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(_pack(examples, report))
-            os.replace(temporary, path)  # noqa: PTH105  (the atomic one of the two)
+            write_atomically(path, _pack(examples, report))
             _remove_oldest(path.parent, MAX_CACHE_BYTES)
+        except UserError as error:
+            self._warn(str(error))
         except OSError as error:
             self._warn(f"{path.parent} cannot be written ({error.strerror or error})")
-        finally:
-            if temporary.is_file():
-                temporary.unlink(missing_ok=True)
 
     def _warn(self, problem: str) -> None:
         self.warnings.append(f"cache of encoded examples: {problem}")

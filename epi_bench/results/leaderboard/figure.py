@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from epi_bench.errors import UserError
+from epi_bench.files import write_atomically
 from epi_bench.foreign_text import for_terminal
 from epi_bench.results.leaderboard.comparison import find_label
 from epi_bench.results.leaderboard.configuration import group_by_configuration
@@ -74,16 +76,16 @@ def figure_file(
         yield figure
         # Without the version of matplotlib the same figure is the same file.
         unsigned = {".png": "Software", ".svg": "Date", ".pdf": "CreationDate"}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(
-                path,
-                dpi=200,
-                transparent=theme is not None,
-                metadata={unsigned[path.suffix.lower()]: None},
-            )
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}") from error
+        kind = path.suffix.lower()
+        content = BytesIO()
+        figure.savefig(
+            content,
+            format=kind.removeprefix("."),
+            dpi=200,
+            transparent=theme is not None,
+            metadata={unsigned[kind]: None},
+        )
+        write_atomically(path, content.getvalue())
 
 
 def draw_score_matrices(

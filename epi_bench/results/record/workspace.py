@@ -9,12 +9,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from epi_bench.errors import UserError
+from epi_bench.files import write_atomically
 from epi_bench.results.record.consistency import DamagedRecordError
 from epi_bench.results.record.record_file import load_record
 from epi_bench.results.record.run_record import RunRecord
@@ -78,7 +80,7 @@ class Workspace:
         if not is_finished:
             for result in (self.record_path(run_id), self.predictions_path(run_id)):
                 result.unlink(missing_ok=True)
-        (folder / "run.toml").write_text(toml, encoding="utf-8")
+        write_atomically(folder / "run.toml", toml)
 
     def known_record(self, run_id: str) -> RunRecord | None:
         """The record of a run that was made already, whether it finished or failed."""
@@ -101,7 +103,7 @@ class Workspace:
         Raises:
             UserError: If they cannot.
         """
-        require_writable(self.out, "results", "out")
+        require_writable(self.out / "runs", "results", "out")
 
 
 def require_writable(folder: Path, what: str, argument: str) -> None:
@@ -115,12 +117,8 @@ def require_writable(folder: Path, what: str, argument: str) -> None:
     Raises:
         UserError: If it cannot.
     """
-    existing = folder
     try:
-        while not existing.exists() and existing != existing.parent:
-            existing = existing.parent
-        if not existing.is_dir():
-            raise NotADirectoryError(20, "not a folder")
+        existing = _nearest_folder(folder.absolute())
         with tempfile.TemporaryFile(dir=existing) as probe:
             probe.write(b"\0" * 65536)
             probe.flush()
@@ -131,3 +129,34 @@ def require_writable(folder: Path, what: str, argument: str) -> None:
             f"{argument}",
             setting=argument,
         ) from error
+
+
+ROOM_FOR_NAMES = 300
+"""Bytes that the names of a run's files take below the folder of results."""
+
+
+def _nearest_folder(folder: Path) -> Path:
+    """The folder itself or the one nearest above it that exists.
+
+    Raises:
+        OSError: If the folders between could not be made.
+    """
+    for place in (folder, *folder.parents):
+        if os.path.lexists(place):
+            if not place.is_dir():  # among them a link that leads nowhere
+                raise NotADirectoryError(errno.ENOTDIR, "not a folder")
+            _check_names(folder, place)
+            return place
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+
+def _check_names(folder: Path, existing: Path) -> None:
+    """Whether the file system takes the names of the folders that are to be made."""
+    if not hasattr(os, "pathconf"):  # Windows, which says so when the first is made
+        return
+    missing = [len(os.fsencode(name)) for name in folder.relative_to(existing).parts]
+    room = os.pathconf(existing, "PC_PATH_MAX") - len(os.fsencode(folder))
+    if max(missing, default=0) > os.pathconf(existing, "PC_NAME_MAX"):
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    if missing and room < ROOM_FOR_NAMES:
+        raise OSError(errno.ENAMETOOLONG, "path too long")

@@ -114,6 +114,18 @@ def test_a_run_leaves_its_record_whatever_becomes_of_its_output(
     assert json.loads(record.read_text())["status"] == "finished"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["run", "--data-dir"], ["run", "--out"], ["leaderboard"], ["inspect"], ["tasks", "validate"]],
+    ids=" ".join,
+)
+def test_a_name_that_is_too_long_is_one_line(arguments, call):
+    errors = io.StringIO()
+    assert call([*arguments, "n" * 300], io.StringIO(), errors) == 2
+    assert errors.getvalue().count("\n") == 1
+    assert "File name too long" in errors.getvalue()
+
+
 def test_a_user_error_keeps_its_code_where_nobody_hears_it(call):
     errors = Leaving(GONE)
     errors.write("\n")

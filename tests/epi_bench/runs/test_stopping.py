@@ -10,9 +10,11 @@ from epi_bench.runs.interruption import RunInterruptedError, exit_code, sigterm_
 from epi_bench.runs.stopping import StopSignals
 
 
-@pytest.mark.parametrize("second", [signal.SIGTERM, None])
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGHUP, None])
 @pytest.mark.parametrize(
-    ("first", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl_c", "sigterm"]
+    ("first", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+    ids=["ctrl_c", "sigterm", "closed_terminal"],
 )
 def test_a_step_is_finished_though_sigterm_comes_twice(first, code, second):
     """A terminal sends Ctrl-C to all processes, and a parent passes it on as SIGTERM."""
@@ -48,6 +50,16 @@ def test_clearing_up_after_a_run_is_not_interrupted_again():
             signal.raise_signal(signal.SIGTERM)
             cleared = True
     assert cleared
+
+
+def test_a_closed_terminal_does_not_matter_under_nohup():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with sigterm_interrupts(), StopSignals().caught():
+            signal.raise_signal(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_ctrl_c_outside_a_run_has_its_code():
