@@ -65,10 +65,11 @@ class CheckpointFolder:
         problems: One line for each checkpoint that was found damaged.
 
     Example:
-        >>> checkpoints = CheckpointFolder(Path("runs/0123456789ab/checkpoints"))
-        >>> checkpoints.save(Checkpoint(120, {"losses": [2.5, 2.25]}, {"model": weights}))
-        >>> checkpoints.load_last().step
-        120
+        .. code-block:: python
+
+            checkpoints = CheckpointFolder(Path("runs/0123456789ab/checkpoints"))
+            checkpoints.save(Checkpoint(120, {"losses": [2.5, 2.25]}, {"model": weights}))
+            checkpoints.load_last().step  # 120
     """
 
     def __init__(self, folder: Path, kept: int = 0) -> None:
