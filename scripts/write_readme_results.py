@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from epi_bench.foreign_text import markdown_code
 from epi_bench.results.leaderboard import Ranking, load_published, rank_track
 from epi_bench.results.metrics.statistics import Interval
 from epi_bench.strategy.strategy import STRATEGIES, create_strategy
@@ -68,7 +69,7 @@ def _table(kind: str, ranking: Ranking, measures: tuple[str, ...]) -> str:
     ]
     for entry in ranking.entries:
         cells = (_cell(entry.values[name]) for name in measures)
-        lines.append(f"| `{entry.label}` | {' | '.join(cells)} |")
+        lines.append(f"| {markdown_code(entry.label)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -60,7 +60,7 @@ class LoggedWarnings(RunObserver):
         logging.getLogger("epi_bench").warning("%s", for_terminal(message))
 
     def note(self, message: str) -> None:
-        logging.getLogger("epi_bench").info(message)
+        logging.getLogger("epi_bench").info("%s", for_terminal(message))
 
 
 class LiveProgress(RunObserver):
@@ -122,7 +122,7 @@ class LiveProgress(RunObserver):
 
     def say(self, line: str, style: str = "") -> None:
         """Print a line above the bars."""
-        self._console.print(line, style=style, highlight=False, markup=False)
+        self._console.print(for_terminal(line), style=style, highlight=False, markup=False)
 
     def stage(self, name: str) -> None:
         if self._bar is None:

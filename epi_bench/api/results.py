@@ -323,13 +323,17 @@ def _results(published: PublishedRecords) -> Results:
 
 def _load_runs(folder: Path) -> Results:
     finished, failed, problems = [], [], []
+    counted: dict[str, Path] = {}
     for path in sorted(folder.glob("*/record.json")):
         try:
             record = record_file.load_record(path)
         except UserError as error:
             problems.append(str(error))
             continue
-        if record.status == "finished":
+        first = counted.setdefault(record.run_id, path)
+        if first != path:
+            problems.append(f"{path}: run {record.run_id} counts once, as {first}")
+        elif record.status == "finished":
             finished.append(record)
         else:
             failed.append(RunOutcome(record.spec, record, path))

@@ -76,7 +76,8 @@ class _Row(RunObserver):
 
     def run_started(self, run_id: str, title: str, total_steps: int, tasks: Sequence[str]) -> None:
         self._rows.speaker.say(f"{self._title}: started, run {for_terminal(run_id)}")
-        self._progress.update(self._shown(), total=total_steps)
+        # from nothing: a try on a machine that was lost may have come before
+        self._progress.reset(self._shown(), total=total_steps)
 
     def warning(self, message: str) -> None:
         self._rows.speaker.warn_once(message)

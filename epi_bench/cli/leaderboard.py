@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 
 leaderboard_app = typer.Typer(
     cls=group_with_default("show"),
-    help="Rank runs, check their records, and publish them. Without a command: show.",
+    help="Rank runs, check their records, and publish them. Without a command it is show: "
+    "epi-bench leaderboard FOLDER. A folder called like a command is given as ./validate.",
 )
-leaderboard_app.command()(validate)
-leaderboard_app.command()(submit)
 
 
 @leaderboard_app.command()
@@ -147,3 +146,7 @@ def _as_text(rankings: list[Ranking], output_format: OutputFormat) -> str:
     text = StringIO()
     print_rankings(rankings, make_console(file=text, width=UNLIMITED))
     return text.getvalue()
+
+
+leaderboard_app.command()(validate)
+leaderboard_app.command()(submit)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from epi_bench.results.leaderboard import MEASURES
+from epi_bench.results.leaderboard import MEASURES, OWN_BOARD
 from epi_bench.results.record.circumstances import Cost
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.scores import Confusion, JudgeRecord, ScoreMatrixRecord
@@ -78,8 +78,9 @@ def print_outcomes(outcomes: Sequence[RunOutcome], workspace: Workspace, console
         )
     console.print(FittedTable(columns, rows, "Runs", keys=2))
     if workspace.board.is_dir():  # else nothing was published
+        folder = "" if workspace.board == OWN_BOARD else f" {workspace.board}"
         console.print(
-            f"Ranking: epi-bench leaderboard {workspace.board}",
+            f"Ranking: epi-bench leaderboard{folder}",
             highlight=False,
             markup=False,
             soft_wrap=True,

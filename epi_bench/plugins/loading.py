@@ -149,8 +149,8 @@ def plugin_load(module: str, place: str, path: Path | None = None) -> Iterator[P
                     f"{place} changes {changed[0]}, so that runs without it would not be the same: "
                     "a plugin may only add; derive a class of its own"
                 )
-        for registry, name in load.plugins:
-            registry.note_code(name, source_fingerprint(registry.get(name), module))
+            for registry, name in load.plugins:
+                registry.note_code(name, source_fingerprint(registry.get(name), module))
     except BaseException:
         for registry, content in known:
             registry.go_back_to(content)
@@ -177,7 +177,7 @@ def _brought_along(plugin: str, before: Collection[str]) -> set[str]:
 
 def _is_local_module(name: str) -> bool:
     file = getattr(sys.modules.get(name), "__file__", None)
-    return file is not None and is_local(Path(file))
+    return isinstance(file, str) and is_local(Path(file))  # a module may set it to anything
 
 
 @contextmanager

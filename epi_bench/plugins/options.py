@@ -160,11 +160,13 @@ def given_options(
 def _plain(owner: str, name: str, value: Any) -> JsonValue:
     """An option's value as a record keeps it."""
     try:
-        plain: JsonValue = json.loads(json.dumps(value, allow_nan=False))
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        text.encode()  # fails for half of a surrogate pair
+        plain: JsonValue = json.loads(text)
     except (TypeError, ValueError, RecursionError):
         raise UserError(
-            f"{owner}: a record cannot keep {name}={short_repr(value)}: use finite numbers, text "
-            "or lists"
+            f"{owner}: a record cannot keep {name}={short_repr(value)}: use finite numbers, "
+            "Unicode text or lists"
         ) from None
     return plain
 

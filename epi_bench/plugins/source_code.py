@@ -173,7 +173,7 @@ def _places_of(module: str) -> tuple[tuple[Path, ...], Path | None]:
     if present is not None:
         folders = tuple(map(Path, getattr(present, "__path__", None) or ()))
         file = getattr(present, "__file__", None)
-        return folders, Path(file) if file else None
+        return folders, Path(file) if isinstance(file, str) and file else None
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError, AttributeError):

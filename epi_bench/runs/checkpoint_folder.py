@@ -153,21 +153,21 @@ class CheckpointFolder:
 def _write_parts(folder: Path, checkpoint: Checkpoint, like: Path | None) -> None:
     from safetensors.torch import save_file
 
-    described = {}
+    (folder / STATE).write_text(json.dumps(dict(checkpoint.state)), encoding="ascii")
+    _flush(folder / STATE)
+    described = {STATE: _describe(folder / STATE)}
     for group, tensors in checkpoint.tensors.items():
         path = folder / f"{group}.safetensors"
         save_file(_own(tensors), path)
+        shutil.copymode(folder / STATE, path)  # else nobody but the owner could read it
         _flush(path)
         described[path.name] = _describe(path)
     if like is not None:
-        manifest = _json_object(MANIFEST, (like / MANIFEST).read_bytes())
-        for name, found in manifest["files"].items():
-            if name != STATE and name not in described:
+        before = _json_object(MANIFEST, (like / MANIFEST).read_bytes())
+        for name, found in before["files"].items():
+            if name not in described:
                 _link(like / name, folder / name)
                 described[name] = found
-    (folder / STATE).write_text(json.dumps(dict(checkpoint.state)), encoding="ascii")
-    _flush(folder / STATE)
-    described[STATE] = _describe(folder / STATE)
     manifest = {"format": FORMAT, "step": checkpoint.step, "files": described}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="ascii")
     _flush(folder / MANIFEST)

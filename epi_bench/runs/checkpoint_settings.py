@@ -35,6 +35,10 @@ class CheckpointSettings:
         return self.every_steps is not None or self.every_seconds > 0
 
 
+OFF = CheckpointSettings(every_seconds=0.0)
+"""Nothing is saved."""
+
+
 def checkpoint_settings(every: str = DEFAULT_EVERY, kept: int = 0) -> CheckpointSettings:
     """The settings that a user writes.
 

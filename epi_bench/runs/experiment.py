@@ -13,7 +13,7 @@ from epi_bench.results.record.record_file import save_record
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.workspace import Workspace
 from epi_bench.runs.checkpoint_folder import CheckpointFolder
-from epi_bench.runs.checkpoint_settings import CheckpointSettings
+from epi_bench.runs.checkpoint_settings import OFF, CheckpointSettings
 from epi_bench.runs.instruments import check_texts, general_text_of, make_evaluator
 from epi_bench.runs.interruption import RunInterruptedError
 from epi_bench.runs.measurements import LOSS_EVERY, JudgeIdentity, Measurements
@@ -92,7 +92,9 @@ class Experiment:
         self._not_written: list[str] = []
         self.locations = dict(locations or {})
         self.judge = judge
-        self.settings = checkpoints or CheckpointSettings()
+        # each of several processes would have to save its part at the same step as the others
+        together = prepared.execution.processes > 1
+        self.settings = OFF if together else checkpoints or CheckpointSettings()
         self.force = force
         self.signals = StopSignals()
         self.reference_scores = reference_scores
@@ -237,7 +239,7 @@ class Experiment:
             folder, self.settings, self.prepared, self.measurements, self.observer
         )
         points = (point for point in checkpoints.points() if point.path not in self._refused)
-        point = next(points, None)
+        point = next(points, None) if self.prepared.execution.processes == 1 else None
         log = EventLog(
             self.workspace.events_path(run_id),
             LOSS_EVERY,
@@ -247,6 +249,8 @@ class Experiment:
         checkpoints.observer = observer = Observers(log, self.observer)
         for message in checkpoints.refusals:
             observer.warning(message)
+        if point is None and (checkpoints.refusals or self._refused):
+            observer.note("no checkpoint can be used: the run starts from the beginning")
         return checkpoints, point, observer
 
     def _train(

@@ -20,10 +20,10 @@ from uuid import uuid4
 from epi_bench.errors import UserError
 from epi_bench.foreign_text import for_terminal
 from epi_bench.results.record.record_file import load_record
+from epi_bench.runs.child import GRACE_SECONDS
 from epi_bench.runs.messages import Message, outcome_from_json
 from epi_bench.runs.order import Order
 from epi_bench.runs.ray_resources import RaySettings, check_settings
-from epi_bench.runs.ray_tasks import GRACE_SECONDS
 from epi_bench.runs.ray_worker import Surroundings, appears
 from epi_bench.runs.request import RunOutcome
 

@@ -10,14 +10,12 @@ from time import monotonic
 from typing import Any
 
 from epi_bench.errors import describe_error
+from epi_bench.runs.child import GRACE_SECONDS
 from epi_bench.runs.messages import Event
 from epi_bench.runs.ray_resources import RaySettings
 from epi_bench.runs.ray_worker import Mailbox, make_run_as_task
 
 POLL_SECONDS = 0.1
-GRACE_SECONDS = 20.0
-"""That an interrupted run has for its checkpoint."""
-
 BUSY_SECONDS = 300.0
 """That the next try is held up at most by the lock of the lost one, which servers free late."""
 
@@ -86,8 +84,9 @@ class RayTasks:
             inbox: Gets the runs, and ``None`` at the end.
         """
         while True:
+            is_followed = any(task.reference is not None for task in self._tasks.values())
             try:
-                task = inbox.get(timeout=POLL_SECONDS if not self._tasks else 0)
+                task = inbox.get(timeout=0 if is_followed else POLL_SECONDS)
             except Empty:
                 self._follow()
                 continue

@@ -9,20 +9,24 @@ import json
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from epi_bench import __version__
 from epi_bench.errors import UserError
 from epi_bench.runs.child import make_ordered_run
+from epi_bench.runs.interruption import sigterm_interrupts
 from epi_bench.runs.messages import Event, event_writer, outcome_to_json
 from epi_bench.runs.order import Order, order_from_json
 from epi_bench.runs.quiet import hold_back_libraries
 from epi_bench.runs.request import RunOutcome
+
+VERSION = version("epi-bench")
 
 FREQUENT = ("step_done", "preparing")
 """Events that may come many times a second and are sent together."""
@@ -66,7 +70,7 @@ class Surroundings:
     folder: str
     mark: str | None
     threads: int | None
-    version: str = __version__
+    version: str = VERSION
 
     def to_json(self) -> str:
         """For the way to the other machine."""
@@ -79,9 +83,9 @@ class Surroundings:
             UserError: If this machine cannot make the run; it is named.
         """
         here = f"machine {socket.gethostname()}"
-        if self.version != __version__:
+        if self.version != VERSION:
             raise UserError(
-                f"{here} has epi-bench {__version__}, this one {self.version}: install the same "
+                f"{here} has epi-bench {VERSION}, this one {self.version}: install the same "
                 "on all machines"
             )
         try:
@@ -176,18 +180,37 @@ def _outcome(order: Order, surroundings: Surroundings, reporter: Reporter) -> Ru
         surroundings.take_up(order)
     except UserError as error:
         return RunOutcome(order.spec, None, error=str(error), settings=error.settings)
-    with _own_sigterm():
+    # at Ray's own handler of SIGTERM, the run would be recorded as failed
+    with sigterm_interrupts(), _waiting_ends_with_interruption():
         return make_ordered_run(order, event_writer(reporter.event))
 
 
 @contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Leave SIGTERM to the run: at that of Ray it would be recorded as failed."""
-    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _waiting_ends_with_interruption() -> Iterator[None]:
+    """Have a cancellation end what the main thread waits for, a lock or a process for example.
+
+    Ray only marks Ctrl-C as received, which a thread notices when it computes. A signal that does
+    nothing makes it look.
+    """
+    main = threading.main_thread().ident
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+
+    def wake() -> None:
+        while received := os.read(reading, 1):
+            if received[0] == signal.SIGINT and main is not None:
+                signal.pthread_kill(main, signal.SIGUSR1)
+        os.close(reading)
+
+    handler_before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    descriptor_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    threading.Thread(target=wake, daemon=True).start()
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.set_wakeup_fd(descriptor_before)
+        os.close(writing)
+        signal.signal(signal.SIGUSR1, handler_before)
 
 
 def _arrived(reference: Any) -> None:

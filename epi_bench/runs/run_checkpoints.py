@@ -7,14 +7,14 @@ import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from epi_bench.errors import describe_error
 from epi_bench.runs.checkpoint_folder import Checkpoint, CheckpointError, CheckpointFolder
-from epi_bench.runs.checkpoint_settings import CheckpointSettings
+from epi_bench.runs.checkpoint_settings import OFF, CheckpointSettings
 from epi_bench.runs.measured_state import measurements_to_json, take_up_measurements
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from epi_bench.training.loop_state import LoopState
 
 AT_LEAST = 10.0
-"""Seconds between two checkpoints, and before the first, where time says when they are due."""
+"""Where time says when checkpoints are due: seconds of a run before the first one, and between two
+while the model is scored."""
 
 WORTH_A_LINE = 5.0
 """Seconds spent on checkpoints above which the user is told at the end."""
@@ -109,7 +110,7 @@ class RunCheckpoints:
         self._newest: Path | None = None
         self._loop_values: Mapping[str, Any] | None = None
         self._mark: object = None
-        self._saved_at = monotonic()
+        self._began = self._saved_at = monotonic()
         self._seconds = 0.0
         self._has_failed = False
         self._has_news = False
@@ -131,13 +132,14 @@ class RunCheckpoints:
         for path, found in self.folder.load_all():
             self.refusals += self.folder.problems[told:]
             told = len(self.folder.problems)
-            reason = _misfit(found.state.get("identity"), self._identity())
+            reason = _misfit(found.state.get("identity"), self._identity)
             if reason is None:
                 yield ResumePoint(path, found)
             else:
                 self.refusals.append(f"checkpoint {path} is not used: {reason}")
         self.refusals += self.folder.problems[told:]
 
+    @cached_property
     def _identity(self) -> dict[str, Any]:
         judge = self.measurements.judge
         return {**run_identity(self.prepared), "judge": list(judge) if judge else None}
@@ -150,6 +152,7 @@ class RunCheckpoints:
             self.measurements.judged.clear()
         self.measurements.resumed = state["resumed"] + 1
         self._has_news = True
+        self._began -= self._least  # it is no short run
         self.done = set(state["done"])
         self.step = point.step
         self._newest = point.path
@@ -189,7 +192,8 @@ class RunCheckpoints:
 
     def at_stage(self) -> None:
         """Save where a part of the run is complete and the loop at rest, unless it just was."""
-        if self.is_on and self._is_old_enough() and not self._is_saved():
+        is_short = self.settings.every_steps is None and monotonic() - self._began < self._least
+        if self.is_on and not is_short and not self._is_saved():
             self.save_full()
 
     def after_measurement(self) -> None:
@@ -205,7 +209,7 @@ class RunCheckpoints:
             state = loop.state_dict() if loop else None
         except Exception as error:  # noqa: BLE001  (a plugin's code)
             self.observer.warning(f"no checkpoints are written: {describe_error(error)}")
-            self.settings = CheckpointSettings(every_seconds=0)
+            self.settings = OFF
             return
         tensors = dict(state.tensors) if state else {}
         if self._save(state.values if state else None, tensors, None):
@@ -276,7 +280,7 @@ class RunCheckpoints:
             tensors[FIRST_RANDOM] = self.first_random[1]
         step = self.loop.steps_done if self.loop else 0
         state = {
-            "identity": self._identity(),
+            "identity": self._identity,
             "saved_at": datetime.now(UTC).isoformat(),
             "where": self._where(),
             "resumed": measured.resumed,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -45,10 +45,12 @@ class Section(BaseModel):
 
     @field_validator("*", mode="after")
     @classmethod
-    def _integers_fit(cls, value: object) -> object:
-        """TOML holds no larger integers, and torch takes no larger seed."""
-        if not _fits(value):
+    def _can_be_written(cls, value: object) -> object:
+        """Refuse what no TOML file holds; torch takes no larger seed either."""
+        if not _all_parts(value, _fits):
             raise ValueError(f"integers must lie between -2^63 and {LARGEST_INTEGER} (2^63 - 1)")
+        if not _all_parts(value, _is_unicode):
+            raise ValueError("no Unicode text: a character of it is half of a surrogate pair")
         return value
 
 
@@ -406,13 +408,22 @@ class RunSpec(Section):
         return self
 
 
-def _fits(value: object) -> bool:
-    """Whether every integer of a JSON value has at most 64 bits."""
-    if isinstance(value, int):
-        return -LARGEST_INTEGER - 1 <= value <= LARGEST_INTEGER
+def _all_parts(value: object, check: Callable[[object], bool]) -> bool:
+    """Whether every part of a JSON value passes a check, the keys among them."""
     if isinstance(value, Mapping):
-        return all(map(_fits, value.values()))
-    return all(map(_fits, value)) if isinstance(value, list | tuple) else True
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, list | tuple):
+        return all(_all_parts(part, check) for part in value)
+    return check(value)
+
+
+def _fits(value: object) -> bool:
+    return not isinstance(value, int) or -LARGEST_INTEGER - 1 <= value <= LARGEST_INTEGER
+
+
+def _is_unicode(value: object) -> bool:
+    """An argument of a command whose bytes are no UTF-8 is text with halves of surrogate pairs."""
+    return not isinstance(value, str) or not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def short_hash(value: JsonValue | Mapping[str, Any]) -> str:

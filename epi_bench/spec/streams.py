@@ -6,7 +6,6 @@ one and never looks back. An experience says what is trained and when the model 
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import JsonValue
 
-from epi_bench.errors import UserError, foreign_code
+from epi_bench.errors import UserError, foreign_code, short_repr
 from epi_bench.foreign_text import for_terminal
 from epi_bench.plugins.registry import Registry
 from epi_bench.spec.randomness import seeded_generator
@@ -46,9 +45,15 @@ class ExperiencePlan:
     weights: tuple[float, ...] = ()
 
 
+LARGEST_AMOUNT = 1e9
+"""Of a budget or a weight: a longer training would never end."""
+
 StreamBuilder = Callable[..., list[ExperiencePlan]]
 """Called with the ordered task names and the stream's options as keyword arguments."""
 
+
+MOST_REPEATS = 100
+"""How often all examples may be seen, in number, while an experience is mixed."""
 
 MOST_EXPERIENCES = 10_000
 """Experiences that a stream may have; a builder that never ends stops here."""
@@ -220,7 +225,7 @@ def _problem_of_tasks(plan: ExperiencePlan, tasks: Sequence[str]) -> str | None:
 def _problem_of_amounts(plan: ExperiencePlan) -> str | None:
     """What is wrong with how much a plan trains, how often it scores and how it mixes."""
     if not _is_positive(plan.budget):
-        return f"has the budget {plan.budget!r}: it must be a positive number"
+        return f"has the budget {short_repr(plan.budget)}: it must be a positive number"
     if type(plan.evaluations) is not int or plan.evaluations < 1:
         return f"has {plan.evaluations!r} evaluations: give a whole number from 1 on"
     if not isinstance(plan.weights, tuple | list) or not all(map(_is_positive, plan.weights)):
@@ -234,7 +239,7 @@ def _problem_of_amounts(plan: ExperiencePlan) -> str | None:
 
 def _is_positive(value: object) -> bool:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value) and value > 0  # type: ignore[arg-type,operator]
+    return number and 0 < value <= LARGEST_AMOUNT  # type: ignore[operator]
 
 
 def mix_examples(
@@ -249,16 +254,27 @@ def mix_examples(
 
     Returns:
         One list; the batches are drawn from it in shuffled order.
+
+    Raises:
+        UserError: If a task is drawn so rarely that ``interleave_over`` would hardly end.
     """
     if plan.mixing == "concat" or len(pools) == 1:
         return [example for pool in pools for example in pool]
     weights = plan.weights or tuple(1.0 for _ in pools)
     shuffled = [generator.sample(list(pool), len(pool)) for pool in pools]
     taken = [0] * len(pools)
+    most = MOST_REPEATS * sum(map(len, pools))
     mixed_examples: list[Any] = []
     while True:
         choice = generator.choices(range(len(pools)), weights=weights)[0]
         pool = shuffled[choice]
+        if len(mixed_examples) == most:
+            rare = plan.tasks[min(range(len(pools)), key=lambda i: weights[i] / len(pools[i]))]
+            raise UserError(
+                f"the stream's weights draw task {rare!r} so rarely that the others would be seen "
+                f"more than {MOST_REPEATS} times before all of it is: give weights that are closer "
+                "to each other"
+            )
         mixed_examples.append(pool[taken[choice] % len(pool)])
         taken[choice] += 1
         seen_whole = [count >= len(pool) for count, pool in zip(taken, shuffled, strict=True)]

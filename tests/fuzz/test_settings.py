@@ -46,7 +46,8 @@ def places(run_file) -> list[tuple[str, ...]]:
     return [
         *((name,) for name in run_file),
         *((name, key) for name, section in sections.items() for key in section),
-        ("unknown",), ("data", "unknown"), ("strategy", "options"), ("strategy", "options", "ratio"),
+        ("unknown",), ("data", "unknown"), ("strategy", "options"),
+        ("strategy", "options", "ratio"),
         ("stream", "options"), ("stream", "options", "mixing"), ("model", "revision"),
         ("data", "options"), ("data", "options", "asked"), ("training", "epochs"),
         ("locations", "data_dir"), ("locations", "unknown"), ("evaluation", "max_new_tokens"),
@@ -80,7 +81,8 @@ def test_files_that_are_no_toml(fuzz, hostile, command):
     parts = st.binary(max_size=60) | hostile.text.map(lambda text: text.encode("utf-8"))
     known = st.sampled_from([
         b"a=" + b"[" * 5000, b"x=" + b"{a=" * 3000, b"a." * 5000 + b"b=1", b"seed=1" + b"0" * 5000,
-        b"\xef\xbb\xbfseed=-1", b"seed=-1\r\n", b"seed=1\0", b"\xff\xfe", b"[strategy]\nname=\"\\ud800\"",
+        b"\xef\xbb\xbfseed=-1", b"seed=-1\r\n", b"seed=1\0", b"\xff\xfe",
+        b"[strategy]\nname=\"\\ud800\"",
         b"strategy=1", b"[[locations]]\na=1", b"locations=[1]", b"training={steps=1,steps=2}",
     ])  # fmt: skip
 
@@ -95,7 +97,8 @@ def test_flags(fuzz, hostile, command, task):
     from epi_bench.spec.settings import all_settings
 
     flags = [setting.flag_name for setting in all_settings().values()]
-    flags += ["--seeds", "--jobs", "--data-dir", "--config", "--plugin", "--save-model", "--strategy",
+    flags += ["--seeds", "--jobs", "--data-dir", "--config", "--plugin", "--save-model",
+              "--strategy",
               "--judge-url", "--judge-model", "--judge-rate", "--judge-prompts", "--set",
               "--task-option", "--stream-option", "--unknown"]  # fmt: skip
     given = st.lists(st.tuples(st.sampled_from(flags), hostile.text), min_size=1, max_size=3)
@@ -138,11 +141,13 @@ def test_seeds(fuzz, command, task):
 
 OTHER_COMMANDS = (
     ("strategies", "show"), ("strategies", "list", "--plugin"), ("strategies", "list", "--format"),
-    ("tasks", "show"), ("tasks", "validate"), ("tasks", "similarity"), ("tasks", "list", "--format"),
+    ("tasks", "show"), ("tasks", "validate"), ("tasks", "similarity"),
+    ("tasks", "list", "--format"),
     ("tasks", "show", "mini_math", "--task-option"), ("tasks", "show", "mini_math", "--index"),
     ("tasks", "show", "mini_math", "--model"), ("streams", "show"), ("leaderboard",),
     ("leaderboard", "--track"), ("leaderboard", "--sort"), ("compare",), ("compare", "--board"),
-    ("compare", "epi", "--metric"), ("inspect",), ("inspect", "--strategy"), ("settings", "--format"),
+    ("compare", "epi", "--metric"), ("inspect",), ("inspect", "--strategy"),
+    ("settings", "--format"),
     ("profile", "--model"), ("plot", "matrix"), ("plot", "masks"), ("unknown",), ("--unknown",),
 )  # fmt: skip
 

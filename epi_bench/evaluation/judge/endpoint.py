@@ -16,17 +16,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import httpx
 
-from epi_bench.errors import UserError
+from epi_bench.errors import UserError, describe_error
+from epi_bench.evaluation.judge.redaction import Redaction
 from epi_bench.evaluation.judge.settings import KEY_VARIABLE, JudgeSettings
 
 RETRIED_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 MAX_RESPONSE_BYTES = 1024 * 1024
 LONGEST_DETAIL = 200
 """Characters of a server's own message that an error repeats."""
+
+_GRACE = 0.5
+"""Seconds longer that an exchange is waited for: its own message is more exact."""
 
 
 class JudgeUnavailableError(Exception):
@@ -91,7 +96,8 @@ class ChatEndpoint:
     """Asks one model for completions.
 
     The key is read from the environment here and is only ever sent in the ``Authorization`` header;
-    redirects are not followed, so that it goes nowhere else. Safe to call from several threads.
+    redirects are not followed, so that it goes nowhere else, and it is taken out of whatever the
+    server sends, answers among it. Safe to call from several threads.
 
     Args:
         settings: Address, model and rate.
@@ -120,6 +126,7 @@ class ChatEndpoint:
         headers = {"Accept-Encoding": "identity"}  # so that the limit on the size is one
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
+        self._redacted = Redaction(self._key)
         self._client = httpx.Client(headers=headers, timeout=self.patience.timeout)
 
     def close(self) -> None:
@@ -127,7 +134,7 @@ class ChatEndpoint:
         self._client.close()
 
     def complete(self, body: Mapping[str, Any], seed: str, attempts: int | None = None) -> str:
-        """The text of the first choice.
+        """The text of the first choice, as Unicode and without the key.
 
         A status of :data:`RETRIED_STATUSES`, a broken connection and a time-out are tried again
         after ``first_delay * 2^k``, times a random factor in [0.5, 1], or after what the server's
@@ -161,10 +168,36 @@ class ChatEndpoint:
         raise JudgeUnavailableError("was not asked: the number of attempts is 0")
 
     def _request(self, body: Mapping[str, Any]) -> str:
+        """One request, in a thread of its own that is left where it takes too long.
+
+        Nothing else bounds the whole exchange: the client's limits are those of a connection and
+        of each read, which a server that sends a byte of a header now and then never reaches.
+        """
+        answers: SimpleQueue[str | Exception] = SimpleQueue()
+
+        def exchange() -> None:
+            try:
+                answers.put(self._exchange(body))
+            except Exception as error:  # noqa: BLE001  (raised below, where it is waited for)
+                answers.put(error)
+
+        threading.Thread(target=exchange, name="judge request", daemon=True).start()
+        try:
+            answer = answers.get(timeout=self.patience.timeout + _GRACE)
+        except Empty:
+            raise _TryAgainError(f"did not finish in {self.patience.timeout:g} s") from None
+        if isinstance(answer, str):
+            return answer
+        if isinstance(answer, JudgeUnavailableError | _TryAgainError):
+            raise answer
+        raise _TryAgainError(f"cannot be asked: {self._redacted(describe_error(answer))}")
+
+    def _exchange(self, body: Mapping[str, Any]) -> str:
         address = self.settings.completions_url
+        deadline = self._clock() + self.patience.timeout
         try:
             with self._client.stream("POST", address, json=dict(body)) as response:
-                content = self._read(response)
+                content = self._read(response, deadline)
         except httpx.TimeoutException as error:
             raise _TryAgainError(f"did not answer in {self.patience.timeout:g} s") from error
         except httpx.RequestError as error:
@@ -174,11 +207,10 @@ class ChatEndpoint:
             raise _TryAgainError(self._refusal(response.status_code, content), wait)
         if response.status_code != 200:
             raise JudgeUnavailableError(self._refusal(response.status_code, content), lasting=True)
-        return _completion(content)
+        return self._redacted(_as_unicode(_completion(content)))
 
-    def _read(self, response: httpx.Response) -> bytes:
-        """The body, bounded in size and in total time (httpx bounds each read only)."""
-        deadline = self._clock() + self.patience.timeout
+    def _read(self, response: httpx.Response, deadline: float) -> bytes:
+        """The body, bounded in size, and in time by the clock (httpx bounds each read only)."""
         content = bytearray()
         for part in response.iter_bytes():
             content += part
@@ -194,9 +226,6 @@ class ChatEndpoint:
             return f"refuses the key (HTTP {status}): check {KEY_VARIABLE}"
         detail = " ".join(self._redacted(_server_message(content)).split())[:LONGEST_DETAIL]
         return f"answers HTTP {status}" + (f" ({detail})" if detail else "")
-
-    def _redacted(self, text: str) -> str:
-        return text.replace(self._key, "***") if self._key else text
 
 
 class _TryAgainError(Exception):
@@ -217,6 +246,14 @@ def _completion(content: bytes) -> str:
     if not isinstance(text, str):
         raise _TryAgainError("does not answer as a chat-completions endpoint")
     return text
+
+
+def _as_unicode(text: str) -> str:
+    """The text with a replacement character for each half of a surrogate pair.
+
+    JSON can hold them; nothing that follows can write, hash or send them.
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _server_message(content: bytes) -> str:

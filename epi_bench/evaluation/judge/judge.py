@@ -10,7 +10,7 @@ from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import Any, NamedTuple, TypeVar
 
-from epi_bench.errors import UserError
+from epi_bench.errors import UserError, describe_error
 from epi_bench.evaluation.judge.endpoint import ChatEndpoint, JudgeUnavailableError
 from epi_bench.evaluation.judge.prompts import JudgePrompts, load_prompts
 from epi_bench.evaluation.judge.settings import JudgeSettings
@@ -190,7 +190,19 @@ class _TaskGrading:
         return JudgedScores(tuple(grade.score for grade in grades))
 
     def _grade_item(self, pair: tuple[Example, str]) -> _Grade:
-        body = self.judge.body(self.judge.prompts.messages(self.kind, *pair))
+        try:
+            return self._grade_or_raise(*pair)
+        except JudgeUnavailableError as error:
+            with self._lock:
+                self._failures_in_a_row += 1
+                if error.lasting or self._failures_in_a_row >= FAILURES_BEFORE_GIVING_UP:
+                    self.gave_up = self.gave_up or str(error)
+            return _Grade(missing=f"the judge {error}")
+        except Exception as error:  # noqa: BLE001  (a trained run is worth more than a grade)
+            return _Grade(missing=f"grading failed ({describe_error(error)})")
+
+    def _grade_or_raise(self, example: Example, answer: str) -> _Grade:
+        body = self.judge.body(self.judge.prompts.messages(self.kind, example, answer))
         key = content_key(body)
         kept = self.judge.cache.get(key)
         score = None if kept is None else self.judge.prompts.score_in(kept)
@@ -198,14 +210,7 @@ class _TaskGrading:
             return _Grade(score)
         if self.gave_up:
             return _Grade(missing=f"the judge {self.gave_up}")
-        try:
-            return self._ask(body, key)
-        except JudgeUnavailableError as error:
-            with self._lock:
-                self._failures_in_a_row += 1
-                if error.lasting or self._failures_in_a_row >= FAILURES_BEFORE_GIVING_UP:
-                    self.gave_up = self.gave_up or str(error)
-            return _Grade(missing=f"the judge {error}")
+        return self._ask(body, key)
 
     def _ask(self, body: dict[str, Any], key: str) -> _Grade:
         verdict = self.judge.endpoint.complete(body, seed=key)

@@ -93,6 +93,11 @@ def _findings(files: Sequence[Path], on_board: bool) -> Iterator[Finding]:
         elif not lies_at(path, record):
             reason = misplaced_reason(path, record, placed.get(record.run_id))
             wrong[path] = [_of_file(path, reason)]
+    first: dict[str, Path] = {}
+    for path, record in () if on_board else records.items():
+        other = first.setdefault(record.run_id, path)
+        if other != path:
+            wrong[path] = [_of_file(path, f"is of run {record.run_id}, as {other} is")]
     for path in sorted(wrong):
         yield from wrong[path]
 

@@ -8,7 +8,7 @@ every derived number is computed again and compared.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -81,7 +81,7 @@ def disagreements(record: RunRecord) -> list[Disagreement]:
     Args:
         record: Of a finished or failed run.
     """
-    found = [*_names(record), *_identity(record), *_track(record)]
+    found = [*_names(record), *_identity(record), *_track(record), *_counts(record)]
     if record.score_matrix is not None:
         matrix = record.score_matrix
         found += [*_shape(record, matrix), *_ranges(record, matrix)]
@@ -209,10 +209,46 @@ def _ranges(record: RunRecord, matrix: ScoreMatrixRecord) -> Iterator[Disagreeme
         yield from _outside(f"cost.{name}", [value], math.inf)
 
 
-def _outside(field: str, values: Any, most: float) -> Iterator[Disagreement]:
+def _counts(record: RunRecord) -> Iterator[Disagreement]:
+    """Numbers beside the score matrix that have a range."""
+    yield from _outside("skipped_steps", [record.skipped_steps], math.inf)
+    for experience in record.experiences:
+        counted = _numbers_in(experience.model_dump())
+        yield from _outside(f"experiences.{experience.name}", counted, math.inf)
+    for name, data in record.task_data.items():
+        yield from _outside(f"task_data.{name}", _numbers_in(data.model_dump()), math.inf)
+    for name, confusion in record.confusion.items():
+        yield from _outside(f"confusion.{name}", _numbers_in(confusion.counts), math.inf)
+    for point in record.gradient_conflict.points if record.gradient_conflict else ():
+        # sums in float32, as older versions made them, are off by some ten-thousandths
+        cosines = [c for c in _numbers_in(point.cosines) if abs(c) > 1.01]
+        yield from _outside(f"gradient_conflict.{point.row}", cosines, 1, least=-1)
+    for row in record.judge.rows if record.judge else ():
+        for name, task in row.tasks.items():
+            yield from _outside(f"judge.{row.row}.{name}.mean", [task.mean], 10)
+            yield from _outside(f"judge.{row.row}.{name}", [task.n, task.missing], math.inf)
+
+
+def _numbers_in(value: Any) -> Iterator[float]:
+    """Every number in nested mappings and sequences."""
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, dict):
+        yield from _numbers_in(tuple(value.values()))
+    elif isinstance(value, list | tuple):
+        for below in value:
+            yield from _numbers_in(below)
+
+
+def _outside(
+    field: str, values: Iterable[float | None], most: float, least: float = 0
+) -> Iterator[Disagreement]:
+    rounding = 1e-6
     for value in values:
-        if value is not None and not 0 <= value <= most * (1 + 1e-9):
-            limit = "a number that is not negative" if math.isinf(most) else f"0 to {most:g}"
+        if value is not None and not least - rounding * abs(least) <= value <= most + rounding:
+            limit = (
+                "a number that is not negative" if math.isinf(most) else f"{least:g} to {most:g}"
+            )
             yield Disagreement(field, _number(value), limit)
 
 

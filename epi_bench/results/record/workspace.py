@@ -17,6 +17,7 @@ from pathlib import Path
 
 from epi_bench.errors import UserError
 from epi_bench.files import write_atomically
+from epi_bench.results.record.consistency import DamagedRecordError
 from epi_bench.results.record.record_file import load_record
 from epi_bench.results.record.run_record import RunRecord
 
@@ -72,7 +73,11 @@ class Workspace:
         """
         folder = self.run_folder(run_id)
         folder.mkdir(parents=True, exist_ok=True)
-        if self.finished_record(run_id) is None:
+        try:
+            is_finished = self.finished_record(run_id) is not None
+        except DamagedRecordError:
+            is_finished = False
+        if not is_finished:
             for result in (self.record_path(run_id), self.predictions_path(run_id)):
                 result.unlink(missing_ok=True)
         write_atomically(folder / "run.toml", toml)

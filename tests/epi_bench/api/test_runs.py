@@ -129,6 +129,8 @@ def test_wrong_arguments_are_one_line(arguments, message, tmp_path, monkeypatch)
         ({"seeds": 0}, "seeds=0 must lie between 1 and 10,000"),
         ({"seeds": [1, 1]}, "names a seed twice"),
         ({"jobs": 0}, "jobs=0 must be at least 1"),
+        ({"backend": "dask"}, "unknown backend 'dask'"),
+        ({"backend": "ray", "jobs": 2}, "leave jobs out"),
         (
             {"where": epi_bench.Where(save_model="m")},
             "save_model keeps one model, but 2 runs were asked for",
@@ -159,6 +161,22 @@ def test_all_strategies_leave_out_what_would_be_full_fine_tuning_again(monkeypat
     assert {"full_sft", "epi"} <= names
     assert not {"ewc", "replay"} & names
     assert len(asked) == 2 * len(names)
+
+
+def test_a_cluster_of_the_caller_makes_the_runs(monkeypatch):
+    asked = []
+
+    def record_backend(specs, request, backend, observer):
+        asked.append(backend)
+        return iter(())
+
+    monkeypatch.setattr("epi_bench.api.runs.make_runs", record_backend)
+    cluster = epi_bench.RayCluster("auto", gpus_per_run=0.5, timeout=60, retries=1)
+    for backend in (cluster, "ray", "local"):
+        epi_bench.compare(["epi"], backend=backend, observer=RunObserver())
+    assert asked[0] is cluster
+    assert isinstance(asked[1], epi_bench.RayCluster)
+    assert asked[2] is None
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def select(path, seeds=1, **given):
         ("locations = inf", "locations=inf: input should be a valid dictionary"),
         ("[locations]\nplugins = false", "locations.plugins=False: input should be a valid tuple"),
         ("[locations]\nplugins = [1]", "locations.plugins.0=1: input should be a valid string"),
-        ("[locations]\ntask_files = {a = 1}", "locations.task_files: input should be a valid tuple"),
+        ("[locations]\ntask_files = {a = 1}", "locations.task_files: input should be"),
         ("[locations]\ntask_files = [0]", "locations.task_files.0=0: input should be"),
         ("[locations]\ndata_dir = []", "locations.data_dir=[]: input should be a valid string"),
         ("[locations]\ndata = 'x'", "unknown setting 'locations.data': did you mean"),

@@ -73,6 +73,11 @@ def small(toy_model, toy_tasks):
             ["--steps", "3", "--epochs", "1"],
             "give either training.steps (--steps) or training.epochs (--epochs)",
         ),
+        (["--backend", "rey"], "unknown backend 'rey': did you mean 'ray'?"),
+        (["--address", "auto"], "address (--address) is for runs on Ray: choose the backend"),
+        (["--cpus-per-run", "2"], "cpus_per_run (--cpus-per-run) is for runs on Ray"),
+        (["--backend", "ray", "--jobs", "2"], "leave jobs (--jobs) out"),
+        (["--backend", "ray", "--gpus-per-run", "-1"], "gpus_per_run=-1 must be 0, a fraction"),
         (["--learning-rate", "-1"], "training.learning_rate=-1.0"),
         (["--model", "./nowhere"], "model folder nowhere does not exist"),
         (["--model", "nowhere.gguf"], "model file nowhere.gguf does not exist"),
@@ -310,6 +315,7 @@ def test_a_run_writes_its_files_and_repeats_from_its_own_configuration(tmp_path,
     assert load_record(path).status == "finished"
     assert str(path.relative_to(tmp_path)) in out
     assert len(list((tmp_path / "results").glob("*/*.json"))) == 1
+    assert {p.name for p in tmp_path.iterdir()} == {"results", "runs"}  # not the published board
     code, out, error = call("run", "--config", path.with_name("run.toml"), cwd=tmp_path)
     assert code == 0, error
     assert "finished before" in out
@@ -341,6 +347,15 @@ def test_a_failing_strategy_gives_code_1_and_the_others_their_records(tmp_path, 
     assert "failing failed: RuntimeError: broken on purpose" in error
     statuses = sorted(load_record(p).status for p in (tmp_path / "runs").glob("*/record.json"))
     assert statuses == ["failed", "finished"]
+    code, out, error = call("run", *small, *arguments, cwd=tmp_path)
+    assert code == 1
+    assert "failing failed before: RuntimeError: broken on purpose" in error
+    assert "failing, seed 0: failed before, so it was not run again (--retry-failed" in out
+    assert "full_sft, seed 0: finished before" in out
+    code, out, error = call("run", *small, *arguments, "--retry-failed", cwd=tmp_path)
+    assert code == 1
+    assert "failing failed: RuntimeError: broken on purpose" in error
+    assert "full_sft, seed 0: finished before" in out
 
 
 def test_ctrl_c_leaves_no_record_and_the_same_command_finishes(tmp_path, small):

@@ -224,6 +224,10 @@ def test_a_plugin_that_fails(call):
         ("tasks", "similarity", f"mini_math,{HOSTILE}"),
         ("leaderboard", HOSTILE),
         ("leaderboard", "--sort", HOSTILE),
+        ("leaderboard", "validate", HOSTILE),
+        ("run", "--checkpoint-every", HOSTILE),
+        ("run", "--keep-model", HOSTILE),
+        ("run", "--backend", HOSTILE),
         ("compare", HOSTILE, "--board", HOSTILE),
         ("plot", "balance", "--board", HOSTILE, "--out", "x.png"),
         ("inspect", HOSTILE),
@@ -295,6 +299,21 @@ def test_the_leaderboard(call, board, format_):
         assert tags(output) == set()
     if format_ == "json":
         assert HOSTILE in json.loads(output)["tracks"][0]["entries"][0]["strategy"]
+
+
+@pytest.mark.parametrize("format_", ["table", "markdown", "csv", "json"])
+def test_what_is_wrong_with_records(call, board, format_):
+    code, output, _ = call("leaderboard", "validate", "leaderboards", "--format", format_)
+    assert code == 1
+    assert SHOWN in output or format_ not in ("table", "csv")
+    assert format_ != "markdown" or tags(output) == set()
+
+
+def test_what_is_not_published(call, board):
+    code, _, errors = call("leaderboard", "submit", *sorted(board.glob("*.json")), "--board", "new")
+    assert code == 2
+    assert SHOWN in errors
+    assert not Path("new").exists()
 
 
 def test_its_pages(call, board):

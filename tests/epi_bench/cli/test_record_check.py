@@ -90,6 +90,11 @@ def test_a_folder_of_runs_may_hold_failed_ones(call, make_run, tmp_path):
     for record in (make_run(), failed):
         save_record(record, tmp_path / record.run_id / "record.json")
     assert call(tmp_path).exit_code == 0
+    save_record(make_run(), tmp_path / "copy" / "record.json")
+    found = json.loads(call(tmp_path, "--format", "json").stdout)
+    assert [f["problem"] for f in found] == [
+        f"is of run {make_run().run_id}, as {tmp_path / make_run().run_id / 'record.json'} is"
+    ]
     rewrite(tmp_path / failed.run_id / "record.json", lambda c: c.update(run_id="x"))
     assert "run_id" in call(tmp_path).stdout
     assert call(tmp_path / make_run().run_id).exit_code == 0

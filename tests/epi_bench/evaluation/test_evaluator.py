@@ -272,3 +272,26 @@ def test_an_answers_prompt_does_not_depend_on_the_reference(encoder):
         (prompt,) = TaskEvaluator(task, [Example(messages, answer)], short, 1)._prompts
         prompts.append(prompt.input_ids)
     assert prompts[0] == prompts[1] == encoder.prompt(messages).input_ids[-24:]
+
+
+def test_what_is_known_is_not_scored_again():
+    from epi_bench.evaluation.scores import TaskScores
+
+    scored = []
+
+    class One:
+        def __init__(self, name):
+            self.name = name
+
+        def score(self, model):
+            scored.append(self.name)
+            return TaskScores((1.0,), {})
+
+    evaluator = Evaluator({name: One(name) for name in "abc"})
+    known = TaskScores((7.0,), {})
+    told = []
+    found = evaluator.score(None, {"b": known}, lambda name, scores: told.append((name, scores)))
+    assert scored == ["a", "c"]
+    assert told == [("a", found["a"]), ("c", found["c"])]
+    assert list(found) == ["a", "b", "c"]
+    assert found["b"] is known

@@ -13,6 +13,7 @@ from epi_bench.plugins.options import (
     argument_descriptions,
     changed_options,
     check_options,
+    complete_options,
     options_of,
 )
 
@@ -89,7 +90,7 @@ def test_only_options_that_differ_from_their_default_are_changed():
 def test_an_integer_that_a_file_cannot_hold_is_refused(value):
     def counted(warmup: int = 0): ...
 
-    with pytest.raises(UserError, match="warmup=.*: integers have at most 63 bits"):
+    with pytest.raises(UserError, match=r"warmup=.*: integers have at most 63 bits"):
         check_options("strategy 'x'", counted, {"warmup": value})
 
 
@@ -100,3 +101,10 @@ def test_a_message_repeats_only_the_ends_of_a_long_value():
         check_options("strategy 'x'", counted, {"warmup": "y" * 5000})
     assert "warmup='yyy" in str(refused.value)
     assert len(str(refused.value)) < 250
+
+
+def test_a_default_that_is_no_unicode_text_is_refused():
+    def named(label: str = "\ud800"): ...
+
+    with pytest.raises(UserError, match="a record cannot keep label="):
+        complete_options("strategy 'x'", named, {})

@@ -458,3 +458,17 @@ def test_a_stream_that_cannot_be_trained_is_refused(body, message, load):
     with pytest.raises(UserError, match=message) as refused:
         build_stream("mine", ("a", "b"), {})
     assert str(refused.value).startswith("stream 'mine' cannot be ")
+
+
+@pytest.mark.parametrize("line", ["__file__ = 5", "__file__ = None"])
+def test_a_module_that_hides_its_own_file_is_refused(tmp_path, line, forgotten_plugins):
+    from epi_bench.plugins.loading import load_plugin_file
+
+    path = tmp_path / "odd.py"
+    path.write_text(
+        "from epi_bench import Strategy, register_strategy\n"
+        f"@register_strategy('odd')\nclass Odd(Strategy): pass\n{line}\n"
+    )
+    with pytest.raises(UserError, match=r"'Odd' of module .* lies in no file"):
+        load_plugin_file(path)
+    assert "odd" not in STRATEGIES.names()

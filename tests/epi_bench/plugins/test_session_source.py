@@ -138,11 +138,14 @@ def test_processes_of_their_own_are_refused_what_only_this_one_has(run_cell, toy
     from epi_bench.results.record.workspace import Workspace
     from epi_bench.runs.local_processes import LocalProcesses
     from epi_bench.runs.many_runs import run_on_backend
+    from epi_bench.runs.ray_cluster import RayCluster
     from epi_bench.runs.request import RunRequest
 
     run_cell(HELPER)
     run_cell(CELL)
     specs = [toy_spec("half_step", seed=seed) for seed in (0, 1)]
-    with pytest.raises(UserError, match=r"'half_step' is defined in this process alone.*jobs=1"):
-        list(run_on_backend(specs, RunRequest(Workspace(tmp_path)), LocalProcesses(2)))
+    refused = r"'half_step' is defined in this process alone.*jobs=1 and the local backend"
+    for backend in (LocalProcesses(2), RayCluster()):
+        with pytest.raises(UserError, match=refused):
+            list(run_on_backend(specs, RunRequest(Workspace(tmp_path)), backend))
     assert not list(tmp_path.iterdir())

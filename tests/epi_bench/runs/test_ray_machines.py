@@ -6,15 +6,19 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from epi_bench.results.record.record_file import comparable, load_record
 from epi_bench.results.record.workspace import Workspace
+from epi_bench.runs.checkpoint_settings import CheckpointSettings
 from epi_bench.runs.many_runs import make_runs, run_in_process
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.ray_cluster import RayCluster
@@ -49,6 +53,15 @@ class Waits(Strategy):
             (self.folder / f"{os.getpid()}-{os.getppid()}").touch()
             while not (self.folder / "go").exists():
                 time.sleep(0.05)
+
+
+@register_strategy("sleeps")
+class Sleeps(Strategy):
+    """Waits for ever; a file in the working folder says so."""
+
+    def begin_experience(self, experience):
+        Path(f"sleeps-{os.getpid()}").touch()
+        time.sleep(3600)
 '''
 
 
@@ -66,6 +79,9 @@ class Heard(RunObserver):
 
     def run_started(self, run_id, title, total_steps, tasks):
         self.said.append((self.title, "started"))
+
+    def resumed(self, step, where):
+        self.said.append((self.title, f"resumed after step {step}"))
 
     def run_ended(self, status, error):
         self.said.append((self.title, status))
@@ -99,6 +115,14 @@ def waits(tmp_path, forgotten_plugins):
     return path
 
 
+@pytest.fixture
+def short_folder():
+    """For Ray's own files; its sockets have long names, so the path must be short."""
+    path = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
 def until(true):
     """What a function gives, once that is true."""
     deadline = time.monotonic() + PATIENCE
@@ -124,6 +148,14 @@ def closing_meeting(folder):
         (folder / "go").touch()
 
 
+def is_alive(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
 def process_of(node):
     return node.all_processes["raylet"][0].process.pid
 
@@ -134,14 +166,19 @@ def test_no_run_is_lost_with_its_machine_and_none_counts_twice(
     meeting = tmp_path / "meeting"
     meeting.mkdir()
     specs = [toy_spec("waits", {"folder": str(meeting)}, seed=seed) for seed in range(4)]
-    request = RunRequest(Workspace(tmp_path / "out"), plugins=(toy_tasks, waits))
+    request = RunRequest(
+        Workspace(tmp_path / "out"),
+        plugins=(toy_tasks, waits),
+        checkpoints=CheckpointSettings(every_steps=2),
+    )
     heard = Heard()
     runs = make_runs(specs, request, RayCluster(cluster.address), heard)
     with ThreadPoolExecutor(1) as pool, closing_meeting(meeting):
         outcomes = pool.submit(list, runs)
-        (_, first), (second, _), _ = waiting_in(meeting, 3)
+        (worker, first), (second, _), _ = waiting_in(meeting, 3)
         [node] = [n for n in cluster.worker_nodes if process_of(n) == first]
         cluster.remove_node(node, allow_graceful=False)
+        until(lambda: not is_alive(worker))
         os.kill(second, signal.SIGTERM)  # as a machine does that is shut down
         cluster.add_node(num_cpus=1, **SMALL)
     outcomes = outcomes.result()
@@ -164,6 +201,11 @@ def test_no_run_is_lost_with_its_machine_and_none_counts_twice(
     for title, _ in tried_again:
         assert heard.said.count((title, "started")) == 2
         assert heard.said.count((title, "finished")) == 1
+    went_on = {title: what for title, what in heard.said if what.startswith("resumed")}
+    told_to_end, killed = sorted(went_on.values(), reverse=True)
+    assert set(went_on) == {title for title, _ in tried_again}
+    assert told_to_end == "resumed after step 4"
+    assert killed == "resumed after step 2"
     assert sum(what == "started" for _, what in heard.said) == 6
     assert not list(tmp_path.glob("**/.epi-bench-*"))
 
@@ -192,3 +234,41 @@ def test_runs_wait_for_a_machine_that_can_hold_them(cluster, toy_spec, toy_tasks
         "a run is to have 2 CPUs and 0 GPUs, and no machine has more than 1 and 0: the runs wait "
         "until one joins"
     )
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "on_cluster"),
+    [(signal.SIGINT, 130, False), (signal.SIGTERM, 143, True), (signal.SIGKILL, -9, True)],
+)
+def test_everything_ends_with_who_asked(
+    number, code, on_cluster, cluster, toy_model, toy_tasks, waits, short_folder, tmp_path
+):
+    """Also a run that waits for something else, as for a server; within seconds."""
+    command = [sys.executable, "-m", "epi_bench", "run", "--strategy", "sleeps", "--seeds", "3"]
+    command += ["--backend", "ray", "--plugin", str(waits), "--plugin", str(toy_tasks)]
+    command += ["--model", str(toy_model), "--tasks", "toy_first", "--steps", "3"]
+    command += ["--address", cluster.address] if on_cluster else []
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(short_folder)},
+        text=True,
+    ) as process:
+        until(lambda: list(tmp_path.glob("sleeps-*")) or process.poll() is not None)
+        begun = time.monotonic()
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == code, errors
+    workers = [int(path.name.split("-")[1]) for path in tmp_path.glob("sleeps-*")]
+    until(lambda: not any(map(is_alive, workers)))
+    until(lambda: not list(short_folder.iterdir()))  # of Ray's own files
+    print(f"{time.monotonic() - begun:.1f} s to the end of everything")
+    assert workers
+    assert not list(tmp_path.glob("**/record.json"))
+    assert not list(tmp_path.glob("**/.epi-bench-*"))
+    if number != signal.SIGKILL:
+        [line] = [line for line in errors.splitlines() if line.startswith("epi-bench:")]
+        assert "the same command goes on where this one was" in line
+        assert "Traceback" not in errors

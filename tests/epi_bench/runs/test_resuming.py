@@ -104,8 +104,22 @@ def test_interrupted_equals_uninterrupted(run_toy, whole, tmp_path, strategy):
     assert not (folder_of(tmp_path) / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("kind", ["interleaved", "sequential"])
-def test_what_is_done_is_not_done_again(run_toy, kind):
+def test_scoring_in_the_middle_of_an_experience_is_not_repeated(run_toy, whole):
+    mixed = {"stream": {"kind": "mixed"}}
+    record, _ = whole("epi", **mixed)
+    row = record["score_matrix"]["rows"][1]
+    first = Notes(("scored", row), interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_toy("epi", observer=first, request=EVERY_STEP, **mixed)
+    second = Notes()
+    outcome = run_toy("epi", observer=second, request=EVERY_STEP, **mixed)
+    assert len(record["score_matrix"]["rows"]) > 2
+    assert row not in second.of("scored")
+    assert second.of("step")[0] == first.of("step")[-1] + 1
+    assert comparable(outcome.record) == record
+
+
+def test_what_is_done_is_not_done_again(run_toy):
     first = Notes(("scored", "toy_first"), interrupt)
     with pytest.raises(KeyboardInterrupt):
         run_toy(observer=first, request=EVERY_STEP)
@@ -318,6 +332,21 @@ def test_nothing_is_written_where_it_is_turned_off_or_the_run_is_short(run_toy, 
             out=tmp_path / str(settings.is_on), observer=listener, request={"checkpoints": settings}
         )
         assert listener.of("checkpoint") == []
+
+
+def test_a_run_that_is_no_longer_short_saves_at_the_end_of_each_experience(run_toy, monkeypatch):
+    """By time, too: else a long evaluation after a short training would be lost."""
+    from epi_bench.runs import run_checkpoints
+
+    clock = [0.0]
+    monkeypatch.setattr(run_checkpoints, "monotonic", lambda: clock[0])
+
+    def pass_time(seconds):
+        clock[0] += seconds
+
+    listener = Notes(("scored", "base"), lambda: pass_time(11.0))
+    run_toy(observer=listener)
+    assert listener.of("checkpoint") == [6, 12]
 
 
 def test_events_go_on_where_they_were_cut(run_toy, tmp_path):

@@ -94,3 +94,13 @@ def test_integers_of_64_bits_are_settings():
     assert complete_spec(largest).stream.options == {"low": -(2**63), "high": [2**63 - 1]}
     with pytest.raises(UserError, match=r"seed.*between -2\^63 and 9223372036854775807"):
         complete_spec({"seed": 2**63})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"model": {"name": "\udcff"}}, {"stream": {"options": {"a\ud800": 1}}},
+     {"data": {"tasks": ["mini_math", "\udcff"]}}],
+)  # fmt: skip
+def test_text_that_is_no_unicode_is_refused(settings):
+    with pytest.raises(UserError, match="no Unicode text"):
+        complete_spec(settings)

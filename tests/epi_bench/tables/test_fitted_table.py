@@ -11,6 +11,7 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 from rich.console import Console
 from rich.text import Text
 
@@ -104,6 +105,24 @@ def test_markup_and_terminal_codes_are_text():
     assert "[red]x[/]" in text
     assert "[b]title" in text
     assert "\x1b" not in text
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.tuples(st.text("\\|`*_<a>[]() \n"), st.text(), st.text()), min_size=1, max_size=3)
+)
+def test_readers_of_markdown_and_csv_find_the_cells(rows):
+    columns = [Column("a"), Column("b", numeric=True), Column("c", code=True)]
+    table = FittedTable(columns, rows)
+    inner = [
+        "".join(child.content for child in token.children)
+        for token in MarkdownIt("commonmark").enable("table").parse(table.to_markdown())
+        if token.type == "inline"
+    ]
+    cells = [for_terminal(cell) for row in rows for cell in row]
+    assert inner == ["a", "b", "c", *cells]
+    read = [cell for row in csv.reader(io.StringIO(table.to_csv())) for cell in row]
+    assert [cell.removeprefix("'") for cell in read[3:]] == [c.removeprefix("'") for c in cells]
 
 
 def test_rows_must_fit_the_columns():

@@ -26,6 +26,7 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
     hang: bool = False  # send nothing until the test ends
     drip: bool = False  # send a byte now and then
+    drip_headers: bool = False  # the same before the answer begins
 
     @property
     def content(self) -> bytes:
@@ -69,16 +70,25 @@ class _Handler(BaseHTTPRequestHandler):
         if reply.hang:
             self.server.ended.wait(10)
             return
+        if reply.drip_headers:
+            self._drip(b"HTTP/1.1 200 OK\r\n" + b"X-Filler: x\r\n" * 1000)
+            return
         self.send_response(reply.status)
         self.send_header("Content-Length", str(len(reply.content)))
         for name, value in reply.headers.items():
             self.send_header(name, value)
         self.end_headers()
+        if reply.drip:
+            self._drip(reply.content)
+            return
         try:
-            if not reply.drip:
-                self.wfile.write(reply.content)
-                return
-            for byte in reply.content:
+            self.wfile.write(reply.content)
+        except OSError:  # the client hung up, as it should
+            return
+
+    def _drip(self, content: bytes) -> None:
+        try:
+            for byte in content:
                 self.wfile.write(bytes([byte]))
                 self.wfile.flush()
                 if self.server.ended.wait(0.05):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from urllib.parse import quote
 
 import pytest
 
@@ -148,6 +151,54 @@ def test_a_server_that_drips_is_left_after_the_time_limit(settings, server, repl
     server.reply_to = lambda _: reply(drip=True)
     endpoint = ChatEndpoint(settings, Patience(timeout=0.3), sleep=fake_time.sleep)
     assert "did not finish in 0.3 s" in str(refused(endpoint, attempts=1))
+
+
+def test_headers_that_drip_hold_no_request_past_its_limit(settings, server, reply, fake_time):
+    server.reply_to = lambda _: reply(drip_headers=True)
+    endpoint = ChatEndpoint(settings, Patience(timeout=0.3), sleep=fake_time.sleep)
+    began = time.monotonic()
+    assert "did not finish in 0.3 s" in str(refused(endpoint, attempts=1))
+    assert time.monotonic() - began < 20  # the headers take ten minutes
+    server.reply_to = lambda _: reply("fine")
+    assert endpoint.complete(BODY, seed="s") == "fine"
+
+
+def test_an_answer_with_half_a_character_is_unicode(endpoint, server, reply):
+    body = '{"choices": [{"message": {"content": "\\ud800 \\ud83d\\ude00 Score: [[7]]"}}]}'
+    server.script.append(reply(body=body))
+    assert endpoint.complete(BODY, seed="s") == "\ufffd \U0001f600 Score: [[7]]"
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda key: key,
+        str.upper,
+        lambda key: key[:12] + "..." + key[-4:],
+        lambda key: quote(key.replace("-", "/"), safe="").replace("%2F", "-"),
+        lambda key: base64.b64encode(key.encode()).decode(),
+        lambda key: f"{key}{key}",
+    ],
+    ids=["whole", "capitals", "part", "quoted", "base64", "twice"],
+)
+def test_an_answer_never_repeats_the_key(endpoint, server, reply, key, form):
+    server.script.append(reply(f"the key is {form(key)}. Score: [[7]]"))
+    answer = endpoint.complete(BODY, seed="s")
+    assert answer.startswith("the key is ***")
+    assert answer.endswith(". Score: [[7]]")
+    assert not any(key[i : i + 8].lower() in answer.lower() for i in range(len(key) - 7))
+
+
+def test_what_no_library_names_is_tried_again(settings, server, fake_time, monkeypatch, key):
+    endpoint = ChatEndpoint(settings, None, fake_time.clock, fake_time.sleep)
+
+    def broken(*_arguments, **_keywords):
+        raise KeyError(f"header {key}")
+
+    monkeypatch.setattr(endpoint._client, "stream", broken)
+    error = refused(endpoint, attempts=2)
+    assert str(error) == "cannot be asked: KeyError: 'header ***'"
+    assert len(fake_time.slept) == 1
 
 
 def test_a_flood_is_cut_off(endpoint, server, reply):

@@ -181,11 +181,12 @@ def test_an_interruption_does_not_wait_for_the_judge(open_toy, server, reply):
     server.ended.set()
 
 
-def test_a_mistake_in_the_program_is_not_taken_for_a_missing_grade(open_toy, monkeypatch):
+def test_a_mistake_in_the_program_costs_the_grades_and_is_named(open_toy, monkeypatch):
     judge = open_toy()
     monkeypatch.setattr(judge.cache, "get", lambda _key: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        grade(judge)
+    graded, warnings = grade(judge)
+    assert graded["toy_second"].missing == 20
+    assert "20 because grading failed (ZeroDivisionError: division by zero)" in warnings[0]
 
 
 def test_single_failures_do_not_stop_the_judge(open_toy, server, reply):
@@ -411,3 +412,54 @@ def test_the_summary_shows_the_grades(run_toy, toy_settings, server):
     text = console.export_text()
     assert "Judge toy-judge (0 to 10)" in text
     assert "7.00 ± 0.00 (n = 14)" in text
+
+
+def test_a_verdict_of_half_a_character_is_a_grade_and_is_kept(open_toy, server, reply):
+    judge = open_toy()
+    body = '{"choices": [{"message": {"content": "\\ud800 Score: [[7]]"}}]}'
+    server.reply_to = lambda _: reply(body=body)
+    graded, warnings = grade(judge)
+    assert graded["toy_second"].items == (7.0,) * 20
+    assert warnings == []
+    asked = len(server.bodies)
+    assert grade(judge)[0]["toy_second"].items == (7.0,) * 20
+    assert len(server.bodies) == asked
+
+
+def test_whatever_fails_in_one_grade_is_a_missing_grade(open_toy, server, monkeypatch):
+    judge = open_toy()
+    put = judge.cache.put
+    broken = []
+
+    def fails_twice(key, model, verdict):
+        if len(broken) < 2:
+            broken.append(key)
+            raise UnicodeEncodeError("utf-8", "x", 0, 1, "surrogates not allowed")
+        put(key, model, verdict)
+
+    monkeypatch.setattr(judge.cache, "put", fails_twice)
+    graded, warnings = grade(judge)
+    assert graded["toy_second"].missing == 2
+    assert graded["toy_second"].mean == 7.0
+    assert len(warnings) == 1
+    assert "2 of 20 answers of task 'toy_second' were not judged" in warnings[0]
+    assert "grading failed (UnicodeEncodeError" in warnings[0]
+
+
+def test_an_answer_of_the_model_that_is_no_unicode_is_a_missing_grade(open_toy, server):
+    answers = {"toy_second": ["\ud800", *ANSWERS["toy_second"][1:]]}
+    graded, warnings = grade(open_toy(), answers)
+    assert graded["toy_second"].items == (None, *(7.0,) * 19)
+    assert len(warnings) == 1
+
+
+def test_a_verdict_with_the_key_leaves_it_in_no_file(open_toy, server, reply, key, tmp_path):
+    server.reply_to = lambda _: reply(f"{key}: no score here")
+    judge = open_toy()
+    judge.endpoint.patience = Patience(attempts=1)
+    server.reply_to = lambda _: reply(f"{key}. Score: [[7]]")
+    grade(judge)
+    files = [path for path in tmp_path.rglob("*.json") if path.is_file()]
+    assert len(files) == 20
+    assert not any(key in path.read_text() for path in files)
+    assert all("***. Score: [[7]]" in path.read_text() for path in files)

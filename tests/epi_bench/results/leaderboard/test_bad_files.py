@@ -7,6 +7,7 @@ import json
 import os
 import random
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ from epi_bench.results.leaderboard import (
     compare_with_others,
     load_published,
     load_track,
+    publish,
     rank_track,
     to_csv,
     to_json,
@@ -162,14 +164,36 @@ def test_every_command_goes_on(command, bad_board, make_run, monkeypatch, capsys
 
 def test_a_folder_of_runs_with_bad_records(make_run, tmp_path):
     good = make_run()
-    for name in ("a", "b", "c"):
+    for name in ("a", "b", "c", "d"):
         (tmp_path / name).mkdir()
     (tmp_path / "a" / "record.json").write_text(record_file.record_to_json(good))
     (tmp_path / "b" / "record.json").write_text("{")
     os.mkfifo(tmp_path / "c" / "record.json")
+    (tmp_path / "d" / "record.json").write_text(record_file.record_to_json(good))
     results = epi_bench.load_results(tmp_path)
     assert list(results) == [good]
-    assert len(results.problems) == 2
+    assert len(results.problems) == 3
+    assert (
+        f"run {good.run_id} counts once, as {tmp_path / 'a' / 'record.json'}"
+        in (results.problems[2])
+    )
+
+
+def test_a_file_that_may_not_be_read(make_run, tmp_path, monkeypatch):
+    path = publish(make_run(), tmp_path)
+    secret = path.with_name("secret.json")
+    secret.write_bytes(path.read_bytes())
+    read_text = Path.read_text
+
+    def read(self, **how):
+        if self == secret:
+            raise PermissionError(13, "Permission denied")
+        return read_text(self, **how)
+
+    monkeypatch.setattr(Path, "read_text", read)
+    published = load_published(tmp_path)
+    assert published.problems == (f"cannot read {secret}: Permission denied",)
+    assert len(published.tracks) == 1
 
 
 def test_a_file_that_is_named_itself_is_refused(make_run, tmp_path):

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import random
+import zlib
 from pathlib import Path
 
 import pytest
 
 from epi_bench.errors import UserError
-from epi_bench.results.record.consistency import check_record, disagreements, expected_run_id
+from epi_bench.results.record.consistency import (
+    DamagedRecordError,
+    check_record,
+    disagreements,
+    expected_run_id,
+)
 from epi_bench.results.record.items import pack_items
 from epi_bench.results.record.record_file import load_record
 from epi_bench.results.record.run_record import RunRecord
@@ -79,6 +86,47 @@ def test_published_records_agree_with_themselves(path):
         (("reference_scores",), {"a": 75.0}, r"reference_scores is \['a'\]"),
         (("reference_scores", "a"), 60.0, r"metrics.intransigence is"),
         (("cost", "training_seconds"), -1.0, r"cost.training_seconds is -1"),
+        (("skipped_steps",), -1, r"skipped_steps is -1"),
+        (
+            ("experiences",),
+            [{"name": "a", "tasks": ["a"], "steps": -1, "examples": 3}],
+            r"experiences.a is -1, .* not negative",
+        ),
+        (
+            ("task_data",),
+            {
+                "a": {
+                    "train_examples": 3,
+                    "test_examples": 3,
+                    "skipped_rows": {"test": {"no answer": -2}},
+                }
+            },
+            r"task_data.a is -2",
+        ),
+        (
+            ("confusion",),
+            {"a": {"labels": ["x", "y"], "counts": [[1, -1], [0, 2]]}},
+            r"confusion.a is -1",
+        ),
+        (
+            ("gradient_conflict",),
+            {
+                "tasks": ["a", "b"],
+                "examples": 1,
+                "coordinates": 9,
+                "points": [{"row": "a", "cosines": [[1.0, -1.1], [-1.1, 1.0]]}],
+            },
+            r"gradient_conflict.a is -1.1, .* -1 to 1",
+        ),
+        (
+            ("judge",),
+            {
+                "model": "m",
+                "prompt_fingerprint": "p",
+                "rows": [{"row": "b", "tasks": {"a": {"mean": 11.0, "n": 3}}}],
+            },
+            r"judge.b.a.mean is 11, .* 0 to 10",
+        ),
         (("item_scores", "a"), pack_items({"0": 50.0}), r"item_scores.a is 1 items"),
         (("item_scores", "a"), pack_items({str(i): 50.0 for i in range(30)}), r"values.b.a is 60"),
         (("item_scores", "c"), pack_items({"0": 50.0}), r"item_scores.c"),
@@ -89,6 +137,18 @@ def test_published_records_agree_with_themselves(path):
 def test_a_changed_value_is_found(content, path, value, told):
     with pytest.raises(UserError, match=f"contradicts itself: .*{told}"):
         check_record(changed(content, path, value))
+
+
+def packed(text):
+    return base64.b64encode(zlib.compress(text.encode())).decode()
+
+
+@pytest.mark.parametrize(
+    "text", ['{"0": "100"}', '{"0": true}', '{"0": NaN}', '{"0": 1e999}', "[1]", '{"0": [1]}']
+)
+def test_item_scores_that_are_no_numbers_are_damage(content, text):
+    with pytest.raises(DamagedRecordError, match="packed item scores are damaged"):
+        check_record(changed(content, ("item_scores", "a"), packed(text)))
 
 
 def test_a_matrix_without_a_scored_point_is_refused(content):
