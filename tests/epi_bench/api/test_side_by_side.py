@@ -48,7 +48,7 @@ def test_every_run_is_one_line_that_fits(width):
         lines = frame(progress)
         assert len(lines) == 2
         assert "2/3" in lines[0]
-        assert lines[1].startswith("reference of")
+        assert lines[1].startswith("reference")
 
 
 def test_a_resumed_run_shows_where_it_goes_on():
