@@ -109,8 +109,7 @@ def make_runs(
         UserError: If a process of its own could not find the strategy, stream or task of a run.
     """
     if backend is not None:
-        for spec in specs:
-            check_other_process_finds(spec, request)
+        check_other_process_finds(specs, request)
     known, missing = KnownRuns(request), list[RunSpec]()
     for spec in specs:
         outcome = known.find(spec)
@@ -149,8 +148,7 @@ def run_on_backend(
         UserError: If a process of its own could not find the strategy, stream or task of a run.
     """
     listener = observer or RunObserver()
-    for spec in specs:
-        check_other_process_finds(spec, request)
+    check_other_process_finds(specs, request)
     with backend:
         if request.references:
             _make_references(specs, request, backend, listener)
@@ -214,17 +212,17 @@ def _side_by_side(
         request = _waiting(request)
 
 
-def check_other_process_finds(spec: RunSpec, request: RunRequest) -> None:
+def check_other_process_finds(specs: Sequence[RunSpec], request: RunRequest) -> None:
     """Refuse what exists in this process alone: a class of a notebook's cell, say.
 
     Raises:
-        UserError: If the run's strategy, stream or one of its tasks is such a thing.
+        UserError: If a run's strategy, stream or one of its tasks is such a thing.
     """
-    named: list[tuple[Registry[Any], str]] = [
-        (STRATEGIES, spec.strategy.name),
-        (STREAMS, spec.stream.kind),
-        *((TASKS, task) for task in spec.data.tasks),
-    ]
+    named: dict[tuple[Registry[Any], str], None] = {}  # each once: entry points are looked through
+    for spec in specs:
+        named[STRATEGIES, spec.strategy.name] = None
+        named[STREAMS, spec.stream.kind] = None
+        named |= {(TASKS, task): None for task in spec.data.tasks}
     for registry, name in named:
         if registry.is_found_by_name(name):
             continue
