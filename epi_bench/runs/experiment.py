@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epi_bench.errors import UserError, describe_error
+from epi_bench.errors import UserError
 from epi_bench.results.record.record_file import save_record
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.workspace import Workspace
@@ -138,7 +138,7 @@ class Experiment:
             observer.run_ended("interrupted", None)
             raise
         except BaseException as error:  # noqa: BLE001  (whatever a plugin raises becomes a record)
-            record = self._failed_record(error)
+            record = self._failed_record(error, backbone)
         save_record(record, self.workspace.record_path(run_id))
         observer.run_ended(record.status, record.error)
         return record
@@ -176,7 +176,9 @@ class Experiment:
             save_predictions(examples, self.measurements.answers, path)
         return build_record(self.prepared, self.measurements)
 
-    def _failed_record(self, error: BaseException) -> RunRecord:
+    def _failed_record(self, error: BaseException, backbone: Backbone) -> RunRecord:
+        from epi_bench.runs.failure import explain_failure
         from epi_bench.runs.recording import build_failed_record
 
-        return build_failed_record(self.prepared, self.measurements, describe_error(error))
+        reason = explain_failure(error, self.prepared.spec, backbone.model)
+        return build_failed_record(self.prepared, self.measurements, reason)
