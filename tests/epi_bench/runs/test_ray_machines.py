@@ -26,7 +26,7 @@ from epi_bench.runs.request import RunRequest
 
 pytestmark = [pytest.mark.multi_process, pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
-PATIENCE = 300.0
+PATIENCE = 900.0
 """Seconds that a busy machine may need for what takes a few."""
 
 SMALL = {"object_store_memory": 80 * 2**20}
