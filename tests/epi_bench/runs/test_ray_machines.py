@@ -87,19 +87,34 @@ class Heard(RunObserver):
         self.said.append((self.title, status))
 
 
+def patiently(start):
+    """What a function starts; Ray gives a machine that is busy thirty seconds for it."""
+    for _ in range(3):
+        try:
+            return start()
+        except Exception as error:  # noqa: BLE001  (Ray raises just this)
+            failure = error
+    raise failure
+
+
+def three_machines(folder):
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": folder}
+    made = Cluster(initialize_head=True, head_node_args={**head, **SMALL})
+    for _ in range(3):
+        made.add_node(num_cpus=1, **SMALL)
+    return made
+
+
 @pytest.fixture(scope="module")
 def cluster():
     """A machine without CPUs that holds the cluster together, and three with one each."""
-    from ray.cluster_utils import Cluster
-
     folder = tempfile.mkdtemp(prefix="ray-test-", dir="/tmp")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": folder}
-        made = Cluster(initialize_head=True, head_node_args={**head, **SMALL})
-        for _ in range(3):
-            made.add_node(num_cpus=1, **SMALL)
+        made = patiently(lambda: three_machines(folder))
         yield made
         made.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
