@@ -137,6 +137,9 @@ class _BarOf(RunObserver):
         self._change(status=f"scored after {row}")
 
     def run_ended(self, status: str, error: str | None) -> None:
+        self.closed()
+
+    def closed(self) -> None:
         if self._bar is not None:
             self._display.remove(self._bar)
             self._bar = None

@@ -20,6 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from epi_bench.api.side_by_side import RunRows
 from epi_bench.foreign_text import for_terminal
 from epi_bench.runs.observer import RunObserver, StepReport
 from epi_bench.tables import lasting_output, make_console, wrap_cells
@@ -30,29 +31,26 @@ NARROW, WIDE = 80, 100
 
 @contextmanager
 def progress_of(observer: RunObserver | None) -> Iterator[RunObserver]:
-    """What listens to the runs that a caller asks for, with other libraries held back.
+    """What listens to the runs that a caller asks for.
 
     Args:
         observer: The caller's own; ``None`` chooses: a progress display in a notebook or on a
             terminal, else the log ``epi_bench``, which gets the warnings.
     """
-    from epi_bench.runs.quiet import quiet_libraries
+    if observer is not None:
+        yield observer
+        return
+    console = make_console()
+    if console.is_jupyter:
+        from epi_bench.api.notebook_progress import NotebookProgress
 
-    with quiet_libraries():
-        if observer is not None:
-            yield observer
-            return
-        console = make_console()
-        if console.is_jupyter:
-            from epi_bench.api.notebook_progress import NotebookProgress
-
-            with NotebookProgress() as shown:
-                yield shown
-        elif console.is_terminal:
-            with lasting_output(), LiveProgress(console) as live:  # the terminal may be closed
-                yield live
-        else:
-            yield LoggedWarnings()
+        with NotebookProgress() as shown:
+            yield shown
+    elif console.is_terminal:
+        with lasting_output(), LiveProgress(console) as live:  # the terminal may be closed
+            yield live
+    else:
+        yield LoggedWarnings()
 
 
 class LoggedWarnings(RunObserver):
@@ -81,6 +79,7 @@ class LiveProgress(RunObserver):
         self._progress = Progress(*_bar_columns(console.width), console=console, transient=True)
         self._bar: TaskID | None = None
         self._preparation: TaskID | None = None
+        self._rows: RunRows | None = None
         self._warned: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -96,8 +95,10 @@ class LiveProgress(RunObserver):
         self._progress.stop()
 
     def for_run(self, title: str) -> RunObserver:
-        """A bar for one of several runs at a time; a line says when it starts and when it ends."""
-        return _OneOfSeveral(self, self._progress, title)
+        """A row for one of several runs at a time; a line says when it starts and when it ends."""
+        if self._rows is None:
+            self._rows = RunRows(self._progress, self, self._console.width)
+        return self._rows.row(title)
 
     def run_started(self, run_id: str, title: str, total_steps: int, tasks: Sequence[str]) -> None:
         line = f"{title}  run {run_id}: {', '.join(tasks)}"
@@ -124,8 +125,9 @@ class LiveProgress(RunObserver):
         self._console.print(line, style=style, highlight=False, markup=False)
 
     def stage(self, name: str) -> None:
-        if self._bar is not None:
-            self._progress.update(self._bar, description=name)
+        if self._bar is None:
+            self._bar = self._progress.add_task(name, total=None, status="")
+        self._progress.update(self._bar, description=name)
 
     def preparing(self, what: str, done: int, total: int) -> None:
         if self._preparation is None:
@@ -170,40 +172,3 @@ def _bar_columns(width: int) -> list[ProgressColumn]:
         TextColumn("left"),
         TimeRemainingColumn(compact=width < WIDE),
     ]
-
-
-class _OneOfSeveral(RunObserver):
-    """One run among several at a time: a bar, and a line at its start and at its end."""
-
-    def __init__(self, display: LiveProgress, progress: Progress, title: str) -> None:
-        self._display = display
-        self._progress = progress
-        self._title = title
-        self._bar: TaskID | None = None
-
-    def run_started(self, run_id: str, title: str, total_steps: int, tasks: Sequence[str]) -> None:
-        self._display.say(f"{self._title}: started, run {run_id}")
-        if self._bar is not None:  # of a try that was lost
-            self._progress.remove_task(self._bar)
-        self._bar = self._progress.add_task(self._title, total=total_steps, status="")
-
-    def warning(self, message: str) -> None:
-        self._display.warn_once(message)
-
-    def note(self, message: str) -> None:
-        self._display.say(f"{self._title}: {message}")
-
-    def stage(self, name: str) -> None:
-        if self._bar is not None:
-            self._progress.update(self._bar, status=name)
-
-    def step_done(self, report: StepReport) -> None:
-        if self._bar is not None:
-            status = f"{report.experience}, loss {report.loss:.3f}"
-            self._progress.update(self._bar, completed=report.number, status=status)
-
-    def run_ended(self, status: str, error: str | None) -> None:
-        if self._bar is not None:
-            self._progress.remove_task(self._bar)
-            self._bar = None
-        self._display.say(f"{self._title}: {status}", style="red" if error else "")

@@ -17,7 +17,6 @@ from epi_bench.runs.backend import Backend
 from epi_bench.runs.interruption import TERMINATED, exit_code, sigterm_interrupts
 from epi_bench.runs.many_runs import make_runs
 from epi_bench.runs.observer import RunObserver
-from epi_bench.runs.quiet import quiet_libraries
 from epi_bench.runs.request import RunOutcome, RunRequest
 from epi_bench.runs.saving import KeepModel
 from epi_bench.spec.run_spec import RunSpec
@@ -43,13 +42,13 @@ def execute(
     outcomes: list[RunOutcome] = []
     progress = None if quiet else LiveProgress(console, with_flags)
     try:
-        with sigterm_interrupts(), progress or nullcontext(), quiet_libraries():
+        with sigterm_interrupts(), progress or nullcontext():
             for outcome in make_runs(specs, request, backend, progress or RunObserver()):
                 known = outcome.error in [earlier.error for earlier in outcomes]
                 outcomes.append(outcome)
                 if outcome.error and not known:  # a wrong flag is the same for all strategies
                     complain(with_flags(outcome.error, outcome.settings))
-                _announce(outcome, len(outcomes), len(specs), console)
+                _announce(outcome, len(outcomes), len(specs), console, told=backend is not None)
     except KeyboardInterrupt as stop:
         hint = getattr(stop, "hint", "") or "run the same command again to go on"
         what = "ended by SIGTERM" if exit_code(stop) == TERMINATED else "interrupted"
@@ -67,12 +66,12 @@ def execute(
         raise typer.Exit(1)
 
 
-def _announce(outcome: RunOutcome, done: int, total: int, console: Console) -> None:
-    """One line for a run that has ended, or was there before."""
+def _announce(outcome: RunOutcome, done: int, total: int, console: Console, *, told: bool) -> None:
+    """One line for a run that was there before, or has ended, unless the display has told that."""
     title = f"{outcome.spec.strategy.name}, seed {outcome.spec.seed}"
     before = "failed before" if outcome.skipped else "failed"
     if outcome.record and outcome.record.error:
-        complain(f"{title} {before}: {outcome.record.error}")
+        complain(f"{outcome.spec.strategy.name} {before}: {outcome.record.error}")
     for problem in outcome.unsaved if console.quiet else ():  # else it was a warning
         complain(f"{title}: {problem}")
     line = f"[{done}/{total}] {title}" if total > 1 else title
@@ -82,7 +81,7 @@ def _announce(outcome: RunOutcome, done: int, total: int, console: Console) -> N
         line += f": {word}, so it was not run again ({flag} runs it again)"
     if outcome.skipped and total == 1:
         line += f"\nRecord: {outcome.path}"
-    if outcome.skipped or total > 1:
+    if outcome.skipped or (total > 1 and not told):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

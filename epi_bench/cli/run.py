@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,8 @@ from epi_bench.runs.checkpoint_settings import DEFAULT_EVERY
 from epi_bench.runs.saving import KeepModel
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from epi_bench.runs.request import RunRequest
     from epi_bench.spec.run_spec import RunSpec
 
@@ -241,20 +244,21 @@ def run(
         plugins=plugin or [],
         data_dir=data_dir,
     )
-    specs, request = _resolve(
-        selection,
-        out=out,
-        references=references,
-        force=force,
-        retry_failed=retry_failed,
-        allow_code_execution=allow_code_execution,
-        save_model=save_model,
-        keep_model=keep_model,
-        log_predictions=log_predictions,
-        published=publish,
-        checkpoints=checkpoint_settings(checkpoint_every, keep_checkpoints),
-        judge=judge_settings(judge_url, judge_model, judge_prompts, judge_rate),
-    )
+    with _shown_to_start(quiet):
+        specs, request = _resolve(
+            selection,
+            out=out,
+            references=references,
+            force=force,
+            retry_failed=retry_failed,
+            allow_code_execution=allow_code_execution,
+            save_model=save_model,
+            keep_model=keep_model,
+            log_predictions=log_predictions,
+            published=publish,
+            checkpoints=checkpoint_settings(checkpoint_every, keep_checkpoints),
+            judge=judge_settings(judge_url, judge_model, judge_prompts, judge_rate),
+        )
     chosen = choose_backend(
         backend,
         jobs,
@@ -269,6 +273,20 @@ def run(
             + ", ".join(selection.left_out)
         )
     execute(specs, request, chosen, quiet=quiet)
+
+
+@contextmanager
+def _shown_to_start(quiet: bool) -> Iterator[None]:
+    """Say at once that the command is at work: importing torch takes seconds."""
+    from epi_bench.tables import make_console
+
+    console = make_console(quiet)
+    if console.is_terminal and not quiet:
+        with console.status("starting"):
+            yield
+    else:
+        console.print("starting")
+        yield
 
 
 def _resolve(selection: Any, out: Path, **how: Any) -> tuple[list[RunSpec], RunRequest]:

@@ -7,11 +7,10 @@ is not counted cannot be read.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 from epi_bench.errors import UserError
 from epi_bench.files import shipped_file
+from epi_bench.model.content_hash import content_hash
 from epi_bench.spec.run_spec import ModelSpec
 
 GENERAL_TEXT = "general_text.txt"
@@ -192,7 +192,7 @@ def weight_files(location: ModelLocation) -> list[Path]:
 
 def _local_folder(folder: Path) -> ModelLocation:
     counted = _counted(folder)
-    return ModelLocation(folder, None, _fingerprint(folder, counted), counted)
+    return ModelLocation(folder, None, content_hash(folder, counted), counted)
 
 
 def _counted(folder: Path) -> tuple[Path, ...]:
@@ -220,7 +220,7 @@ def _gguf_file(path: Path) -> ModelLocation:
             raise UserError(f"model file {path} is not a GGUF file: copy it again")
     text = path.parent / GENERAL_TEXT
     counted = (path, text) if text.is_file() else (path,)
-    return ModelLocation(path.parent, path.name, _fingerprint(path.parent, counted), counted)
+    return ModelLocation(path.parent, path.name, content_hash(path.parent, counted), counted)
 
 
 def _from_hub(spec: ModelSpec) -> ModelLocation:
@@ -239,16 +239,6 @@ def _from_hub(spec: ModelSpec) -> ModelLocation:
             f"({type(error).__name__}): check the name, log in for gated models, or give a folder"
         ) from error
     return ModelLocation(folder, None, folder.name, _counted(folder))
-
-
-def _fingerprint(folder: Path, paths: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def _link(source: Path, place: Path) -> None:

@@ -92,10 +92,7 @@ def prepare_task(
         UserError: If the task cannot make its examples, has too few, or none with anything to
             learn from.
     """
-    with foreign_code(f"task {task.name!r} fails to make its examples"):
-        published = {split: task.examples(split) for split in SPLITS}
-        for split, examples in published.items():
-            check_examples(task, split, examples)
+    published = published_examples(task)
     train = select_examples(task, "train", data.train_examples, published["train"])
     test = select_examples(task, "test", data.test_examples, published["test"])
     for split, examples in (("train", train), ("test", test)):
@@ -117,6 +114,19 @@ def prepare_task(
         fingerprint=task_fingerprint(task, [*train, *test], code, options.get(task.name)),
         trained=trained_conversations(train),
     )
+
+
+def published_examples(task: Task) -> dict[Split, Sequence[Example]]:
+    """All examples of both splits, checked.
+
+    Raises:
+        UserError: If the task cannot make them, or makes what a run cannot use.
+    """
+    with foreign_code(f"task {task.name!r} fails to make its examples"):
+        published = {split: task.examples(split) for split in SPLITS}
+        for split, examples in published.items():
+            check_examples(task, split, examples)
+    return published
 
 
 def select_examples(

@@ -33,8 +33,9 @@ class RunInterruptedError(KeyboardInterrupt):
 
 def exit_code(interruption: KeyboardInterrupt) -> int:
     """What a process exits with that was ended so."""
-    is_ours = isinstance(interruption, RunInterruptedError)
-    return interruption.exit_code if is_ours else INTERRUPTED
+    if isinstance(interruption, RunInterruptedError):
+        return interruption.exit_code
+    return INTERRUPTED
 
 
 class Interrupt:

@@ -35,6 +35,14 @@ def run_one(spec: RunSpec, request: RunRequest, observer: RunObserver) -> RunOut
         RunBusyError: If another process is making it and ``request.wait`` is not set.
         UserError: For anything the user can mend; nothing has been written then.
     """
+    from epi_bench.runs.quiet import quiet_libraries
+
+    observer.stage("starting")
+    with quiet_libraries():
+        return _run_one(spec, request, observer)
+
+
+def _run_one(spec: RunSpec, request: RunRequest, observer: RunObserver) -> RunOutcome:
     from epi_bench.runs.preparation import prepare_run
 
     workspace = request.workspace
@@ -73,8 +81,10 @@ def _record(
         RunBusyError: If another process is making the run and is not to be waited for.
     """
     workspace = request.workspace
-    references = known_references(prepared, workspace)
-    known = _known(prepared.run_id, request, references)
+    references = known_references(
+        prepared.spec, prepared.run_id, prepared.fingerprints, prepared.execution, workspace
+    )
+    known = known_record(prepared.run_id, request, references)
     if known is not None:
         return known, False, ()
 
@@ -87,7 +97,7 @@ def _record(
     folder = workspace.run_folder(prepared.run_id)
     with own_run(folder, tell if request.wait else None) as waited:
         # another process may have made it meanwhile; what it has just made is not made anew
-        known = _known(
+        known = known_record(
             prepared.run_id, replace(request, force=request.force and not waited), references
         )
         if known is not None:
@@ -96,10 +106,16 @@ def _record(
         return record, True, unsaved
 
 
-def _known(
+def known_record(
     run_id: str, request: RunRequest, references: Mapping[str, float] | None
 ) -> RunRecord | None:
-    """The record that answers a request without anything being trained, if there is one."""
+    """The record that answers a request without anything being trained, if there is one.
+
+    Args:
+        run_id: The run.
+        request: How it is to be made.
+        references: Single-task scores; a finished record without any gets them.
+    """
     if request.force:
         return None
     record = request.workspace.known_record(run_id)

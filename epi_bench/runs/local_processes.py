@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
+from epi_bench.runs.child import GRACE_SECONDS
 from epi_bench.runs.messages import Message, outcome_from_json
 from epi_bench.runs.order import Order
 from epi_bench.runs.reproducibility import current_execution
@@ -21,6 +23,9 @@ from epi_bench.runs.worker import Worker
 from epi_bench.spec.run_spec import RunSpec
 
 GPUS = "CUDA_VISIBLE_DEVICES"
+
+SECONDS_TO_END = GRACE_SECONDS + 2
+"""After which a process is killed that should have killed its run by then."""
 
 
 class LocalProcesses:
@@ -145,8 +150,9 @@ def _end(workers: Iterable[Worker]) -> None:
     for worker in ending:
         worker.let_go()
     try:
+        deadline = time.monotonic() + SECONDS_TO_END
         for worker in ending:
-            worker.wait()
+            worker.wait(deadline - time.monotonic())
     except BaseException:
         for worker in ending:
             worker.kill()

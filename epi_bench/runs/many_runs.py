@@ -10,6 +10,7 @@ from typing import Any
 from epi_bench.errors import UserError
 from epi_bench.plugins.registry import Registry
 from epi_bench.runs.backend import Backend
+from epi_bench.runs.known_runs import KnownRuns
 from epi_bench.runs.launch import run_one
 from epi_bench.runs.local_processes import LocalProcesses
 from epi_bench.runs.messages import pass_on
@@ -52,7 +53,8 @@ def make_reference(spec: RunSpec, request: RunRequest, observer: RunObserver) ->
         observer: Listens.
     """
     plain = for_references(replace(request, save_model=None, wait=True))
-    _warn_of_failed_reference(run_one(spec, plain, observer), observer)
+    outcome = KnownRuns(plain).find(spec) or run_one(spec, plain, observer)
+    _warn_of_failed_reference(outcome, observer)
 
 
 def run_in_process(
@@ -95,7 +97,7 @@ def make_runs(
     backend: Backend | None,
     observer: RunObserver,
 ) -> Iterator[RunOutcome]:
-    """Make all runs; they come as they end.
+    """Make all runs; they come as they end, first those that were made before.
 
     Args:
         specs: The runs.
@@ -106,9 +108,20 @@ def make_runs(
     Raises:
         UserError: If a process of its own could not find the strategy, stream or task of a run.
     """
+    if backend is not None:
+        for spec in specs:
+            check_other_process_finds(spec, request)
+    known, missing = KnownRuns(request), list[RunSpec]()
+    for spec in specs:
+        outcome = known.find(spec)
+        if outcome is None:
+            missing.append(spec)
+        else:
+            yield outcome
     if backend is None:
-        return run_in_process(specs, request, observer)
-    return run_on_backend(specs, request, backend, observer)
+        yield from run_in_process(missing, request, observer)
+    elif missing:
+        yield from run_on_backend(missing, request, backend, observer)
 
 
 def local_backend(jobs: int, runs: int) -> Backend | None:
@@ -140,13 +153,27 @@ def run_on_backend(
         check_other_process_finds(spec, request)
     with backend:
         if request.references:
-            plain = for_references(replace(request, references=False, save_model=None))
-            for outcome in _side_by_side(_references(specs), plain, backend, listener):
-                _warn_of_failed_reference(outcome, listener)
+            _make_references(specs, request, backend, listener)
         if request.judge:
             request = replace(request, judge=request.judge.shared_by(backend.runs_at_a_time))
         titled = [(f"{spec.strategy.name}, seed {spec.seed}", spec) for spec in specs]
         yield from _side_by_side(titled, replace(request, references=False), backend, listener)
+
+
+def _make_references(
+    specs: Sequence[RunSpec], request: RunRequest, backend: Backend, observer: RunObserver
+) -> None:
+    """Train the single-task references that are not there; one that fails is a warning."""
+    plain = for_references(replace(request, references=False, save_model=None))
+    known, missing = KnownRuns(plain), list[tuple[str, RunSpec]]()
+    for title, reference in _references(specs):
+        outcome = known.find(reference)
+        if outcome is None:
+            missing.append((title, reference))
+        else:
+            _warn_of_failed_reference(outcome, observer)
+    for outcome in _side_by_side(missing, plain, backend, observer):
+        _warn_of_failed_reference(outcome, observer)
 
 
 def _references(specs: Sequence[RunSpec]) -> list[tuple[str, RunSpec]]:
@@ -156,7 +183,7 @@ def _references(specs: Sequence[RunSpec]) -> list[tuple[str, RunSpec]]:
         for spec in specs
         for task in spec.data.tasks
     }
-    return [(f"single-task reference of {task}", spec) for task, spec in found.values()]
+    return [(f"reference of {task}", spec) for task, spec in found.values()]
 
 
 def _side_by_side(
@@ -179,7 +206,9 @@ def _side_by_side(
                     pass_on(message, listeners[positions[number]])
                 elif message.busy is not None:
                     busy.append(positions[number])
+                    listeners[positions[number]].stage(f"made by {message.busy}")
                 else:
+                    listeners[positions[number]].closed()
                     yield message
         positions, busy = busy, []
         request = _waiting(request)

@@ -21,7 +21,7 @@ Message = Event | RunOutcome
 EVENTS = tuple(
     name
     for name, member in vars(RunObserver).items()
-    if inspect.isfunction(member) and not name.startswith("_") and name != "for_run"
+    if inspect.isfunction(member) and not name.startswith("_") and name not in {"for_run", "closed"}
 )
 """Methods of an observer that a run calls."""
 

@@ -81,6 +81,12 @@ class RunObserver:
         """
         return self
 
+    def closed(self) -> None:
+        """No more is to be heard of the run, which may never have started.
+
+        It is called on what :meth:`for_run` gave.
+        """
+
 
 class Observers(RunObserver):
     """Passes everything on to several observers, in their order.

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from epi_bench.results.record.record_file import save_record
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.workspace import Workspace
 from epi_bench.runs.identity import run_id
+from epi_bench.runs.reproducibility import Execution
 from epi_bench.spec.run_spec import RunSpec, StrategySpec
-
-if TYPE_CHECKING:
-    from epi_bench.runs.prepared import PreparedRun
+from epi_bench.spec.streams import order_tasks
 
 
 def reference_spec(spec: RunSpec, task: str) -> RunSpec:
@@ -35,16 +33,28 @@ def reference_spec(spec: RunSpec, task: str) -> RunSpec:
     )
 
 
-def known_references(prepared: PreparedRun, workspace: Workspace) -> dict[str, float] | None:
-    """Single-task scores that earlier runs left behind; ``None`` if one of them is missing."""
+def known_references(
+    spec: RunSpec,
+    run: str,
+    fingerprints: Mapping[str, str],
+    execution: Execution,
+    workspace: Workspace,
+) -> dict[str, float] | None:
+    """Single-task scores that earlier runs left behind; ``None`` if one of them is missing.
+
+    Args:
+        spec: The run that they are for, its threads written out.
+        run: Its identity.
+        fingerprints: Content hashes of its model and tasks.
+        execution: How this process makes runs.
+        workspace: Where the references are.
+    """
     scores: dict[str, float] = {}
-    for task in prepared.tasks:
-        fingerprints = {name: prepared.fingerprints[name] for name in ("model", f"task:{task}")}
-        identity = run_id(
-            reference_spec(prepared.spec, task), fingerprints, prepared.execution.identity()
-        )
+    for task in order_tasks(spec.data.tasks, spec.stream.order, spec.seed):
+        named = {name: fingerprints[name] for name in ("model", f"task:{task}")}
+        identity = run_id(reference_spec(spec, task), named, execution.identity())
         record = workspace.finished_record(identity)
-        if record is None or identity == prepared.run_id:
+        if record is None or identity == run:
             return None
         score = record.final_scores.get(task)
         if score is None:

@@ -14,7 +14,6 @@ from contextlib import suppress
 from typing import Any
 
 from epi_bench.foreign_text import for_terminal
-from epi_bench.runs.child import GRACE_SECONDS
 from epi_bench.runs.order import Order
 
 COMMAND = (sys.executable, "-m", "epi_bench.runs.child")
@@ -87,10 +86,14 @@ class Worker:
         if not self._ready:  # it is importing, and would notice only afterwards
             self._process.terminate()
 
-    def wait(self) -> None:
-        """Wait for its end after :meth:`let_go`; after some seconds it is killed."""
+    def wait(self, seconds: float) -> None:
+        """Wait for its end after :meth:`let_go`; then it is killed.
+
+        Args:
+            seconds: To wait at most.
+        """
         try:
-            self._process.wait(GRACE_SECONDS + 2)
+            self._process.wait(max(seconds, 0))
         except subprocess.TimeoutExpired:
             self.kill()
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from epi_bench.errors import UserError
-from epi_bench.files import sweep
-from epi_bench.results.record.record_file import comparable, load_record, save_record
+from epi_bench.files import sweep, write_atomically
+from epi_bench.results.record.record_file import comparable, load_record, record_to_json
 from epi_bench.results.record.run_record import RunRecord
 
 
@@ -30,7 +30,7 @@ class PublishedRecords:
 def publish(record: RunRecord, root: Path) -> Path:
     """Write a finished run's record into the folder of its track.
 
-    A record with the same run id is replaced.
+    A record with the same run id is replaced; one that is there as it is, is not touched.
 
     Args:
         record: The run.
@@ -45,7 +45,9 @@ def publish(record: RunRecord, root: Path) -> Path:
     if record.status != "finished":
         raise UserError(f"run {record.run_id} {record.status}: only finished runs are published")
     path = root / record.track.name / f"{record.run_id}.json"
-    save_record(record, path)
+    text = record_to_json(record)
+    if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != text:
+        write_atomically(path, text)
     sweep(path.parent)
     return path
 

@@ -346,6 +346,15 @@ def test_a_failing_strategy_gives_code_1_and_the_others_their_records(tmp_path, 
     assert "failing failed: RuntimeError: broken on purpose" in error
     statuses = sorted(load_record(p).status for p in (tmp_path / "runs").glob("*/record.json"))
     assert statuses == ["failed", "finished"]
+    code, out, error = call("run", *small, *arguments, cwd=tmp_path)
+    assert code == 1
+    assert "failing failed before: RuntimeError: broken on purpose" in error
+    assert "failing, seed 0: failed before, so it was not run again (--retry-failed" in out
+    assert "full_sft, seed 0: finished before" in out
+    code, out, error = call("run", *small, *arguments, "--retry-failed", cwd=tmp_path)
+    assert code == 1
+    assert "failing failed: RuntimeError: broken on purpose" in error
+    assert "full_sft, seed 0: finished before" in out
 
 
 def test_ctrl_c_leaves_no_record_and_the_same_command_finishes(tmp_path, small):
