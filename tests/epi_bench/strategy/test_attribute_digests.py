@@ -80,7 +80,7 @@ def _generator(seed):
         (nn.Linear(2, 2), nn.Linear(2, 2)),  # a teacher
         (iter([1, 2]), iter([1, 2])),  # where it stands cannot be saved
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_what_differs_is_named(kept, forgotten):
     model = _model()
