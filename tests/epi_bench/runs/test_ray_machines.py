@@ -285,5 +285,5 @@ def test_everything_ends_with_who_asked(
     assert not list(tmp_path.glob("**/.epi-bench-*"))
     if number != signal.SIGKILL:
         [line] = [line for line in errors.splitlines() if line.startswith("epi-bench:")]
-        assert "the same command goes on where this one was" in line
+        assert "run the same command again to go on" in line
         assert "Traceback" not in errors
