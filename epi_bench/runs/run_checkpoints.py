@@ -236,7 +236,7 @@ class RunCheckpoints:
         """
         if self.step is None:
             return "run the same command again to start from the beginning"
-        without = " without --force" if forced else ""
+        without = " with force off" if forced else ""
         return f"run the same command again{without} to go on from step {self.step}"
 
     def end(self, *, finished: bool) -> None:
