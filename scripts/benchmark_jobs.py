@@ -12,15 +12,16 @@ one thread a run (OMP_NUM_THREADS=1 and as many cores as jobs).
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from pathlib import Path
 
 from epi_bench.results.record.workspace import Workspace
 from epi_bench.runs.backend import Backend
-from epi_bench.runs.backend_choice import choose_backend
 from epi_bench.runs.local_processes import LocalProcesses
 from epi_bench.runs.many_runs import run_on_backend
+from epi_bench.runs.ray_cluster import RayCluster
 from epi_bench.runs.request import RunRequest
 from epi_bench.spec.defaults import complete_spec
 from epi_bench.spec.run_spec import RunSpec
@@ -44,10 +45,15 @@ def main() -> None:
     print(f"one run: {one:.1f} s")
     print("runs  jobs  seconds  W x seconds / (N x one run)")
     for jobs in map(int, arguments.jobs.split(",")):
-        backend = choose_backend(arguments.backend, jobs, len(specs)) or LocalProcesses(jobs)
+        backend = LocalProcesses(jobs) if arguments.backend == "local" else ray_for(jobs)
         seconds = seconds_of(specs, backend)
         ratio = jobs * seconds / (len(specs) * one)
         print(f"{len(specs):4}  {jobs:4}  {seconds:7.1f}  {ratio:.2f}", flush=True)
+
+
+def ray_for(jobs: int) -> Backend:
+    """A Ray of this machine whose CPUs hold so many runs at a time."""
+    return RayCluster(cpus_per_run=len(os.sched_getaffinity(0)) // jobs)
 
 
 def seconds_of(specs: list[RunSpec], backend: Backend) -> float:

@@ -395,7 +395,7 @@ def _content(path: Path) -> object:
 
     if path.name == "record.json" or (path.suffix == ".json" and "results" in path.parts):
         record = load_record(path)
-        cost = record.cost.model_dump()
+        cost = record.cost.model_dump() if record.cost else {}
         kept = [name for name in cost if "second" not in name and "peak" not in name]
         return comparable(record), {name: cost[name] for name in kept}
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -98,8 +98,7 @@ def _exit_code() -> Any:
         if not isinstance(error.filename, str | bytes):  # not about a file that somebody named
             raise
         file = os.fsdecode(error.filename)
-        problem = UserError(f"cannot use {file}: {error.strerror or error}")
-        typer.echo(f"epi-bench: {problem}", err=True)
+        complain(f"cannot use {file}: {error.strerror or error}")
         return 2
     except SystemExit as ended:
         return ended.code

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+LONGEST_ANSWER = 16_384
+"""Tokens of a reference answer or an option."""
+
+
 class TaskEvaluator:
     """Scores models on one task's test examples.
 
@@ -89,6 +93,7 @@ class TaskEvaluator:
                 encoder.prompt(example.messages) if reference.cut else _prompt_of(reference)
                 for example, reference in zip(examples, self._references, strict=True)
             ]
+        _check_lengths(task, self.encoded)
         self.prompts_cut = sum(encoded.cut > 0 for encoded in asked)
 
     @property
@@ -253,6 +258,18 @@ class Evaluator:
             for name, found in scores.items()
             if found.answers_cut
         ]
+
+
+def _check_lengths(task: Task, encoded: Iterable[EncodedExample]) -> None:
+    """Refuse an answer whose logits would take all memory; a long prompt has been cut before."""
+    for number, example in enumerate(encoded, start=1):
+        if example.supervised_tokens > LONGEST_ANSWER:
+            what = "option" if task.card.scoring == "choice" else "the answer of test example"
+            raise UserError(
+                f"task {task.name!r}: {what} {number:,} has {example.supervised_tokens:,} tokens, "
+                f"and at most {LONGEST_ANSWER:,} of an answer are scored: shorten it, or leave the "
+                "row out"
+            )
 
 
 def _check_numbers(task: Task, log_likelihoods: Iterable[float]) -> None:

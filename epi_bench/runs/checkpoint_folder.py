@@ -20,9 +20,12 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from epi_bench.errors import short_repr
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,10 +68,11 @@ class CheckpointFolder:
         problems: One line for each checkpoint that was found damaged.
 
     Example:
-        >>> checkpoints = CheckpointFolder(Path("runs/0123456789ab/checkpoints"))
-        >>> checkpoints.save(Checkpoint(120, {"losses": [2.5, 2.25]}, {"model": weights}))
-        >>> checkpoints.load_last().step
-        120
+        .. code-block:: python
+
+            checkpoints = CheckpointFolder(Path("runs/0123456789ab/checkpoints"))
+            checkpoints.save(Checkpoint(120, {"losses": [2.5, 2.25]}, {"model": weights}))
+            checkpoints.load_last().step  # 120
     """
 
     def __init__(self, folder: Path, kept: int = 0) -> None:
@@ -126,8 +130,10 @@ class CheckpointFolder:
 
     def newest_time(self) -> float | None:
         """When the newest checkpoint was written, in seconds since 1970; ``None`` without one."""
-        names = self._numbers()
-        return (self.folder / names[-1] / MANIFEST).stat().st_mtime if names else None
+        for name in reversed(self._numbers()):
+            with suppress(OSError):  # a damaged one has no manifest
+                return (self.folder / name / MANIFEST).stat().st_mtime
+        return None
 
     def sweep(self) -> None:
         """Remove what writers left behind that were killed. Call it as the run's only writer."""
@@ -206,17 +212,20 @@ def _read_parts(folder: Path) -> Checkpoint:
     files = manifest.get("files")
     if not isinstance(files, dict) or STATE not in files:
         raise CheckpointError(f"{MANIFEST} does not list its files")
+    step = manifest.get("step")
+    if type(step) is not int or step < 0:
+        raise CheckpointError(f"{MANIFEST} gives {short_repr(step)} as its step")
     paths = {name: _checked(folder, name, described) for name, described in files.items()}
     state = _json_object(STATE, paths.pop(STATE).read_bytes())
     try:
         tensors = {path.stem: load_file(path) for path in paths.values()}
     except (SafetensorError, ValueError) as error:
         raise CheckpointError(f"its tensors cannot be read ({error})") from error
-    return Checkpoint(int(manifest["step"]), state, tensors)
+    return Checkpoint(step, state, tensors)
 
 
 def _checked(folder: Path, name: str, described: object) -> Path:
-    if Path(name).name != name:
+    if Path(name).name != name or "\0" in name:
         raise CheckpointError(f"{MANIFEST} names a file elsewhere: {name!r}")
     try:
         found = _describe(folder / name)

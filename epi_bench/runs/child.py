@@ -37,6 +37,7 @@ from epi_bench.runs.messages import event_writer, outcome_to_json
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.order import Order, order_from_json
 from epi_bench.runs.request import RunOutcome
+from epi_bench.tables import lasting_output
 from epi_bench.task.files.selection import select_tasks
 
 GRACE_SECONDS = 10.0
@@ -104,7 +105,7 @@ def main() -> int:
 def _make_run(line: bytes, write: Callable[[dict[str, Any]], None]) -> int:
     """Make the run of an order, and tell what comes of it; the exit code."""
     try:
-        with sigterm_interrupts():
+        with lasting_output(), sigterm_interrupts():  # a plugin may print what it likes
             outcome = make_ordered_run(order_from_json(line), event_writer(write))
             write({"outcome": outcome_to_json(outcome)})
     except KeyboardInterrupt as interruption:

@@ -8,7 +8,7 @@ from pathlib import Path
 from signal import SIGINT
 from typing import TYPE_CHECKING, Any
 
-from epi_bench.errors import UserError, describe_error
+from epi_bench.errors import UserError
 from epi_bench.results.record.record_file import save_record
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.workspace import Workspace
@@ -202,7 +202,7 @@ class Experiment:
                 self.observer.warning(f"checkpoint {point.path} is not used: {error}")
                 raise
             # whatever a plugin raises becomes a record
-            record = self._failed_record(error)
+            record = self._failed_record(error, backbone)
         self._put_in_place(record)
         checkpoints.end(finished=record.status == "finished")
         observer.run_ended(record.status, record.error)
@@ -290,7 +290,9 @@ class Experiment:
             self._not_written.append(f"the predictions are missing: {error}")
             observer.warning(self._not_written[-1])
 
-    def _failed_record(self, error: BaseException) -> RunRecord:
+    def _failed_record(self, error: BaseException, backbone: Backbone) -> RunRecord:
+        from epi_bench.runs.failure import explain_failure
         from epi_bench.runs.recording import build_failed_record
 
-        return build_failed_record(self.prepared, self.measurements, describe_error(error))
+        reason = explain_failure(error, self.prepared.spec, backbone.model)
+        return build_failed_record(self.prepared, self.measurements, reason)

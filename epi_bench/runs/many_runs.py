@@ -54,7 +54,7 @@ def make_reference(spec: RunSpec, request: RunRequest, observer: RunObserver) ->
     """
     plain = for_references(replace(request, wait=True))
     try:
-        outcome = run_one(spec, plain, observer)
+        outcome = KnownRuns(plain).find(spec) or run_one(spec, plain, observer)
     except UserError as error:  # the runs beside it may be possible all the same
         outcome = RunOutcome(spec, None, error=str(error), settings=error.settings)
     _warn_of_failed_reference(outcome, observer)
@@ -112,8 +112,7 @@ def make_runs(
         UserError: If a process of its own could not find the strategy, stream or task of a run.
     """
     if backend is not None:
-        for spec in specs:
-            check_other_process_finds(spec, request)
+        check_other_process_finds(specs, request)
     known, missing = KnownRuns(request), list[RunSpec]()
     for spec in specs:
         outcome = known.find(spec)
@@ -152,17 +151,30 @@ def run_on_backend(
         UserError: If a process of its own could not find the strategy, stream or task of a run.
     """
     listener = observer or RunObserver()
-    for spec in specs:
-        check_other_process_finds(spec, request)
+    check_other_process_finds(specs, request)
     with backend:
         if request.references:
-            plain = for_references(replace(request, references=False, save_model=None))
-            for outcome in _side_by_side(_references(specs), plain, backend, listener):
-                _warn_of_failed_reference(outcome, listener)
+            _make_references(specs, request, backend, listener)
         if request.judge:
             request = replace(request, judge=request.judge.shared_by(backend.runs_at_a_time))
         titled = [(f"{spec.strategy.name}, seed {spec.seed}", spec) for spec in specs]
         yield from _side_by_side(titled, replace(request, references=False), backend, listener)
+
+
+def _make_references(
+    specs: Sequence[RunSpec], request: RunRequest, backend: Backend, observer: RunObserver
+) -> None:
+    """Train the single-task references that are not there; one that fails is a warning."""
+    plain = for_references(replace(request, references=False, save_model=None))
+    known, missing = KnownRuns(plain), list[tuple[str, RunSpec]]()
+    for title, reference in _references(specs):
+        outcome = known.find(reference)
+        if outcome is None:
+            missing.append((title, reference))
+        else:
+            _warn_of_failed_reference(outcome, observer)
+    for outcome in _side_by_side(missing, plain, backend, observer):
+        _warn_of_failed_reference(outcome, observer)
 
 
 def _references(specs: Sequence[RunSpec]) -> list[tuple[str, RunSpec]]:
@@ -203,17 +215,17 @@ def _side_by_side(
         request = _waiting(request)
 
 
-def check_other_process_finds(spec: RunSpec, request: RunRequest) -> None:
+def check_other_process_finds(specs: Sequence[RunSpec], request: RunRequest) -> None:
     """Refuse what exists in this process alone: a class of a notebook's cell, say.
 
     Raises:
-        UserError: If the run's strategy, stream or one of its tasks is such a thing.
+        UserError: If a run's strategy, stream or one of its tasks is such a thing.
     """
-    named: list[tuple[Registry[Any], str]] = [
-        (STRATEGIES, spec.strategy.name),
-        (STREAMS, spec.stream.kind),
-        *((TASKS, task) for task in spec.data.tasks),
-    ]
+    named: dict[tuple[Registry[Any], str], None] = {}  # each once: entry points are looked through
+    for spec in specs:
+        named[STRATEGIES, spec.strategy.name] = None
+        named[STREAMS, spec.stream.kind] = None
+        named |= {(TASKS, task): None for task in spec.data.tasks}
     for registry, name in named:
         if registry.is_found_by_name(name):
             continue

@@ -101,13 +101,19 @@ def _start_ray(settings: RaySettings, folder: str) -> None:
 
     common: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     if settings.address is None:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _temp_dir=folder,
-            **common,
-        )
+        try:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _temp_dir=folder,
+                **common,
+            )
+        except Exception as error:  # Ray gives its parts thirty seconds, and raises just this
+            raise UserError(
+                f"Ray did not start here ({describe_error(error)}): try again, or use jobs",
+                setting="jobs",
+            ) from error
         return
     try:
         ray.init(address=settings.address, **common)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -235,7 +236,7 @@ class RunCheckpoints:
         """
         if self.step is None:
             return "run the same command again to start from the beginning"
-        without = " without --force" if forced else ""
+        without = " with force off" if forced else ""
         return f"run the same command again{without} to go on from step {self.step}"
 
     def end(self, *, finished: bool) -> None:
@@ -368,11 +369,11 @@ def _misfit(found: object, expected: Mapping[str, Any]) -> str | None:
 @lru_cache(maxsize=1)
 def _source_hash() -> str:
     """SHA-256 of the package's code, the built-in strategies and tasks included."""
-    import epi_bench.strategies
-    import epi_bench.tasks
-
     found = hashlib.sha256()
-    folders = [Path(__file__).parents[1], *epi_bench.strategies.__path__, *epi_bench.tasks.__path__]
+    folders = [str(Path(__file__).parents[1])]
+    for package in ("epi_bench.strategies", "epi_bench.tasks"):
+        spec = find_spec(package)
+        folders += (spec.submodule_search_locations or []) if spec else []
     for folder in map(Path, folders):
         for path in sorted(folder.rglob("*.py")):
             found.update(f"{path.relative_to(folder)} ".encode() + path.read_bytes())

@@ -19,9 +19,13 @@ import random
 import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import date, timedelta
+from decimal import Decimal
 from enum import Enum
+from fractions import Fraction
 from functools import cached_property
 from pathlib import PurePath
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,7 +46,10 @@ BLOCK = 4096
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
-WRITTEN_OUT = (*PLAIN, bytearray, range, torch.device, torch.dtype, torch.Size, PurePath)
+WRITTEN_OUT = (
+    *PLAIN, bytearray, range, Decimal, Fraction, date, timedelta, PurePath, torch.device,
+    torch.dtype, torch.Size,
+)  # fmt: skip
 """What its text tells all about."""
 
 WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -214,7 +221,15 @@ class _Walk:
 
     def _feed_tensor(self, tensor: Tensor, take: Callable[[bytes], None]) -> None:
         tensor = tensor.detach()
+        if tensor.is_nested:
+            for part in tensor.unbind():
+                self._feed_tensor(part, take)
+            return
         take(f"<tensor {tuple(tensor.shape)} {tensor.dtype}>".encode())
+        if tensor.is_meta:
+            return
+        if tensor.is_quantized:
+            tensor = tensor.int_repr()
         if tensor.layout != torch.strided:
             tensor = tensor.to_dense()
         tensor = local(tensor)
@@ -233,7 +248,7 @@ class _Walk:
 
 _READ = (
     *WRITTEN_OUT, Enum, Tensor, np.ndarray, np.generic, torch.Generator, random.Random,
-    np.random.Generator, Mapping, list, tuple, deque, set, frozenset, nn.Module,
+    np.random.Generator, Mapping, list, tuple, deque, set, frozenset, SimpleNamespace, nn.Module,
 )  # fmt: skip
 """What is read whatever module it is from."""
 

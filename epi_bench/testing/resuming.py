@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from epi_bench.testing.toys import STEPS, own_numerics, toy_loop, toy_model, toy_tasks
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from epi_bench.strategy.strategy import Strategy
     from epi_bench.training.loop import TrainingLoop
     from epi_bench.training.loop_state import LoopState
@@ -82,11 +85,15 @@ def _interruptions(loop: TrainingLoop) -> Iterator[tuple[int, str, LoopState]]:
     """
     for index, experience in enumerate(toy_tasks()):
         within: list[LoopState] = []
-        loop.train(experience, at_rest=lambda taken=within: taken.append(_saved(loop)))
+        loop.train(experience, at_rest=partial(_save, loop, within))
         for step, state in enumerate(within, start=1):
             before = ", before end_experience" if step == STEPS else ""
             yield index, f"after step {step} of the {experience.name} task{before}", state
         yield index + 1, f"after end_experience of the {experience.name} task", _saved(loop)
+
+
+def _save(loop: TrainingLoop, taken: list[LoopState]) -> None:
+    taken.append(_saved(loop))
 
 
 def _saved(loop: TrainingLoop) -> LoopState:
@@ -106,7 +113,7 @@ def _fingerprints(loop: TrainingLoop) -> dict[str, str]:
     from epi_bench.training.loop_state import digest
 
     strategy = loop.strategy
-    tensors = dict(loop.model.named_parameters())
+    tensors: dict[str, Tensor] = dict(loop.model.named_parameters())
     tensors |= {f"{name} of state_dict": t for name, t in strategy.state_dict().items()}
     numbers: dict[str, Any] = {f"{k} of diagnostics": v for k, v in strategy.diagnostics().items()}
     numbers["state_bytes"] = strategy.state_bytes()

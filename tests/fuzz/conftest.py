@@ -32,6 +32,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from epi_bench.errors import LONGEST_LINE, UserError
+from epi_bench.foreign_text import for_terminal
 
 SEED = int(os.environ.get("EPI_BENCH_FUZZ_SEED", "0"))
 FACTOR = float(os.environ.get("EPI_BENCH_FUZZ_FACTOR", "1"))
@@ -193,7 +194,7 @@ class Command:
             assert ended.lines, "refused without a word"
             assert all(line.startswith("epi-bench: ") for line in ended.lines), ended
         for line in ended.error.splitlines():
-            assert line.isprintable(), ended
+            assert line == for_terminal(line), ended
             assert len(line) < LONGEST_LINE + 200, "a line that fills the screen"
         left = {path for path in self.folder.rglob("*") if path.is_file()} - self._known
         assert not left, f"left behind: {left}"

@@ -57,7 +57,7 @@ def test_json(fuzz, hostile, command, ask):
     rows = st.fixed_dictionaries({"question": values, "answer": values}) | values
     kinds = st.sampled_from(["rows.jsonl", "rows.json", "array.json"])
 
-    @fuzz(120, st.lists(rows, max_size=3), kinds)
+    @fuzz(60, st.lists(rows, max_size=3), kinds)
     def case(drawn, kind):
         lines = [json.dumps(row) for row in [*GOOD, *drawn]]
         is_array = kind == "array.json"
@@ -73,7 +73,7 @@ def test_bytes(fuzz, command, ask):
     separators = {"rows.csv": b"question,answer\n", "rows.tsv": b"question\tanswer\n"}
     lines = b"\n".join(json.dumps(row).encode() for row in GOOD) + b"\n"
 
-    @fuzz(160, st.binary(max_size=60) | st.sampled_from(RAW), kinds)
+    @fuzz(100, st.binary(max_size=60) | st.sampled_from(RAW), kinds)
     def case(content, kind):
         before = lines if kind == "rows.jsonl" else separators.get(kind, b"")
         command.write(kind, before + content)
@@ -84,7 +84,7 @@ def test_delimited(fuzz, command, ask):
     texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
     rows = st.lists(st.lists(texts, max_size=4), min_size=1, max_size=6)
 
-    @fuzz(140, rows, st.sampled_from(",\t"), st.sampled_from(['"', "", '""']), st.booleans())
+    @fuzz(100, rows, st.sampled_from(",\t"), st.sampled_from(['"', "", '""']), st.booleans())
     def case(drawn, separator, quote, has_head):
         head = f"question{separator}answer\n" if has_head else ""
         good = "".join(f"q{i}{separator}a{i}\n" for i in range(12)) if has_head else ""
@@ -131,7 +131,7 @@ def test_parquet(fuzz, command, ask):
     kinds = st.sampled_from(sorted(columns))
     changes = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=3)
 
-    @fuzz(150, kinds, kinds, changes, st.floats(0.01, 1) | st.just(1.0))
+    @fuzz(100, kinds, kinds, changes, st.floats(0.01, 1) | st.just(1.0))
     def case(question, answer, changed, kept):
         file = io.BytesIO()
         table = {"question": columns[question], "answer": columns[answer]}

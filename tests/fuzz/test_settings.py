@@ -65,7 +65,7 @@ def test_settings_files(fuzz, hostile, command, run_file):
         max_size=3,
     )
 
-    @fuzz(450, changes)
+    @fuzz(350, changes)
     def case(drawn):
         content, unwritten = copy.deepcopy(run_file), {}
         for place, (is_raw, value) in drawn:
@@ -86,7 +86,7 @@ def test_files_that_are_no_toml(fuzz, hostile, command):
         b"strategy=1", b"[[locations]]\na=1", b"locations=[1]", b"training={steps=1,steps=2}",
     ])  # fmt: skip
 
-    @fuzz(120, parts | known)
+    @fuzz(100, parts | known)
     def case(content):
         command.write("run.toml", content)
         command("run", "--config", "run.toml", *QUIET)
@@ -103,7 +103,7 @@ def test_flags(fuzz, hostile, command, task):
               "--task-option", "--stream-option", "--unknown"]  # fmt: skip
     given = st.lists(st.tuples(st.sampled_from(flags), hostile.text), min_size=1, max_size=3)
 
-    @fuzz(300, given)
+    @fuzz(250, given)
     def case(drawn):
         drawn = [(flag, value) for flag, value in drawn if (flag, value) != ("--data-dir", "..")]
         flat = [part for pair in drawn for part in pair]
@@ -120,7 +120,7 @@ def test_options_of_strategies(fuzz, hostile, command, task):
         for option in [*options_of(STRATEGIES.get(name)), "unknown"]
     ]
 
-    @fuzz(250, st.sampled_from(known), hostile.text, st.booleans())
+    @fuzz(200, st.sampled_from(known), hostile.text, st.booleans())
     def case(option, value, is_bare):
         name, key = option
         assignment = f"{key if is_bare else f'{name}.{key}'}={value}"
@@ -134,7 +134,7 @@ def test_options_of_strategies(fuzz, hostile, command, task):
 def test_seeds(fuzz, command, task):
     seeds = st.integers(-5, 2**130) | st.sampled_from([2**31, 2**32, 2**63, 2**64 - 1, 2**64])
 
-    @fuzz(60, seeds)
+    @fuzz(40, seeds)
     def case(seed):
         command("run", "--tasks", task, "--steps", "2", "--seed", seed, "--order", "random", *QUIET)
 
@@ -153,6 +153,6 @@ OTHER_COMMANDS = (
 
 
 def test_every_other_command(fuzz, hostile, command):
-    @fuzz(250, st.sampled_from(OTHER_COMMANDS), hostile.text)
+    @fuzz(200, st.sampled_from(OTHER_COMMANDS), hostile.text)
     def case(words, value):
         command(*words, value)

@@ -84,7 +84,7 @@ def test_task_files(fuzz, hostile, command, rows):
     raw = st.tuples(st.just(True), st.sampled_from(hostile.raw_toml))
     change = st.tuples(st.sampled_from(PLACES), written | raw)
 
-    @fuzz(250, st.lists(change, min_size=1, max_size=3))
+    @fuzz(110, st.lists(change, min_size=1, max_size=2))
     def case(drawn):
         content, unwritten = copy.deepcopy(TASK), {}
         for place, (is_raw, value) in drawn:
@@ -110,7 +110,7 @@ def test_suites(fuzz, hostile, command, rows):
         [["task.toml"], ["suite.toml"], ["nowhere.toml"], ["mini_math"], ["mini"]]
     )
 
-    @fuzz(60, places, hostile.toml_value | named)
+    @fuzz(40, places, hostile.toml_value | named)
     def case(place, value):
         content = {"tasks": ["task.toml"], "defaults": {"training": {"steps": 2}}}
         hostile.put(content, place, value)
@@ -142,7 +142,7 @@ def test_templates(fuzz, hostile, command):
     )
     values = st.fixed_dictionaries({"q": hostile.json_value, "row": hostile.json_value})
 
-    @fuzz(500, source, values)
+    @fuzz(300, source, values)
     def case(text, filled):
         try:
             made = TextTemplate(text).render(filled)

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from epi_bench.errors import UserError
+from epi_bench.errors import UserError, describe_error
 from epi_bench.model.chat.assistant_turn import AssistantTurn
+from epi_bench.model.chat.template_limits import limited_template
 from epi_bench.model.chat.template_shape import ShapeLearner, special_texts
 from epi_bench.model.chat.turn_search import TurnSearch
 from epi_bench.task.example import Message
@@ -142,13 +143,20 @@ class ChatTemplate:
     def _apply(self, conversations: list[list[Message]], generation_prompt: bool) -> list[str]:
         if not conversations:
             return []
-        texts = self._tokenizer.apply_chat_template(
-            cast(Any, conversations),
-            chat_template=self._source,
-            tokenize=False,
-            add_generation_prompt=generation_prompt,
-            **self.arguments,
-        )
+        from jinja2.exceptions import TemplateError
+
+        try:
+            texts = self._tokenizer.apply_chat_template(
+                cast(Any, conversations),
+                chat_template=limited_template(self._source),
+                tokenize=False,
+                add_generation_prompt=generation_prompt,
+                **self.arguments,
+            )
+        except TemplateError:
+            raise
+        except Exception as error:  # a template's sums and lookups may fail in any way
+            raise TemplateError(describe_error(error)) from error
         return list(texts)
 
     def _refusal(

@@ -93,7 +93,7 @@ class EncodingCache:
             write_atomically(path, _pack(examples, report))
             _remove_oldest(path.parent, MAX_CACHE_BYTES)
         except UserError as error:
-            self._warn(str(error))
+            self._warn(f"{path.parent} cannot be written ({error})")
         except OSError as error:
             self._warn(f"{path.parent} cannot be written ({error.strerror or error})")
 

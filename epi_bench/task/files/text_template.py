@@ -79,7 +79,7 @@ class TextTemplate:
             code = environment.compile(Bounding().visit(tree), filename=_FILE_NAME)
         except TemplateSyntaxError as error:
             raise TextTemplateError(str(error.message), error.lineno) from error
-        except RecursionError as error:
+        except (RecursionError, SyntaxError) as error:  # Python nests only so many blocks
             raise TextTemplateError("the template is nested too deeply") from error
         self._missing = OptionalMissing if optional_values else Missing
         self._template = Template.from_code(environment, code, environment.make_globals(None))

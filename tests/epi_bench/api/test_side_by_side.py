@@ -37,7 +37,7 @@ def test_every_run_is_one_line_that_fits(width):
         assert max(map(len, lines)) <= width
         assert "0/3" in lines[0]
         assert lines[1].startswith("epi, seed 0")
-        assert lines[2].startswith("reference of")
+        assert lines[2].startswith("reference")
         assert "120/2000" in lines[2]
         if width >= 80:
             assert "loading the model" in lines[1]
@@ -48,7 +48,7 @@ def test_every_run_is_one_line_that_fits(width):
         lines = frame(progress)
         assert len(lines) == 2
         assert "2/3" in lines[0]
-        assert lines[1].startswith("reference of")
+        assert lines[1].startswith("reference")
 
 
 def test_a_resumed_run_shows_where_it_goes_on():

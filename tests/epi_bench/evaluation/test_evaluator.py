@@ -295,3 +295,17 @@ def test_what_is_known_is_not_scored_again():
     assert told == [("a", found["a"]), ("c", found["c"])]
     assert list(found) == ["a", "b", "c"]
     assert found["b"] is known
+
+
+def test_an_answer_that_would_take_all_memory_is_refused_with_its_row(toy_model, toy_tasks):
+    from transformers import AutoTokenizer
+
+    from epi_bench.evaluation.evaluator import LONGEST_ANSWER
+    from epi_bench.model.chat.chat_encoder import ChatEncoder
+    from epi_bench.task.example import Example, ask
+    from epi_bench.task.task import TASKS
+
+    encoder = ChatEncoder(AutoTokenizer.from_pretrained(toy_model), max_length=64)
+    examples = [Example(ask("q", "a"), "a"), Example(ask("q", "~" * (LONGEST_ANSWER + 9)), "~")]
+    with pytest.raises(UserError, match="'toy_first': the answer of test example 2 has 16,3"):
+        TaskEvaluator(TASKS.get("toy_first")(), examples, encoder, batch_size=2)

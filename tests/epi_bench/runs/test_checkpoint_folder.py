@@ -205,3 +205,12 @@ def test_all_are_given_the_newest_first(tmp_path):
         newest = folder.save(checkpoint(step))
     assert [found.step for _, found in folder.load_all()] == [3, 2, 1]
     assert folder.newest_time() == (newest / "manifest.json").stat().st_mtime
+
+
+def test_the_time_of_one_without_a_manifest_is_not_asked_for(tmp_path):
+    folder = CheckpointFolder(tmp_path / "c", kept=1)
+    first, second = folder.save(checkpoint(1)), folder.save(checkpoint(2))
+    (second / "manifest.json").unlink()
+    assert folder.newest_time() == (first / "manifest.json").stat().st_mtime
+    (first / "manifest.json").unlink()
+    assert folder.newest_time() is None

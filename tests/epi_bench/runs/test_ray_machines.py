@@ -26,7 +26,7 @@ from epi_bench.runs.request import RunRequest
 
 pytestmark = [pytest.mark.multi_process, pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
-PATIENCE = 300.0
+PATIENCE = 900.0
 """Seconds that a busy machine may need for what takes a few."""
 
 SMALL = {"object_store_memory": 80 * 2**20}
@@ -87,19 +87,34 @@ class Heard(RunObserver):
         self.said.append((self.title, status))
 
 
+def patiently(start):
+    """What a function starts; Ray gives a machine that is busy thirty seconds for it."""
+    for _ in range(3):
+        try:
+            return start()
+        except Exception as error:  # noqa: BLE001  (Ray raises just this)
+            failure = error
+    raise failure
+
+
+def three_machines(folder):
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": folder}
+    made = Cluster(initialize_head=True, head_node_args={**head, **SMALL})
+    for _ in range(3):
+        made.add_node(num_cpus=1, **SMALL)
+    return made
+
+
 @pytest.fixture(scope="module")
 def cluster():
     """A machine without CPUs that holds the cluster together, and three with one each."""
-    from ray.cluster_utils import Cluster
-
     folder = tempfile.mkdtemp(prefix="ray-test-", dir="/tmp")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": folder}
-        made = Cluster(initialize_head=True, head_node_args={**head, **SMALL})
-        for _ in range(3):
-            made.add_node(num_cpus=1, **SMALL)
+        made = patiently(lambda: three_machines(folder))
         yield made
         made.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
@@ -191,7 +206,7 @@ def test_no_run_is_lost_with_its_machine_and_none_counts_twice(
     folder = tmp_path / "out"
     records = [load_record(path) for path in folder.glob("runs/*/record.json")]
     assert sorted(record.run_id for record in records) == sorted(r.run_id for r in own)
-    published = sorted(path.stem for path in folder.glob("leaderboards/*/*.json"))
+    published = sorted(path.stem for path in request.workspace.board.glob("*/*.json"))
     assert published == sorted(record.run_id for record in own)
 
     tried_again = [what for what in heard.said if what[1].endswith("it is tried again (2 of 4)")]
@@ -270,5 +285,5 @@ def test_everything_ends_with_who_asked(
     assert not list(tmp_path.glob("**/.epi-bench-*"))
     if number != signal.SIGKILL:
         [line] = [line for line in errors.splitlines() if line.startswith("epi-bench:")]
-        assert "the same command goes on where this one was" in line
+        assert "run the same command again to go on" in line
         assert "Traceback" not in errors

@@ -194,7 +194,7 @@ def test_force_begins_anew_and_keeps_the_old_results_until_then(run_toy, tmp_pat
     with pytest.raises(RunInterruptedError) as stopped:
         run_toy(observer=Notes(("step", 7), interrupt), request=forced)
     assert {name: (folder / name).read_text() for name in kept} == kept
-    assert stopped.value.hint == ("run the same command again without --force to go on from step 6")
+    assert stopped.value.hint == ("run the same command again with force off to go on from step 6")
     again = Notes(("step", 3), interrupt)
     with pytest.raises(KeyboardInterrupt):
         run_toy(observer=again, request=forced)

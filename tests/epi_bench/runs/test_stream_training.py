@@ -41,7 +41,7 @@ def events_of(run_toy, *arguments, **keywords):
 def test_a_sequential_stream(run_toy):
     events, record = events_of(run_toy, "epi", {"warmup": 1, "interval": 1}, steps=2)
     assert events == [
-        "reading data", "loading the model",
+        "starting", "reading data", "loading the model",
         "scoring", "row base",
         "training toy_first", "step 1 of 4", "step 2 of 4", "diagnostics 2",
         "scoring", "row toy_first",
@@ -55,7 +55,7 @@ def test_a_sequential_stream(run_toy):
 
 def test_a_mixed_stream_is_scored_in_its_middle(run_toy):
     events, record = events_of(run_toy, stream={"kind": "mixed"}, steps=3)
-    assert events[4:] == [
+    assert events[5:] == [
         "training mixed", "step 1 of 6", "step 2 of 6", "step 3 of 6",
         "scoring", "row mixed step 3",
         "step 4 of 6", "step 5 of 6", "step 6 of 6",

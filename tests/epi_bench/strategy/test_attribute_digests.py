@@ -7,7 +7,9 @@ import random
 import weakref
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cached_property
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -73,10 +75,12 @@ def _generator(seed):
         (Memory(1), Memory(2)),
         ([Memory(1)], [Memory(2)]),
         (Slotted(1), Slotted(2)),
+        (SimpleNamespace(seen=1), SimpleNamespace(seen=2)),
+        (Decimal("1.5"), Decimal("1.6")),
         (nn.Linear(2, 2), nn.Linear(2, 2)),  # a teacher
         (iter([1, 2]), iter([1, 2])),  # where it stands cannot be saved
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_what_differs_is_named(kept, forgotten):
     model = _model()
@@ -97,6 +101,8 @@ def test_what_differs_is_named(kept, forgotten):
         random.Random(3),
         nn.Linear(2, 2),
         Slotted([1]),
+        torch.zeros(2, device="meta"),
+        np.array([3, "a"], dtype=object),
         "\ud800",
     ],
     ids=lambda value: type(value).__name__,

@@ -284,8 +284,8 @@ def test_the_grades_are_those_of_the_answers(run_toy, toy_settings, server, repl
     seen = {}
     original = StreamTraining._judge_last_row
 
-    def spy(self):
-        original(self)
+    def spy(self, key):
+        original(self, key)
         answers = self.measurements.answers["toy_second"]
         seen[self.measurements.rows[-1].name] = [p.text for p in answers.predictions]
 

@@ -170,3 +170,8 @@ def test_numbers_without_end_and_half_characters_are_no_text():
         fill("{{ x }}", x=float("inf"))
     with pytest.raises(TextTemplateError, match=r"no Unicode text: \\ud800 is half of a pair"):
         fill(r"{{ '\ud800' }}")
+
+
+def test_more_loops_than_python_nests_are_refused():
+    with pytest.raises(TextTemplateError, match="nested too deeply"):
+        TextTemplate("{% for a in q %}" * 25 + "x" + "{% endfor %}" * 25)
