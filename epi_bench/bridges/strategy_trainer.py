@@ -365,7 +365,7 @@ class StrategyTrainer:
         """The loss from logits of this package's own forward pass; TRL's own has none."""
         trainer: Any = self
         batch = {"attention_mask": torch.ones_like(inputs["input_ids"]), **inputs}
-        objective, summed = training_loss(model, batch)
+        objective, summed = training_loss(model, batch, self.strategy)
         if items is None:
             divisor: Any = (batch["labels"][:, 1:] >= 0).sum().clamp(min=1)
         else:
