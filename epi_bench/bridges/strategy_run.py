@@ -17,6 +17,9 @@ from epi_bench.strategy.hooks import Experience, Step
 from epi_bench.strategy.strategy import STRATEGIES, Strategy
 from epi_bench.training.context import TrainingContext
 
+UNKNOWN_STEPS = 10**9
+"""Stands for a number of steps that is not known, where a strategy asks whether it is enough."""
+
 SKIPPED_IN_A_ROW = 10
 """Steps in a row whose gradients are not finite, at which training fails."""
 
@@ -58,6 +61,7 @@ class StrategyRun:
         self.drawn: Sequence[EncodedExample] = ()
         self.entered = self.steps = self.steps_in_experience = self.skipped = 0
         self._skipped_in_a_row = 0
+        self._lengths: list[int] = []  # of the experiences begun, in steps
         self._step: Step | None = None
 
     @property
@@ -92,7 +96,11 @@ class StrategyRun:
         return self.context.model
 
     def enter(
-        self, name: str, examples: Sequence[EncodedExample], steps: int, training: TrainingSpec
+        self,
+        name: str,
+        examples: Sequence[EncodedExample],
+        steps: int | None,
+        training: TrainingSpec,
     ) -> None:
         """Begin an experience.
 
@@ -101,13 +109,14 @@ class StrategyRun:
         Args:
             name: Of the experience.
             examples: Its own.
-            steps: How many it will last; 0 if that is not known.
+            steps: How many it will last; ``None`` if that is not known.
             training: What is known of the optimizer and the schedule.
         """
-        for warning in self.strategy.check_run(training, [self.steps + steps]) if steps else ():
+        lengths = [*self._lengths, UNKNOWN_STEPS if steps is None else steps]
+        for warning in self.strategy.check_run(training, lengths):
             warnings.warn(warning, stacklevel=4)
-        experience = Experience(self.entered, name, (name,), examples, steps)
-        self.context.total_steps = self.steps + steps
+        experience = Experience(self.entered, name, (name,), examples, steps or 0)
+        self.context.total_steps = self.steps + (steps or 0)
         self.context.experience_count = self.entered + 1
         self.context.optimizer = None
         self.strategy.begin_experience(experience)
@@ -117,6 +126,7 @@ class StrategyRun:
                 f"there is nothing to train in {name!r}: {self.name} returned no example"
             )
         self.experience = experience
+        self._lengths = lengths
         self.entered += 1
         self.steps_in_experience = 0
 
