@@ -161,7 +161,8 @@ class StrategyTrainer:
         if not self._is_finished:
             trainer.model = trainer.model_wrapped = self.strategy.finalize_model(trainer.model)
             self._is_finished = True
-        return trainer.model  # type: ignore[no-any-return]
+        finished: nn.Module = trainer.model
+        return finished
 
     def save_strategy(self, folder: str | Path) -> None:
         """Write the strategy's state beside a model that is saved: between two experiences.
@@ -254,8 +255,9 @@ class StrategyTrainer:
         return EncodedRows(rows, lambda row: join([row])), steps
 
     def _training(self, steps: int) -> TrainingSpec:
-        args = self.args  # type: ignore[attr-defined]
-        given = None if self._has_own_optimizer else type(bare(self.optimizer)).__name__  # type: ignore[has-type]
+        trainer: Any = self
+        args = trainer.args
+        given = None if self._has_own_optimizer else type(bare(trainer.optimizer)).__name__
         return known_training(
             given or str(getattr(args.optim, "value", args.optim)),
             args.learning_rate,
@@ -463,7 +465,7 @@ class _StrategyCallback(TrainerCallback):
             files.load(self._trainer._weights)
 
 
-class _Chosen(torch.utils.data.Dataset):  # type: ignore[type-arg]
+class _Chosen(torch.utils.data.Dataset[Any]):
     """Examples as a data set of torch."""
 
     def __init__(self, examples: Sequence[Any]) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import epi_bench
-from epi_bench import UserError
+from epi_bench import Strategy, UserError
 from epi_bench.bridges import StrategyProtection
 from epi_bench.model.batching import collate, drawn_steps
 from epi_bench.spec.randomness import seeded_generator
@@ -122,16 +122,22 @@ def _copied(state):
     }
 
 
+class SevenMore(Strategy):
+    """Adds a constant to the loss."""
+
+    def penalty(self, model):
+        return 7.0 + 0.0 * model.model.norm.weight.sum()
+
+
 def test_the_penalty_counts_once_a_step_whatever_the_accumulation():
     model = toy_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    protection = epi_bench.protect(optimizer, model, strategy="l2_sp", strength=2.0, anchor="base")
-    protection.begin_experience("one")
-    weight = model.model.norm.weight
-    with torch.no_grad():
-        weight.add_(0.5)
-    assert float(protection.penalty().detach()) == pytest.approx(2.0 / 2 * 16 * 0.25)
-    assert float(protection.penalty()) == 0
+    protection = epi_bench.protect(optimizer, model, strategy=SevenMore)
+    for _ in range(2):
+        penalties = [protection.penalty() for _ in range(3)]
+        assert [float(penalty.detach()) for penalty in penalties] == [7.0, 0.0, 0.0]
+        sum(penalties).backward()
+        optimizer.step()
 
 
 def test_a_penalty_that_is_left_out_is_an_error():

@@ -6,9 +6,10 @@ from functools import cache
 from itertools import islice
 
 import pytest
+import torch
 from transformers import Trainer, TrainingArguments
 
-from epi_bench import UserError
+from epi_bench import Strategy, UserError
 from epi_bench.bridges import with_strategy
 from epi_bench.model.batching import drawn_steps
 from epi_bench.spec.randomness import seeded_generator
@@ -37,6 +38,13 @@ class _SameBatches(Trainer):
         generator = seeded_generator(f"batches of experience {max(index, 0)}", 0)
         steps = islice(drawn_steps(len(rows), BATCH, generator), STEPS)
         return [position for step in steps for position in step]
+
+
+class SevenMore(Strategy):
+    """Adds a constant to the loss."""
+
+    def penalty(self, model):
+        return 7.0 + 0.0 * model.model.norm.weight.sum()
 
 
 def _rows(experience):
@@ -71,6 +79,7 @@ def _trainer(name, folder, *, options=None, model=None, base=_SameBatches, **set
         model=model or toy_model(),
         args=_arguments(folder, **settings),
         train_dataset=_rows(first),
+        eval_dataset=_rows(first)[:4],
     )
 
 
@@ -147,7 +156,6 @@ def test_the_best_model_comes_back_with_its_state(name, tmp_path):
     ended = {}
     for steps, settings in ((1, {}), (STEPS, BEST)):
         trainer = _trainer(name, tmp_path / str(steps), max_steps=steps, **settings)
-        trainer.eval_dataset = _rows(toy_tasks()[0])[:4]
         with own_numerics():
             trainer.train()
         ended[steps] = _weights(trainer.model), trainer.strategy.state_dict(), trainer
@@ -161,28 +169,30 @@ def test_statistics_reach_the_log_and_tensorboard(tmp_path, monkeypatch):
         "tensorboard.backend.event_processing.event_accumulator"
     ).EventAccumulator
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "events"))
-    trainer = _trainer("l2_sp", tmp_path, report_to=["tensorboard"])
+    trainer = _trainer(SevenMore, tmp_path, report_to=["tensorboard"])
     trainer.train()
-    entries = [entry for entry in trainer.state.log_history if "loss" in entry]
     (file,) = (tmp_path / "events").rglob("events*")
     events = accumulator(str(file)).Reload()
     told = [event.value for event in events.Scalars("train/strategy_penalty")]
-    assert told == pytest.approx([entry["strategy_penalty"] for entry in entries])
-    assert told[0] == 0 < told[1] < told[2]
+    assert told == [7.0] * STEPS
 
 
-def test_the_logged_loss_is_that_of_the_tokens(tmp_path):
-    strong = _trainer("l2_sp", tmp_path, options={"strength": 1e6}, max_steps=2)
-    plain = _trainer("full_sft", tmp_path, max_steps=2)
-    for trainer in (strong, plain):
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_the_logged_loss_is_that_of_the_tokens(accumulation, tmp_path):
+    settings = {
+        "gradient_accumulation_steps": accumulation,
+        "per_device_train_batch_size": BATCH // accumulation,
+    }
+    losses = []
+    for name in (SevenMore, "full_sft"):
+        trainer = _trainer(name, tmp_path, **settings)
         with own_numerics():
             trainer.train()
-    first, second = (
-        [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-        for trainer in (strong, plain)
-    )
-    assert first == second
-    assert strong.state.log_history[1]["strategy_penalty"] > 1
+        entries = [entry for entry in trainer.state.log_history if "loss" in entry]
+        losses.append([entry["loss"] for entry in entries])
+        told = [entry.get("strategy_penalty") for entry in entries]
+        assert told == ([7.0] * STEPS if name is SevenMore else [None] * STEPS)
+    assert losses[0] == losses[1]
 
 
 def test_experiences_by_hand_are_those_that_train_begins_by_itself(tmp_path):
@@ -206,7 +216,7 @@ def test_experiences_by_hand_are_those_that_train_begins_by_itself(tmp_path):
 
 
 def test_a_stream_goes_on_in_another_process(tmp_path):
-    first, second = toy_tasks()
+    _, second = toy_tasks()
     one = _trainer("epi_similarity", tmp_path)
     with own_numerics():
         one.train()
@@ -244,7 +254,7 @@ def test_what_is_not_supported_is_refused_at_once(tmp_path):
     with pytest.raises(UserError, match="unknown option of strategy 'ewc' 'strenth'"):
         with_strategy(Trainer, "ewc", strenth=1.0)
     with pytest.raises(UserError, match="give model instead of model_init"):
-        with_strategy(Trainer, "ewc")(model_init=toy_model, args=_arguments(tmp_path))
+        with_strategy(Trainer, "ewc")(model_init=lambda: toy_model(), args=_arguments(tmp_path))
 
 
 def test_a_step_with_infinite_gradients_is_left_out(tmp_path):
@@ -259,3 +269,59 @@ def test_a_step_with_infinite_gradients_is_left_out(tmp_path):
         once.train()
     assert trainer.state.log_history[1]["strategy_skipped_steps"] == 1
     assert _distance(_weights(trainer.model), _weights(once.model)) == 0
+
+
+class LooksAtLogits(Strategy):
+    """Has a hook that needs logits with their graph, and changes nothing."""
+
+    def batch_penalty(self, batch, logits):
+        assert logits.requires_grad
+        return 0.0 * logits.sum()
+
+
+def _conversations(words):
+    from datasets import Dataset
+
+    rows = [
+        [{"role": "user", "content": f"copy {word}"}, {"role": "assistant", "content": word}]
+        for word in words
+    ]
+    return Dataset.from_list([{"messages": row} for row in rows * 2])
+
+
+@pytest.mark.parametrize("name", ["full_sft", "ewc", "epi", "stm", LooksAtLogits])
+def test_supervised_fine_tuning_with_trl(name, toy_model, tmp_path):
+    trl = pytest.importorskip("trl")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    def trainer(base):
+        settings = {
+            "output_dir": str(tmp_path), "max_steps": 2, "per_device_train_batch_size": 2,
+            "learning_rate": 1e-3, "use_cpu": True, "bf16": False, "report_to": [],
+            "gradient_checkpointing": False, "save_strategy": "no", "logging_steps": 1,
+            "disable_tqdm": True, "assistant_only_loss": True, "max_length": 64,
+        }  # fmt: skip
+        return base(
+            model=AutoModelForCausalLM.from_pretrained(toy_model, dtype=torch.float32),
+            args=trl.SFTConfig(**settings),
+            train_dataset=_conversations(["red", "green", "blue"]),
+            processing_class=AutoTokenizer.from_pretrained(toy_model),
+        )
+
+    plain = trainer(trl.SFTTrainer)
+    ours = trainer(with_strategy(trl.SFTTrainer, name, **ACTING.get(name, {})))
+    with own_numerics():
+        ours.train()
+        if name in ("full_sft", "ewc", LooksAtLogits):
+            plain.train()
+            assert _distance(_weights(ours.model), _weights(plain.model)) < ROUNDING
+        ours.begin_experience("second", _conversations(["one", "two", "three"]))
+        ours.train()
+        ours.end_experience()
+    entries = [entry for entry in ours.state.log_history if "loss" in entry]
+    if name == "ewc":
+        assert entries[-1]["strategy_penalty"] > 0
+    elif name == "epi":
+        assert entries[-1]["strategy_achieved_ratio"] == pytest.approx(0.3, rel=1e-2)
+    elif name == "stm":
+        assert entries[-1]["strategy_masked_tokens"] > 0
