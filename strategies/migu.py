@@ -40,6 +40,7 @@ class MIGU(Strategy):
 
     acts_from = 1
     changes_gradients = False
+    not_in_state = ("_hooks",)
 
     def __init__(self, threshold: float = 0.7, output_head: bool = False) -> None:
         if not 0 <= threshold < 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -86,3 +86,13 @@ class SelectiveTokenMasking(Strategy):
     def diagnostics(self) -> dict[str, float]:
         """Share of the supervised tokens that is masked, and how many examples are left out."""
         return {"masked_tokens": self._masked, "dropped_examples": float(self._dropped)}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What the diagnostics tell of the experience under way."""
+        counts = [self._masked, float(self._dropped)]
+        return {"masked": torch.tensor(counts, dtype=torch.float64)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take it up."""
+        masked, dropped = state["masked"].tolist()
+        self._masked, self._dropped = masked, int(dropped)

@@ -1,11 +1,12 @@
-"""EPI in training code that is not this package's: three ways in, one mechanism.
+"""EPI, and the other strategies, in training code that is not this package's.
 
+* :func:`with_strategy` for any strategy in ``transformers.Trainer`` and TRL's trainers,
 * :func:`protect` for any ``torch.optim`` optimizer,
 * :class:`EPICallback` for ``transformers.Trainer`` and TRL's trainers,
 * :class:`EPIPlugin` for avalanche's supervised strategies.
 
-The two classes subclass what their libraries define, so each is imported when it is first used.
-All three act by ``step_hooks`` around the optimizer's step and hold a ``Protection``.
+What subclasses another library's class is imported when it is first used. But for the first, all
+act by ``step_hooks`` around the optimizer's step.
 """
 
 from __future__ import annotations

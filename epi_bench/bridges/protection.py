@@ -6,7 +6,7 @@ import warnings
 import weakref
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from epi_bench.bridges.continuation import carry_over, check_weights, weight_che
 from epi_bench.bridges.optimizer_steps import with_step_hooks
 from epi_bench.bridges.parameters import stepped_parameters, trained_parameters
 from epi_bench.bridges.step_hooks import StepActions, StepHooks, refuse_second_hooks
+from epi_bench.bridges.strategy_protection import StrategyProtection
 from epi_bench.errors import UserError
 from epi_bench.isolation import Isolation
 from epi_bench.isolation.normalisation import Normalisation
@@ -24,11 +25,15 @@ from epi_bench.isolation.optimizer_moment import (
     refuse_moments_that_stand_still,
 )
 
+if TYPE_CHECKING:
+    from epi_bench.strategy.strategy import Strategy
+
 STEPS = "bridge.steps"
 REFRESHES = "bridge.refreshes"
 CHECKSUMS = "bridge.checksums"
 
 
+@overload
 def protect(
     optimizer: torch.optim.Optimizer,
     model: nn.Module,
@@ -37,8 +42,26 @@ def protect(
     warmup: int = 20,
     beta: float = 0.999,
     normalisation: Normalisation = "mean",
+    *,
+    strategy: None = None,
     **isolation: Any,
-) -> Protection:
+) -> Protection: ...
+@overload
+def protect(
+    optimizer: torch.optim.Optimizer,
+    model: nn.Module,
+    *,
+    strategy: str | type[Strategy],
+    seed: int = 0,
+    **options: Any,
+) -> StrategyProtection: ...
+def protect(
+    optimizer: torch.optim.Optimizer,
+    model: nn.Module,
+    *schedule: Any,
+    strategy: str | type[Strategy] | None = None,
+    **options: Any,
+) -> Protection | StrategyProtection:
     """Give a training loop Evolving Parameter Isolation (EPI, arXiv 2604.14010) in one line.
 
     From now on each ``optimizer.step()`` takes the gradients into the importance, steps, and
@@ -71,18 +94,25 @@ def protect(
         **isolation: Further keyword arguments of :class:`epi_bench.Isolation`, which does the work:
             ``importance`` (``ema``, ``ema_bf16``, ``factored`` or ``optimizer``: 4, 2, about 0 or
             0 bytes a parameter), ``offload``, ``largest``, ``seed``.
+        strategy: Another strategy of this package by its name, or its class; all further keyword
+            arguments are then its options, but for ``seed``, of all that it draws.
 
     Returns:
         The protection in force: ``remove()`` ends it, and so does leaving it as a context manager;
-        ``state_dict()`` lets a later run go on exactly; ``statistics()`` tells how it goes.
+        ``state_dict()`` lets a later run go on exactly; ``statistics()`` tells how it goes. With
+        ``strategy``, a :class:`epi_bench.bridges.StrategyProtection`, which is told where an
+        experience begins and ends.
 
     Raises:
         UserError: If a value is out of range, the optimizer has no step hooks, is protected
             already, or trains no parameter of this model.
     """
-    protection = Protection(
-        optimizer, model, ratio, interval, warmup, beta, normalisation, **isolation
-    )
+    if strategy is not None:
+        if schedule:
+            raise UserError("with a strategy, give its options by name")
+        seed = options.pop("seed", 0)
+        return StrategyProtection(optimizer, model, strategy, options, seed)
+    protection = Protection(optimizer, model, *schedule, **options)
     protection.attach(optimizer)
     return protection
 

@@ -112,7 +112,15 @@ def cut_by_padding(
 def collate(
     examples: Sequence[EncodedExample], pad_token_id: int, device: torch.device | str = "cpu"
 ) -> dict[str, Tensor]:
-    """Right-padded ``input_ids``, ``attention_mask`` and ``labels``, each (batch, length)."""
+    """Right-padded ``input_ids``, ``attention_mask`` and ``labels``, each (batch, length).
+
+    Where an example has another weight than 1 there is ``weight`` too: one number an example.
+
+    Args:
+        examples: At least one.
+        pad_token_id: Fills short rows.
+        device: Of the tensors.
+    """
     import torch
 
     longest = max(len(example) for example in examples)
@@ -128,11 +136,15 @@ def collate(
             ]
             + [IGNORED_LABEL] * padding
         )
-    return {
+    batch = {
         "input_ids": torch.tensor(ids, device=device),
         "attention_mask": torch.tensor(mask, device=device),
         "labels": torch.tensor(labels, device=device),
     }
+    if any(example.weight != 1 for example in examples):
+        weights = [example.weight for example in examples]
+        batch["weight"] = torch.tensor(weights, dtype=torch.float32, device=device)
+    return batch
 
 
 def length_sorted_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:

@@ -105,16 +105,21 @@ def _fill(
 def examples_as_tensors(examples: Sequence[EncodedExample]) -> dict[str, Tensor]:
     """Examples as tensors: ``input_ids`` and ``supervised`` in a row, and ``lengths``.
 
+    And ``weights``, where an example has another than 1.
+
     Args:
         examples: Any number.
     """
     ids = [token for example in examples for token in example.input_ids]
     supervised = [flag for example in examples for flag in example.supervised]
-    return {
+    state = {
         "input_ids": torch.tensor(ids, dtype=torch.int32),
         "supervised": torch.tensor(supervised, dtype=torch.bool),
         "lengths": torch.tensor([len(example) for example in examples], dtype=torch.int32),
     }
+    if any(example.weight != 1 for example in examples):
+        state["weights"] = torch.tensor([e.weight for e in examples], dtype=torch.float64)
+    return state
 
 
 def examples_from_tensors(state: Mapping[str, Tensor]) -> list[EncodedExample]:
@@ -126,5 +131,14 @@ def examples_from_tensors(state: Mapping[str, Tensor]) -> list[EncodedExample]:
     lengths = state["lengths"].tolist()
     if not lengths:
         return []
-    pairs = zip(state["input_ids"].split(lengths), state["supervised"].split(lengths), strict=True)
-    return [EncodedExample(tuple(ids.tolist()), tuple(flags.tolist())) for ids, flags in pairs]
+    weights = state["weights"].tolist() if "weights" in state else [1.0] * len(lengths)
+    rows = zip(
+        state["input_ids"].split(lengths),
+        state["supervised"].split(lengths),
+        weights,
+        strict=True,
+    )
+    return [
+        EncodedExample(tuple(ids.tolist()), tuple(flags.tolist()), weight=weight)
+        for ids, flags, weight in rows
+    ]

@@ -10,7 +10,9 @@ are called in this order::
         begin_experience
         training_examples               what to draw batches from
         for every optimizer step:
-            penalty                     once, added to the loss
+            token_weights               for each micro-batch, on the logits of its forward pass
+            batch_penalty               the same, added to the micro-batch's loss
+            penalty                     once, after the last micro-batch's two, added to the loss
             gradients_ready             complete gradients, all finite, before clipping
             parameters_updated          right after optimizer.step()
         end_experience
@@ -39,6 +41,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from epi_bench.errors import foreign_code
 from epi_bench.plugins.registry import Registry, abstract_methods
+from epi_bench.strategy.hook_names import hook_problem
 from epi_bench.strategy.hooks import Experience, Step, StrategyContext
 
 if TYPE_CHECKING:
@@ -118,6 +121,48 @@ class Strategy:
         """The examples to draw this experience's batches from; its number of steps is fixed."""
         return experience.examples
 
+    def token_weights(self, batch: Mapping[str, Tensor], logits: Tensor) -> Tensor | None:
+        """What the loss of each token of a micro-batch is multiplied by; ``None`` for 1.
+
+        The step's loss is ``sum_t w_t nll_t / N``. ``N`` is the number of supervised tokens of the
+        whole step, whatever their weights, so that a step is the same however it is cut into
+        micro-batches, and weights below 1 make the loss smaller; a strategy that wants a mean
+        weight of 1 gives such weights. They multiply with ``EncodedExample.weight``.
+
+        Called without gradients, for each micro-batch, on this process's part of the step. What is
+        computed from more than one token at a time depends on the micro-batch.
+
+        Args:
+            batch: ``input_ids``, ``attention_mask`` and ``labels`` (batch, length); ``labels`` is
+                -100 where there is no loss. A micro-batch may have no supervised token at all.
+            logits: (batch, length, vocabulary), as the model computed them for the loss.
+
+        Returns:
+            (batch, length - 1), or ``None``; number ``i`` of a row is of token ``i + 1``, which is
+            predicted by ``logits[:, i]``. What stands where there is no loss does not count.
+
+        Example:
+            .. code-block:: python
+
+                def token_weights(self, batch, logits):  # a token counts as much as it is likely
+                    likely = logits[:, :-1].float().softmax(-1)
+                    return likely.gather(-1, batch["input_ids"][:, 1:, None]).squeeze(-1)
+        """
+        return None
+
+    def batch_penalty(self, batch: Mapping[str, Tensor], logits: Tensor) -> Tensor | None:
+        """A scalar with its graph, **summed** over a micro-batch's supervised tokens, or ``None``.
+
+        It is added to the sum of the tokens' losses and divided by the same ``N``, so that it is a
+        mean over the step. For what compares the model's predictions with something else; a penalty
+        on the weights belongs in :meth:`penalty`.
+
+        Args:
+            batch: As for :meth:`token_weights`.
+            logits: The same, with their graph: no second forward pass is needed.
+        """
+        return None
+
     def penalty(self, model: nn.Module) -> Tensor | None:
         """A scalar added to the step's loss, with its graph; ``None`` for none.
 
@@ -179,7 +224,7 @@ class Strategy:
 def _problem(item: object) -> str | None:
     if not isinstance(item, type) or not issubclass(item, Strategy):
         return "is not a strategy: derive its class from epi_bench.Strategy"
-    return abstract_methods(item)
+    return abstract_methods(item) or hook_problem(item, Strategy)
 
 
 STRATEGIES: Registry[type[Strategy]] = Registry(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -137,20 +136,15 @@ def _differing(first: Weights, second: Weights) -> str | None:
 
 
 def _check_names(subject: _Subject) -> str | None:
-    """A hook whose name is misspelled is never called."""
+    """A hook whose name is misspelled is never called, nor one with other arguments."""
+    from epi_bench.strategy.hook_names import hook_problem
     from epi_bench.strategy.strategy import Strategy
 
-    hooks = [name for name in vars(Strategy) if not name.startswith("_")]
-    for name, member in vars(subject.cls).items():
-        if callable(member) and not name.startswith("_") and name not in hooks:
-            close = get_close_matches(name, hooks, n=1, cutoff=0.85)
-            if close:
-                return f"{name} is never called: did you mean the hook {close[0]!r}?"
-    return None
+    return hook_problem(subject.cls, Strategy)
 
 
 _EXPERIENCE = ["begin_experience", "training_examples"]
-_STEP = ["penalty", "gradients_ready", "parameters_updated"]
+_STEP = ["token_weights", "batch_penalty", "penalty", "gradients_ready", "parameters_updated"]
 _WATCHED = ["prepare_model", *_EXPERIENCE, *_STEP, "end_experience", "finalize_model"]
 
 

@@ -397,7 +397,9 @@ class TrainingLoop:
         optimizer: torch.optim.Optimizer,
         examples: Sequence[EncodedExample],
     ) -> Step:
-        done = self._micro_batches.backward(examples, lambda: self.strategy.penalty(self.model))
+        done = self._micro_batches.backward(
+            examples, lambda: self.strategy.penalty(self.model), self.strategy
+        )
         self.cost.tokens += done.tokens
         self.cost.supervised_tokens += done.supervised_tokens
         norm = self._micro_batches.gradient_norm()
@@ -470,6 +472,7 @@ class TrainingLoop:
                 "supervised token after their first: leave them out of what the task or the "
                 "strategy's training_examples returns"
             )
+        _check_weights(examples, experience)
         return examples
 
     def _drawn_steps(
@@ -480,3 +483,18 @@ class TrainingLoop:
         size = self.spec.examples_a_step(self.accelerator.num_processes)
         for positions in drawn_steps(len(examples), size, generator):
             yield [examples[position] for position in positions]
+
+
+def _check_weights(examples: Sequence[EncodedExample], experience: Experience) -> None:
+    """Examples may weigh more or less than others, as long as one of them counts."""
+    wrong = next((e.weight for e in examples if not 0 <= e.weight < float("inf")), None)
+    if wrong is not None:
+        raise TrainingFailedError(
+            f"a training example of {experience.name!r} has weight={wrong}: the strategy's "
+            "training_examples must give weights of at least 0"
+        )
+    if not any(example.weight for example in examples):
+        raise TrainingFailedError(
+            f"every training example of {experience.name!r} has weight 0: the strategy's "
+            "training_examples leaves nothing to learn"
+        )

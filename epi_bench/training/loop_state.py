@@ -202,13 +202,16 @@ def drawn_state(
             known[id(example)] = len(own) + len(others)
             others.append(example)
         positions.append(known[id(example)])
-    return {
+    state = {
         "positions": torch.tensor(positions, dtype=torch.int64),
         "input_ids": torch.tensor([t for e in others for t in e.input_ids], dtype=torch.int64),
         "supervised": torch.tensor([s for e in others for s in e.supervised], dtype=torch.bool),
         "lengths": torch.tensor([len(e) for e in others], dtype=torch.int64),
         "cut": torch.tensor([e.cut for e in others], dtype=torch.int64),
     }
+    if any(e.weight != 1 for e in others):
+        state["weights"] = torch.tensor([e.weight for e in others], dtype=torch.float64)
+    return state
 
 
 def drawn_examples(
@@ -218,9 +221,10 @@ def drawn_examples(
     lengths = state["lengths"].tolist()
     ids = state["input_ids"].split(lengths) if lengths else ()
     masks = state["supervised"].split(lengths) if lengths else ()
+    weights = state["weights"].tolist() if "weights" in state else [1.0] * len(lengths)
     others = [
-        EncodedExample(tuple(i.tolist()), tuple(m.tolist()), cut)
-        for i, m, cut in zip(ids, masks, state["cut"].tolist(), strict=True)
+        EncodedExample(tuple(i.tolist()), tuple(m.tolist()), cut, weight)
+        for i, m, cut, weight in zip(ids, masks, state["cut"].tolist(), weights, strict=True)
     ]
     known = [*own, *others]
     return [known[position] for position in state["positions"].tolist()]

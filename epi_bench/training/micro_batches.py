@@ -1,7 +1,8 @@
 """The gradients of an optimizer step, over its micro-batches and over several processes.
 
 What is in a step is given; here it is cut into what goes through the model at once. However it is
-cut, the gradient is that of the mean loss of all supervised tokens of the step.
+cut, the gradient is that of the mean loss of all supervised tokens of the step: a sum over tokens,
+each with its weight, divided by the number of supervised tokens of the whole step.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import nn
 
 from epi_bench.model.batching import SPLIT_COST, collate, cut_by_padding, cut_evenly
 from epi_bench.model.chat.encoded_example import EncodedExample
-from epi_bench.model.losses import training_loss
+from epi_bench.model.losses import TokenHooks, training_loss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,13 +56,18 @@ class MicroBatches:
         self._pad = pad_token_id
 
     def backward(
-        self, examples: Sequence[EncodedExample], penalty: Callable[[], Tensor | None]
+        self,
+        examples: Sequence[EncodedExample],
+        penalty: Callable[[], Tensor | None],
+        hooks: TokenHooks | None = None,
     ) -> BackwardPass:
         """Add the gradients of a whole step to those of the parameters.
 
         Args:
             examples: Of the step, over all processes; together they have a supervised token.
-            penalty: Called once, for a scalar that is added to the step's loss, or ``None``.
+            penalty: Called once, after the last micro-batch's forward pass, for a scalar that is
+                added to the step's loss, or ``None``.
+            hooks: Weigh the tokens of each micro-batch, and add to the sum of their losses.
         """
         device, processes = self._accelerator.device, self._accelerator.num_processes
         supervised = sum(map(predicted_tokens, examples))
@@ -70,7 +76,8 @@ class MicroBatches:
         for position, part in enumerate(micro_batches):
             is_last = position == len(micro_batches) - 1
             with self._exchanging(is_last):
-                objective, summed = training_loss(self._model, collate(part, self._pad, device))
+                batch = collate(part, self._pad, device)
+                objective, summed = training_loss(self._model, batch, hooks)
                 # gradients are averaged over processes afterwards, hence the factor
                 loss = objective * (processes / supervised)
                 added = penalty() if is_last else None

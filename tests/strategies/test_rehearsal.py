@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -45,6 +46,14 @@ def test_a_balanced_memory_gives_each_experience_the_same_part():
     again.load_state_dict(memory.state_dict())
     for each in (memory, again):
         each.offer(_examples(900, 9), random.Random(5))
+    assert again.examples == memory.examples
+
+
+def test_a_memory_keeps_the_weights_of_its_examples():
+    memory, again = ExampleMemory(3), ExampleMemory(3)
+    memory.offer([replace(e, weight=1 / (1 + i)) for i, e in enumerate(_examples(0, 3))], None)
+    again.load_state_dict(memory.state_dict())
+    assert [example.weight for example in again.examples] == [1.0, 1 / 2, 1 / 3]
     assert again.examples == memory.examples
 
 

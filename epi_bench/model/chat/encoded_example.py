@@ -20,11 +20,13 @@ class EncodedExample:
         input_ids: Token ids of the whole conversation.
         supervised: For each token, whether the model is trained to predict it.
         cut: Tokens of the prompt that were left out, so that the rest fits (in scoring).
+        weight: What the loss of its tokens is multiplied by in training, at least 0.
     """
 
     input_ids: tuple[int, ...]
     supervised: tuple[bool, ...]
     cut: int = 0
+    weight: float = 1.0
 
     def __len__(self) -> int:
         return len(self.input_ids)

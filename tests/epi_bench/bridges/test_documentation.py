@@ -38,6 +38,38 @@ def _last_ratio(trainer):
     return [e for e in trainer.state.log_history if "loss" in e][-1]["epi_achieved_ratio"]
 
 
+def test_a_strategy_in_a_trainer(tiny_llama, tmp_path):
+    from transformers import TrainingArguments
+
+    rows = [{"input_ids": ids, "labels": ids} for ids in _token_ids(16)]
+    trainer = _run(
+        "strategy",
+        model=tiny_llama(),
+        arguments=_arguments(TrainingArguments, tmp_path),
+        first_rows=rows[:8],
+        second_rows=rows[8:],
+        folder=tmp_path / "model",
+    )["trainer"]
+    last = [e for e in trainer.state.log_history if "loss" in e][-1]
+    assert 0 < last["strategy_similarity_0"] <= 1
+    assert (tmp_path / "model" / "model.safetensors").is_file()
+
+
+def test_a_strategy_in_a_loop_of_ones_own(tiny_llama):
+    rows = [{"input_ids": ids, "labels": ids} for ids in _token_ids(16)]
+    protection = _run(
+        "strategy loop",
+        model=tiny_llama(),
+        stream=[("first", rows[:8]), ("second", rows[8:])],
+        batches_of=lambda rows: [
+            {key: torch.stack([row[key] for row in rows[start : start + 4]]) for key in rows[0]}
+            for start in (0, 4)
+        ],
+    )["protection"]
+    assert protection.statistics()["steps"] == 4
+    assert 0 < protection.statistics()["similarity_0"] <= 1
+
+
 def test_a_loop_of_ones_own(tiny_llama, capsys):
     batches = [{"input_ids": ids, "labels": ids} for ids in _token_ids(8).split(2)]
     protection = _run("loop", model=tiny_llama(), batches=batches)["protection"]

@@ -151,7 +151,7 @@ def test_it_does_what_the_engine_does_by_hand():
 
 
 def test_defaults_are_those_of_the_strategy():
-    ours, theirs = inspect.signature(protect).parameters, STRATEGIES.get("epi")
+    ours, theirs = inspect.signature(Protection).parameters, STRATEGIES.get("epi")
     for name in ("ratio", "interval", "warmup", "beta", "normalisation"):
         assert ours[name].default == inspect.signature(theirs).parameters[name].default
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from itertools import islice, product
 from statistics import mean, pstdev
 
@@ -12,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epi_bench.model.batching import (
+    collate,
     cut_by_padding,
     cut_evenly,
     drawn_steps,
     steps_a_pass,
 )
+from epi_bench.model.chat.encoded_example import EncodedExample
 from epi_bench.spec.defaults import complete_spec
 from epi_bench.spec.run_spec import TrainingSpec
 from epi_bench.strategies.replay import Replay
@@ -163,3 +166,10 @@ def test_the_share_of_replayed_examples_is_that_of_chance(prepared_mini):
             assert pstdev(shares) == pytest.approx((0.25 * 0.75 / 20) ** 0.5, rel=0.15)
             assert mean(share == 0 for share in shares) < 0.02
         replay.end_experience(experience)
+
+
+def test_weights_of_examples_are_collated_where_there_are_any():
+    plain = EncodedExample((1, 2), (False, True))
+    assert "weight" not in collate([plain, plain], 0)
+    batch = collate([plain, replace(plain, weight=0.25)], 0)
+    assert batch["weight"].tolist() == [1.0, 0.25]

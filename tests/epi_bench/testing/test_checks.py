@@ -214,7 +214,7 @@ class UntiesTheEmbeddings(Strategy):
 @pytest.mark.parametrize(
     ("broken", "check", "message"),
     [
-        (Misspelled, "names", "did you mean the hook 'begin_experience'"),
+        (Misspelled, "names", "did you mean begin_experience"),
         (CallsItsOwnHooks, "hooks", "not called in the documented order"),
         (ReturnsNoModel, "hooks", "finalize_model returned NoneType: return the model"),
         (ScoresAnotherModel, "scoring", "as_finished changed .*put back"),

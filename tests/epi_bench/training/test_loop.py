@@ -87,6 +87,9 @@ class _Given(Strategy):
             "1 of 2 training examples of 'toy_first' have no supervised token",
         ),
         ([EncodedExample((1,), (True,))], "1 of 1 training examples"),
+        ([EncodedExample((1, 2), (True, True), weight=-1.0)], "has weight=-1.0: the strategy's"),
+        ([EncodedExample((1, 2), (True, True), weight=float("nan"))], "has weight=nan"),
+        ([EncodedExample((1, 2), (True, True), weight=0.0)] * 2, "every .* has weight 0"),
     ],
 )
 def test_examples_without_anything_to_learn_are_one_clear_error(train_toy, examples, message):
@@ -126,6 +129,12 @@ def test_hooks_are_called_in_the_documented_order(train_toy):
             calls.append("training_examples")
             return experience.examples
 
+        def token_weights(self, batch, logits):
+            calls.append("token_weights")
+
+        def batch_penalty(self, batch, logits):
+            calls.append("batch_penalty")
+
         def penalty(self, model):
             calls.append("penalty")
 
@@ -142,7 +151,8 @@ def test_hooks_are_called_in_the_documented_order(train_toy):
             calls.append("end")
 
     train_toy(strategy=Recorder(), steps=1, accumulation=2)
-    a_step = ["penalty", "gradients_ready", "parameters_updated", "end"]
+    a_batch = ["token_weights", "batch_penalty"]
+    a_step = [*a_batch, *a_batch, "penalty", "gradients_ready", "parameters_updated", "end"]
     first = ["begin toy_first", "training_examples", *a_step]
     second = ["begin toy_second", "training_examples", *a_step]
     assert calls == ["prepare_model", *first, *second]

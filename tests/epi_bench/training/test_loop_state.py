@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -253,6 +254,9 @@ def test_examples_are_named_or_written_out():
     assert found == [own[2], old, old, own[0]]
     assert found[0] is own[2]
     assert drawn_examples(drawn_state(own, own), own) == own
+    weighed = [replace(example, weight=1 / 3) for example in own]
+    assert drawn_examples(drawn_state(weighed, own), own) == weighed
+    assert "weights" not in state  # as checkpoints have always been
 
 
 @pytest.mark.parametrize("fused", [True, False])

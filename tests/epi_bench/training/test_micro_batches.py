@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from epi_bench import EncodedExample
+from epi_bench import EncodedExample, TrainingFailedError
 from epi_bench.model.batching import collate
+from epi_bench.model.losses import training_loss
 from epi_bench.spec.run_spec import TrainingSpec
 from epi_bench.training.accelerator import create_accelerator
 from epi_bench.training.micro_batches import MicroBatches, predicted_tokens
@@ -106,3 +109,100 @@ def test_the_norm_is_that_of_all_gradients_together():
     assert micro_batches(model, 1).gradient_norm().item() == 5.0  # the third has no gradient
     model[1].grad = torch.tensor([float("nan")])
     assert not torch.isfinite(micro_batches(model, 1).gradient_norm())
+
+
+def _weighted(model, examples, batch_size, hooks=None):
+    """The gradients of a step, in one row."""
+    cut = copy.deepcopy(model)
+    done = micro_batches(cut, batch_size).backward(examples, lambda: None, hooks)
+    return done, torch.cat([parameter.grad.flatten() for parameter in cut.parameters()])
+
+
+class ByPosition:
+    """Weighs a token by its position; adds the log-likelihood of token 7 at supervised places."""
+
+    def __init__(self):
+        self.calls = []
+
+    def token_weights(self, batch, logits):
+        assert not logits.requires_grad
+        self.calls.append(len(logits))
+        return torch.arange(logits.shape[1] - 1).expand(len(logits), -1) / 10
+
+    def batch_penalty(self, batch, logits):
+        assert logits.requires_grad
+        supervised = batch["labels"][:, 1:] >= 0
+        return -logits[:, :-1].log_softmax(-1)[..., 7][supervised].sum()
+
+
+def test_the_weights_of_examples_multiply_their_losses_and_leave_the_denominator(model):
+    """Weight 2 on the first and 0 on the others: twice its loss, over the tokens of all."""
+    weights = (2.0, 0.0, 0.0, 0.0, 0.0)
+    weighted = [replace(e, weight=w) for e, w in zip(EXAMPLES, weights, strict=True)]
+    done, found = _weighted(model, weighted, 5)
+    plain, _ = _weighted(model, EXAMPLES, 5)
+    alone, expected = _weighted(model, EXAMPLES[:1], 5)
+    share = 2 * alone.supervised_tokens / done.supervised_tokens
+    assert torch.allclose(found, share * expected, atol=1e-6)
+    assert done.loss.item() == pytest.approx(plain.loss.item(), rel=1e-5)  # reported unweighted
+    same, _ = _weighted(model, [replace(e, weight=1.0) for e in EXAMPLES], 5)
+    assert torch.equal(same.loss, plain.loss)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_weights_and_penalties_of_micro_batches_are_those_of_one_batch(model, batch_size):
+    weighted = [replace(e, weight=1 / (1 + i)) for i, e in enumerate(EXAMPLES)]
+    hooks, at_once = ByPosition(), copy.deepcopy(model)
+    loss, _ = training_loss(at_once, collate(weighted, 0), hooks)
+    (loss / sum(map(predicted_tokens, weighted))).backward()
+    assert hooks.calls == [5]
+    whole = torch.cat([parameter.grad.flatten() for parameter in at_once.parameters()])
+    _, parts = _weighted(model, weighted, batch_size, ByPosition())
+    assert torch.allclose(whole, parts, atol=1e-6)
+    _, plain = _weighted(model, EXAMPLES, 5)
+    assert (whole - plain).norm() > 0.1 * plain.norm()
+
+
+def test_two_processes_together_have_the_gradient_of_one(model):
+    """Each averages its own micro-batch's, as data-parallel training does."""
+
+    class Process:
+        device, num_processes = torch.device("cpu"), 2
+
+        def __init__(self, rank):
+            self.process_index = rank
+
+        def no_sync(self, model):
+            return nullcontext()
+
+        def backward(self, loss):
+            loss.backward()
+
+        def reduce(self, value, reduction):
+            return value
+
+    weighted = [replace(e, weight=1 / (1 + i)) for i, e in enumerate(EXAMPLES[:4])]
+    _, whole = _weighted(model, weighted, 4, ByPosition())
+    found = []
+    for rank in range(2):
+        cut = copy.deepcopy(model)
+        MicroBatches(cut, Process(rank), 2, 0).backward(weighted, lambda: None, ByPosition())
+        found.append(torch.cat([parameter.grad.flatten() for parameter in cut.parameters()]))
+    assert torch.allclose(whole, (found[0] + found[1]) / 2, atol=1e-6)
+
+
+def test_a_hook_that_gives_another_shape_is_told(model):
+    class OneNumber(ByPosition):
+        def token_weights(self, batch, logits):
+            return torch.ones(len(logits))
+
+    class EachToken(ByPosition):
+        def batch_penalty(self, batch, logits):
+            return logits.sum(-1)
+
+    with pytest.raises(
+        TrainingFailedError, match=r"token_weights must .* shape \(\d, \d+\), not .*"
+    ):
+        _weighted(model, EXAMPLES, 5, OneNumber())
+    with pytest.raises(TrainingFailedError, match=r"batch_penalty must return .* of shape \(\)"):
+        _weighted(model, EXAMPLES, 5, EachToken())

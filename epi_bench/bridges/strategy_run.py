@@ -1,0 +1,229 @@
+"""A strategy in a training loop that is not this package's: where it is, and what it is told."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from epi_bench.errors import TrainingFailedError, UserError, foreign_code
+from epi_bench.model.chat.encoded_example import EncodedExample
+from epi_bench.plugins.options import check_options, complete_options
+from epi_bench.spec.run_spec import TrainingSpec
+from epi_bench.strategy.hooks import Experience, Step
+from epi_bench.strategy.strategy import STRATEGIES, Strategy
+from epi_bench.training.context import TrainingContext
+
+UNKNOWN_STEPS = 10**9
+"""Stands for a number of steps that is not known, where a strategy asks whether it is enough."""
+
+SKIPPED_IN_A_ROW = 10
+"""Steps in a row whose gradients are not finite, at which training fails."""
+
+
+class StrategyRun:
+    """Calls a strategy's hooks in the order of its contract, for a loop that tells where it is.
+
+    The loop calls :meth:`prepare` once, and for each experience :meth:`enter`, then for each step
+    :meth:`penalty`, :meth:`gradients_ready` and :meth:`parameters_updated`, then :meth:`leave`.
+
+    Args:
+        strategy: A registered name, or a class.
+        options: The strategy's.
+
+    Attributes:
+        strategy: The strategy itself.
+        name: What it is called.
+        options: All of them, as JSON values.
+        experience: The one under way, or ``None``.
+        drawn: What its batches are drawn from.
+        entered: Experiences begun so far.
+        steps: Optimizer steps so far, over all experiences.
+        steps_in_experience: The same in the one under way.
+        skipped: Steps left out because their gradients were not finite.
+
+    Raises:
+        UserError: If the strategy or an option is unknown or wrong.
+    """
+
+    def __init__(self, strategy: str | type[Strategy], options: Mapping[str, Any]) -> None:
+        cls = STRATEGIES.get(strategy) if isinstance(strategy, str) else strategy
+        self.name = cls.name or cls.__name__
+        label = f"strategy {self.name!r}"
+        checked = check_options(label, cls, options)
+        self.options = complete_options(label, cls, options)
+        with foreign_code(f"{label} cannot be made"):
+            self.strategy = cls(**checked)
+        self.experience: Experience | None = None
+        self.drawn: Sequence[EncodedExample] = ()
+        self.entered = self.steps = self.steps_in_experience = self.skipped = 0
+        self._skipped_in_a_row = 0
+        self._lengths: list[int] = []  # of the experiences begun, in steps
+        self._step: Step | None = None
+
+    @property
+    def context(self) -> TrainingContext:
+        """What the strategy is offered."""
+        return self.strategy.context  # type: ignore[return-value]
+
+    def prepare(
+        self, model: nn.Module, *, seed: int, device: torch.device, pad_token_id: int
+    ) -> nn.Module:
+        """Let the strategy prepare the model; before the optimizer exists.
+
+        Args:
+            model: On its device.
+            seed: Of all that the strategy draws.
+            device: Where the model is.
+            pad_token_id: Fills short rows.
+
+        Returns:
+            The model to train.
+        """
+        self.strategy.check_model(model)
+        self.strategy.context = TrainingContext(
+            model=model,
+            seed=seed,
+            device=device,
+            pad_token_id=pad_token_id,
+            total_steps=0,
+            experience_count=0,
+        )
+        self.context.model = self.strategy.prepare_model(model)
+        return self.context.model
+
+    def enter(
+        self,
+        name: str,
+        examples: Sequence[EncodedExample],
+        steps: int | None,
+        training: TrainingSpec,
+    ) -> None:
+        """Begin an experience.
+
+        How many more are to come is not known, so the strategy's context counts those begun.
+
+        Args:
+            name: Of the experience.
+            examples: Its own.
+            steps: How many it will last; ``None`` if that is not known.
+            training: What is known of the optimizer and the schedule.
+        """
+        lengths = [*self._lengths, UNKNOWN_STEPS if steps is None else steps]
+        for warning in self.strategy.check_run(training, lengths):
+            warnings.warn(warning, stacklevel=4)
+        experience = Experience(self.entered, name, (name,), examples, steps or 0)
+        self.context.total_steps = self.steps + (steps or 0)
+        self.context.experience_count = self.entered + 1
+        self.context.optimizer = None
+        self.strategy.begin_experience(experience)
+        self.drawn = self.strategy.training_examples(experience)
+        if self.drawn is not examples and not len(self.drawn):
+            raise TrainingFailedError(
+                f"there is nothing to train in {name!r}: {self.name} returned no example"
+            )
+        self.experience = experience
+        self._lengths = lengths
+        self.entered += 1
+        self.steps_in_experience = 0
+
+    def penalty(self) -> Tensor | None:
+        """What is added to the loss of the step, once."""
+        return self.strategy.penalty(self.context.model)
+
+    def gradients_ready(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> bool:
+        """Tell the strategy that the gradients of a step are complete.
+
+        Args:
+            optimizer: That will step.
+            loss: Mean loss of the step's supervised tokens, detached.
+
+        Returns:
+            Whether they are finite. If not, the strategy is told nothing of this step, and the
+            loop must leave it out.
+
+        Raises:
+            TrainingFailedError: If too many steps in a row had such gradients.
+        """
+        if self.experience is None:
+            raise RuntimeError("no experience is under way")
+        self.context.optimizer = optimizer
+        model = self.context.model
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        if not bool(torch.isfinite(nn.utils.get_total_norm(gradients))):
+            self._skip()
+            return False
+        self._skipped_in_a_row = 0
+        self._step = Step(
+            self.steps + 1, self.steps_in_experience + 1, self.experience, model, optimizer, loss
+        )
+        self.strategy.gradients_ready(self._step)
+        return True
+
+    def parameters_updated(self) -> None:
+        """Tell it that the optimizer has stepped; nothing if the step was left out."""
+        self.steps += 1
+        self.steps_in_experience += 1
+        step, self._step = self._step, None
+        if step is not None:
+            self.strategy.parameters_updated(step)
+
+    def leave(self) -> None:
+        """End the experience."""
+        if self.experience is None:
+            raise RuntimeError("no experience is under way")
+        self.strategy.end_experience(self.experience)
+        self.experience, self.drawn = None, ()
+        self.context.optimizer = None
+
+    def statistics(self) -> dict[str, float]:
+        """The strategy's diagnostics, and how many steps were left out if any was."""
+        found = {name: float(value) for name, value in self.strategy.diagnostics().items()}
+        return found | ({"skipped_steps": float(self.skipped)} if self.skipped else {})
+
+    def _skip(self) -> None:
+        self.skipped += 1
+        self._skipped_in_a_row += 1
+        self._step = None
+        if self._skipped_in_a_row >= SKIPPED_IN_A_ROW:
+            raise TrainingFailedError(
+                f"the gradients of {SKIPPED_IN_A_ROW} steps in a row were not finite, the last at "
+                f"step {self.steps + 1}: lower the learning rate, or train in float32"
+            )
+
+
+def overrides(strategy: Strategy, hook: str) -> bool:
+    """Whether a strategy does something in a hook.
+
+    Args:
+        strategy: Any.
+        hook: Its name.
+    """
+    return getattr(type(strategy), hook, None) is not getattr(Strategy, hook, None)
+
+
+def known_training(optimizer: str, rate: float, steps: int, is_fresh: bool) -> TrainingSpec:
+    """What a strategy may ask of a training that is not this package's.
+
+    Args:
+        optimizer: What it is called, by any library.
+        rate: The peak learning rate.
+        steps: At least 1.
+        is_fresh: Whether each experience has an optimizer of its own.
+    """
+    kinds = ("adafactor", "sgd", "adamw")
+    kind = next((kind for kind in kinds if kind in optimizer.lower()), "adamw")
+    return TrainingSpec(
+        steps=steps,
+        optimizer=kind,  # type: ignore[arg-type]
+        learning_rate=rate if rate > 0 else 1e-9,
+        fresh_optimizer=is_fresh,
+    )
+
+
+def refuse(strategy: Strategy, reason: str, remedy: str) -> UserError:
+    """The error that a strategy cannot work in a loop."""
+    return UserError(f"strategy {strategy.name or type(strategy).__name__!r} {reason}: {remedy}")
