@@ -38,6 +38,10 @@ class AveragedGEM(Strategy):
         memory: ``reservoir`` or ``balanced``; see ``replay``.
     """
 
+    family = "rehearsal"
+    needs = ("boundaries",)
+    bytes_per_parameter = "0"
+
     stores_examples = True
     acts_from = 1
 

@@ -14,6 +14,7 @@ from epi_bench import (
     Experience,
     Step,
     Strategy,
+    TradeOff,
     UserError,
     register_strategy,
     state_part,
@@ -49,6 +50,11 @@ class DarkExperienceReplay(Strategy):
         top: Tokens whose probability is kept, at least 1.
         memory: ``reservoir`` or ``balanced``; see ``replay``.
     """
+
+    family = "rehearsal"
+    needs = ("boundaries",)
+    bytes_per_parameter = "0"
+    trade_off = TradeOff("alpha", (0.1, 0.25, 0.5, 1.0, 2.0))
 
     stores_examples = True
     acts_from = 1

@@ -11,6 +11,7 @@ from epi_bench import (
     Experience,
     IsolationStrategy,
     Step,
+    TradeOff,
     UserError,
     experience_fisher,
     register_strategy,
@@ -39,6 +40,11 @@ class FGGM(IsolationStrategy):
             ``past``: train what the finished ones are not sensitive to.
         fisher_samples: Training examples of a Fisher pass, at least 1.
     """
+
+    needs = ("boundaries",)
+    bytes_per_parameter = "4.125"
+    trade_off = TradeOff("share", (0.7, 0.5, 0.3, 0.1))
+    evidence = "Its authors report that it keeps more general ability than `migu` on TRACE."
 
     acts_from = 1
 

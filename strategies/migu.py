@@ -14,6 +14,7 @@ from epi_bench import (
     PartialStep,
     Step,
     Strategy,
+    TradeOff,
     UserError,
     register_strategy,
     trained_parameters,
@@ -37,6 +38,12 @@ class MIGU(Strategy):
         threshold: In [0, 1); 0 is full fine-tuning.
         output_head: Whether the layer that gives the logits is masked too.
     """
+
+    family = "mask"
+    needs = ("boundaries",)
+    bytes_per_parameter = "0"
+    trade_off = TradeOff("threshold", (0.3, 0.5, 0.7, 0.9))
+    evidence = "Its authors report less forgetting over 15 classification tasks with T5."
 
     acts_from = 1
     changes_gradients = False

@@ -10,6 +10,7 @@ from epi_bench import (
     PartialStep,
     Step,
     Strategy,
+    TradeOff,
     TrainingSpec,
     UserError,
     register_strategy,
@@ -36,6 +37,10 @@ class MoFO(Strategy):
     Args:
         share: Of each matrix, in (0, 1]; 1 is full fine-tuning.
     """
+
+    family = "mask"
+    bytes_per_parameter = "0"
+    trade_off = TradeOff("share", (0.5, 0.2, 0.15, 0.1, 0.05))
 
     changes_gradients = False
 

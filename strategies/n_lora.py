@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from epi_bench import Experience, LowRankStrategy, UserError, register_strategy
+from epi_bench import Experience, LowRankStrategy, TradeOff, UserError, register_strategy
 
 
 @register_strategy("n_lora")
@@ -29,6 +29,11 @@ class NonCollidingLoRA(LowRankStrategy):
         sparsity: Weight of the term, at least 0 (lambda). It is a sum over all weights, so a larger
             model wants a smaller one.
     """
+
+    needs = ("boundaries",)
+    bytes_per_parameter = "0"
+    trade_off = TradeOff("sparsity", (1e-5, 1e-4, 1e-3, 1e-2))
+    evidence = "Its authors report more than `o_lora` on the same tasks."
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ import torch
 from epi_bench import (
     IsolationStrategy,
     Step,
+    TradeOff,
     UserError,
     block_matrices,
     register_strategy,
@@ -26,6 +27,9 @@ class SIFT(IsolationStrategy):
     Args:
         share: Of each matrix, in (0, 1]; at least one weight of each.
     """
+
+    bytes_per_parameter = "4.5"
+    trade_off = TradeOff("share", (0.5, 0.2, 0.05, 0.02, 0.01))
 
     def __init__(self, share: float = 0.05) -> None:
         if not 0 < share <= 1:
