@@ -26,7 +26,9 @@ SMALLEST_REST = 1e-6
 
 @register_strategy("der")
 class DarkExperienceReplay(Strategy):
-    """DER++ (Buzzega et al. 2020, arXiv 2004.07211) for language models.
+    """Stored examples are rehearsed together with what the model predicted then.
+
+    DER++ (Buzzega et al. 2020, arXiv 2004.07211) for language models.
 
     The memory keeps examples and, for each of their supervised tokens, what the model predicted
     there at the end of the example's experience: its ``top`` most probable tokens and the rest as

@@ -9,7 +9,9 @@ from epi_bench import IsolationStrategy, TradeOff, register_strategy
 
 @register_strategy("epi")
 class EPI(IsolationStrategy):
-    """Evolving Parameter Isolation (Lin et al. 2026, arXiv 2604.14010).
+    """The most important weights are held still, and measured again as they change.
+
+    Evolving Parameter Isolation (Lin et al. 2026, arXiv 2604.14010):
 
     1. importance ``I <- beta I + (1 - beta) g^2``
     2. normalised within each parameter tensor

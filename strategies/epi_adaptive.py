@@ -55,7 +55,9 @@ class EPIAdaptive(IsolationStrategy):
 
     bytes_per_parameter = "8"
     trade_off = TradeOff("margin", (4.0, 2.0, 1.0, 0.5, 0.25))
-    evidence = "A negative result: on the embedded suite it is not above `epi` with a fixed ratio."
+    evidence = (
+        "A negative result: on the embedded suite it is not above ``epi`` with a fixed ratio."
+    )
 
     def __init__(
         self,

@@ -72,11 +72,11 @@ class EPIConsolidated(IsolationStrategy):
     """
 
     family = "penalty"
-    needs = ("boundaries", "earlier weights")
+    needs = ("boundaries", "old weights")
     bytes_per_parameter = "12"
     trade_off = TradeOff("penalty", (10.0, 30.0, 100.0, 300.0, 1000.0))
     evidence = (
-        "With `epi_similarity` it keeps most of what stores no examples on the embedded suite."
+        "With ``epi_similarity`` it keeps most of what stores no examples on the embedded suite."
     )
 
     acts_from = 1

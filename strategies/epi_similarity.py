@@ -60,11 +60,11 @@ class EPISimilarity(IsolationStrategy):
     """
 
     family = "penalty"
-    needs = ("boundaries", "earlier weights")
+    needs = ("boundaries", "old weights")
     bytes_per_parameter = "12 + 4 * experiences"
     trade_off = TradeOff("penalty", (10.0, 30.0, 100.0, 300.0, 1000.0))
     evidence = (
-        "With `epi_consolidated` it keeps most of what stores no examples on the embedded suite."
+        "With ``epi_consolidated`` it keeps most of what stores no examples on the embedded suite."
     )
 
     later_options: ClassVar[Mapping[str, Any]] = {"control": "none"}

@@ -40,7 +40,7 @@ class EWC(Strategy):
     """
 
     family = "penalty"
-    needs = ("boundaries", "earlier weights")
+    needs = ("boundaries", "old weights")
     bytes_per_parameter = "8"
     trade_off = TradeOff("strength", (1e2, 1e3, 1e4, 1e5, 1e6))
     search_space = (

@@ -23,7 +23,9 @@ from epi_bench import (
 
 @register_strategy("fggm")
 class FGGM(IsolationStrategy):
-    """Fisher-guided gradient masking (arXiv 2601.18261), on the update instead of the gradient.
+    """Only the rows of matrices that the new experience is most sensitive to move.
+
+    Fisher-guided gradient masking (arXiv 2601.18261), on the update instead of the gradient.
 
     At the beginning of an experience, from the second one on, its diagonal Fisher information is
     measured with the weights as they are, and averaged over each matrix's row (its input
@@ -44,7 +46,7 @@ class FGGM(IsolationStrategy):
     needs = ("boundaries",)
     bytes_per_parameter = "4.125"
     trade_off = TradeOff("share", (0.7, 0.5, 0.3, 0.1))
-    evidence = "Its authors report that it keeps more general ability than `migu` on TRACE."
+    evidence = "Its authors report that it keeps more general ability than ``migu`` on TRACE."
 
     acts_from = 1
 

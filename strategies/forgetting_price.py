@@ -58,7 +58,7 @@ class ForgettingPrice(Strategy):
     """
 
     family = "penalty"
-    needs = ("boundaries", "earlier weights")
+    needs = ("boundaries", "old weights")
     bytes_per_parameter = "8"
     trade_off = TradeOff("price", (0.5, 1.0, 2.5, 5.0, 10.0))
 

@@ -24,7 +24,9 @@ class IncLoRA(LowRankStrategy):
     needs = ("boundaries",)
     bytes_per_parameter = "0"
     trade_off = TradeOff("rank", (32, 16, 8, 4, 2))
-    evidence = "A baseline for `o_lora` and `n_lora`: adapters apart do not protect by themselves."
+    evidence = (
+        "A baseline for ``o_lora`` and ``n_lora``: adapters apart do not protect by themselves."
+    )
 
     def __init__(
         self,

@@ -31,7 +31,7 @@ class L2SP(Strategy):
     """
 
     family = "penalty"
-    needs = ("boundaries", "earlier weights")
+    needs = ("boundaries", "old weights")
     bytes_per_parameter = "4"
     trade_off = TradeOff("strength", (0.001, 0.01, 0.1, 1.0))
     search_space = tuple(

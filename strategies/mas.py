@@ -43,7 +43,7 @@ class MemoryAwareSynapses(Strategy):
     """
 
     family = "penalty"
-    needs = ("boundaries", "earlier weights")
+    needs = ("boundaries", "old weights")
     bytes_per_parameter = "8"
     trade_off = TradeOff("strength", (0.01, 0.1, 1.0, 10.0, 100.0))
 

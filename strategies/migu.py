@@ -23,7 +23,9 @@ from epi_bench import (
 
 @register_strategy("migu")
 class MIGU(Strategy):
-    """Magnitude-based updates (Du et al. 2024, arXiv 2406.17245), on the update not the gradient.
+    """Only the rows of linear layers with the largest outputs move.
+
+    Magnitude-based updates (Du et al. 2024, arXiv 2406.17245), on the update not the gradient.
 
     For each linear layer ``h = W x`` and each optimizer step, ``a_i`` is the sum of ``|h_i|`` over
     the step's tokens, padding left out. From the second experience on, row ``i`` of ``W`` and its

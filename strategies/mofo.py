@@ -24,7 +24,9 @@ MOMENTUM = ("exp_avg", "momentum_buffer")
 
 @register_strategy("mofo")
 class MoFO(Strategy):
-    """Momentum-filtered optimizer (Chen et al. 2025, arXiv 2407.20999).
+    """Only the weights of each matrix with the largest momentum move.
+
+    Momentum-filtered optimizer (Chen et al. 2025, arXiv 2407.20999).
 
     The optimizer keeps its moments of all weights; in each matrix the ``share`` of the weights
     with the largest ``|m|`` moves and the rest stays bit-identical, weight decay included:

@@ -10,7 +10,9 @@ from epi_bench import Experience, LowRankStrategy, TradeOff, UserError, register
 
 @register_strategy("n_lora")
 class NonCollidingLoRA(LowRankStrategy):
-    """Non-collision low-rank adaptation (Yang et al. 2025, arXiv 2410.10179).
+    """An adapter for each experience, sparse so that their updates seldom meet.
+
+    Non-collision low-rank adaptation (Yang et al. 2025, arXiv 2410.10179).
 
     Each experience trains an adapter of its own, as in ``inc_lora``, with
 
@@ -33,7 +35,7 @@ class NonCollidingLoRA(LowRankStrategy):
     needs = ("boundaries",)
     bytes_per_parameter = "0"
     trade_off = TradeOff("sparsity", (1e-5, 1e-4, 1e-3, 1e-2))
-    evidence = "Its authors report more than `o_lora` on the same tasks."
+    evidence = "Its authors report more than ``o_lora`` on the same tasks."
 
     def __init__(
         self,

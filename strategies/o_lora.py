@@ -13,7 +13,9 @@ from epi_bench import Experience, LowRankStrategy, TradeOff, UserError, register
 
 @register_strategy("o_lora")
 class OrthogonalLoRA(LowRankStrategy):
-    """Orthogonal low-rank adaptation (Wang et al. 2023, arXiv 2310.14152).
+    """An adapter for each experience, orthogonal to those before.
+
+    Orthogonal low-rank adaptation (Wang et al. 2023, arXiv 2310.14152).
 
     Each experience trains an adapter of its own, as in ``inc_lora``, with
 

@@ -34,7 +34,7 @@ class RestoreMostChanged(FinishedWeights):
         measure: ``relative`` to the base model's weight, as in the paper, or ``absolute``.
     """
 
-    needs = ("earlier weights",)
+    needs = ("old weights",)
     bytes_per_parameter = "4"
     trade_off = TradeOff("share", (0.01, 0.03, 0.05, 0.1, 0.2, 0.4))
     evidence = (

@@ -45,7 +45,7 @@ class SynapticIntelligence(Strategy):
     """
 
     family = "penalty"
-    needs = ("boundaries", "earlier weights")
+    needs = ("boundaries", "old weights")
     bytes_per_parameter = "12"
     trade_off = TradeOff("strength", (0.001, 0.01, 0.1, 1.0, 10.0))
 

@@ -17,7 +17,9 @@ from epi_bench import (
 
 @register_strategy("sift")
 class SIFT(IsolationStrategy):
-    """Sparse increment fine-tuning (Song et al. 2024, arXiv 2312.11875).
+    """A few weights of each matrix are trained, chosen by the first gradient.
+
+    Sparse increment fine-tuning (Song et al. 2024, arXiv 2312.11875).
 
     At the first optimizer step the ``share`` with the largest ``|g|`` is chosen in each matrix of
     the blocks, from the complete gradient of the step. These weights are trained in the whole run,

@@ -17,7 +17,9 @@ from epi_bench import (
 
 @register_strategy("static_mask")
 class StaticMask(IsolationStrategy):
-    """Steps 1 to 3 of EPI once, then the same weights stay protected to the end.
+    """The most important weights are measured once, and held still from then on.
+
+    Steps 1 to 3 of ``epi`` once, then the same weights stay protected to the end.
 
     Args:
         ratio: Share of all trained weights that is protected, in [0, 1).
@@ -43,7 +45,7 @@ class StaticMask(IsolationStrategy):
         {"normalisation": "mean", "ratio": 0.7},
         {"normalisation": "mean", "ratio": 0.5, "beta": 0.999},
     )
-    evidence = "On the embedded suite it ends where `epi` does, or above."
+    evidence = "On the embedded suite it ends where ``epi`` does, or above."
 
     def __init__(
         self,

@@ -34,7 +34,7 @@ class WiseFT(FinishedWeights):
             experience, and training goes on from the average.
     """
 
-    needs = ("earlier weights",)
+    needs = ("old weights",)
     bytes_per_parameter = "4"
     trade_off = TradeOff("alpha", (0.9, 0.7, 0.5, 0.3, 0.1))
     evidence = (

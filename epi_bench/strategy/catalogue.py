@@ -61,7 +61,7 @@ def entry_of(name: str, cls: type[Strategy]) -> StrategyEntry:
         name: As registered.
         cls: Its class.
     """
-    needs = {*cls.needs, *(("old examples",) if cls.stores_examples else ())}
+    needs = {*cls.needs, *(("old data",) if cls.stores_examples else ())}
     text = (inspect.getdoc(cls) or "").split("\nArgs:", 1)[0]
     return StrategyEntry(
         name,

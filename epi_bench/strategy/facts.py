@@ -20,8 +20,8 @@ FAMILIES: Mapping[str, str] = {
 
 NEEDS: Mapping[str, str] = {
     "boundaries": "to be told where an experience ends",
-    "old examples": "training examples of earlier experiences, kept",
-    "earlier weights": "a copy of the weights as they were earlier",
+    "old data": "training examples of earlier experiences, kept",
+    "old weights": "a copy of the weights as they were earlier",
     "all tasks": "the data of all tasks from the beginning: no continual learner",
 }
 """What a strategy cannot do without, in words."""

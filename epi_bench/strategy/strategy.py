@@ -75,7 +75,7 @@ class Strategy:
             family. ``baseline``, ``averaging``, ``mask``, ``penalty``, ``rehearsal``, ``data``,
             ``adapter`` or ``other``.
         needs: What it cannot do without: ``boundaries`` (to be told where an experience ends),
-            ``earlier weights`` (a copy of them), ``all tasks`` (from the beginning). Old examples
+            ``old weights`` (a copy of them), ``all tasks`` (from the beginning). Old examples
             are said by ``stores_examples``.
         bytes_per_parameter: What it keeps beside model and optimizer, at most, at its default
             options and with float32 weights; between two steps, for each parameter of the model. A

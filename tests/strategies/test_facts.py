@@ -71,7 +71,7 @@ def test_a_strategy_states_its_family_and_its_option_with_values(name):
     cls = STRATEGIES.get(name)
     entry = entry_of(name, cls)
     assert entry.family in set(FAMILIES) - {"other"}
-    assert set(cls.needs) <= set(NEEDS) - {"old examples"}
+    assert set(cls.needs) <= set(NEEDS) - {"old data"}
     assert entry.bytes_per_parameter
     if entry.trade_off is None:
         return
@@ -156,4 +156,4 @@ def test_a_strategy_that_needs_earlier_weights_has_them_in_its_state(name):
         for tensor in state.values()
         for before in earlier
     )
-    assert kept == ("earlier weights" in STRATEGIES.get(name).needs)
+    assert kept == ("old weights" in STRATEGIES.get(name).needs)

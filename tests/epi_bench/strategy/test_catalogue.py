@@ -18,7 +18,7 @@ class Stated(Strategy):
     """
 
     family = "penalty"
-    needs = ("earlier weights", "boundaries")
+    needs = ("old weights", "boundaries")
     stores_examples = True
     bytes_per_parameter = "4 * experiences"
     trade_off = TradeOff("pull", (0.1, 1.0))
@@ -30,7 +30,7 @@ class Stated(Strategy):
 
 def test_an_entry_holds_what_the_class_says():
     entry = entry_of("stated", Stated)
-    assert entry.needs == ("boundaries", "old examples", "earlier weights")
+    assert entry.needs == ("boundaries", "old data", "old weights")
     assert entry.sources == ("2001.00001", "2101.00002")
     assert entry.acts_from == 1
     assert (entry.family, entry.bytes_per_parameter) == ("penalty", "4 * experiences")
