@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -98,11 +99,17 @@ def _names(strategy: str) -> list[str]:
     if not strategy.endswith(".py"):
         STRATEGIES.get(strategy)
         return [strategy]
-    before = set(STRATEGIES.names())
-    load_plugin_file(Path(strategy))
-    names = sorted(set(STRATEGIES.names()) - before)
+    file = Path(strategy)
+    load_plugin_file(file)
+    names = sorted(name for name, cls in STRATEGIES.content()[0].items() if _is_from(cls, file))
     if not names:
         raise UserError(
             f"{strategy} registers no strategy: mark its class with @register_strategy(NAME)"
         )
     return names
+
+
+def _is_from(cls: type, file: Path) -> bool:
+    """Whether a class was defined in a file; it may have been loaded before."""
+    found = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    return isinstance(found, str) and Path(found) == file.expanduser().resolve()
