@@ -15,50 +15,30 @@ import argparse
 from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from study import METRICS, VALIDATION_SEEDS, make_records, mean_cells, metric_values, write_table
 
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.spec.defaults import complete_spec
 from epi_bench.spec.run_spec import RunSpec, StrategySpec
+from epi_bench.strategy.catalogue import search_space_of
+from epi_bench.strategy.strategy import STRATEGIES
 
-GRIDS: dict[str, list[dict[str, Any]]] = {
-    "full_sft": [{}],
-    "epi": [
-        {"normalisation": "rank", "ratio": 0.5},
-        {"normalisation": "rank", "ratio": 0.7},
-        {"normalisation": "rank", "ratio": 0.9},
-        {"normalisation": "mean", "ratio": 0.5},
-        {"normalisation": "mean", "ratio": 0.7},
-        {"normalisation": "mean", "ratio": 0.5, "beta": 0.999},
-    ],
-    "static_mask": [
-        {"normalisation": "rank", "ratio": 0.5},
-        {"normalisation": "rank", "ratio": 0.7},
-        {"normalisation": "rank", "ratio": 0.9},
-        {"normalisation": "mean", "ratio": 0.5},
-        {"normalisation": "mean", "ratio": 0.7},
-        {"normalisation": "mean", "ratio": 0.5, "beta": 0.999},
-    ],
-    "random_mask": [{"ratio": ratio} for ratio in (0.5, 0.7, 0.9)],
-    "inverted_mask": [{"ratio": ratio} for ratio in (0.3, 0.5, 0.7)],
-    "lora": [{"learning_rate_factor": factor} for factor in (1.0, 3.0, 10.0)],
-    "ewc": [{"strength": strength} for strength in (1e3, 1e4, 1e5)],
-    "l2_sp": [
-        {"strength": strength, "anchor": anchor}
-        for anchor in ("base", "previous")
-        for strength in (0.01, 0.1, 1.0)
-    ],
-    "replay": [{"share": share} for share in (0.125, 0.25, 0.5)],
+GRIDS = {
+    name: search_space_of(STRATEGIES.get(name))
+    for name in STRATEGIES.names()
+    if STRATEGIES.is_builtin(name)
 }
+"""The settings that are tried of each built-in strategy, as its class says."""
 
 
 def specs(names: list[str], seeds: tuple[int, ...]) -> list[RunSpec]:
     """One specification for every setting and seed."""
     base = complete_spec({"stream": {"order": "random"}, "evaluation": {"probe_examples": 0}})
     return [
-        base.model_copy(update={"strategy": StrategySpec(name=name, options=options), "seed": seed})
+        base.model_copy(
+            update={"strategy": StrategySpec(name=name, options=dict(options)), "seed": seed}
+        )
         for seed in seeds
         for name in names
         for options in GRIDS[name]

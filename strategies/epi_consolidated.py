@@ -14,6 +14,7 @@ from epi_bench import (
     Experience,
     IsolationStrategy,
     Step,
+    TradeOff,
     UserError,
     experience_fisher,
     normalise,
@@ -69,6 +70,14 @@ class EPIConsolidated(IsolationStrategy):
             random, ``inverted`` the largest to the least important weight. Mask and penalty keep
             their strength and lose their aim.
     """
+
+    family = "penalty"
+    needs = ("boundaries", "old weights")
+    bytes_per_parameter = "12"
+    trade_off = TradeOff("penalty", (10.0, 30.0, 100.0, 300.0, 1000.0))
+    evidence = (
+        "With ``epi_similarity`` it keeps most of what stores no examples on the embedded suite."
+    )
 
     acts_from = 1
 

@@ -14,6 +14,7 @@ from epi_bench import (
     Experience,
     IsolationStrategy,
     Step,
+    TradeOff,
     UserError,
     experience_fisher,
     reassign,
@@ -57,6 +58,14 @@ class EPISimilarity(IsolationStrategy):
             drawn at random, ``inverted`` the largest to the least important weight. Mask and
             penalty keep their strength and lose their aim.
     """
+
+    family = "penalty"
+    needs = ("boundaries", "old weights")
+    bytes_per_parameter = "12 + 4 * experiences"
+    trade_off = TradeOff("penalty", (10.0, 30.0, 100.0, 300.0, 1000.0))
+    evidence = (
+        "With ``epi_consolidated`` it keeps most of what stores no examples on the embedded suite."
+    )
 
     later_options: ClassVar[Mapping[str, Any]] = {"control": "none"}
 

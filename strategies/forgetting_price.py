@@ -14,6 +14,7 @@ from epi_bench import (
     Experience,
     Step,
     Strategy,
+    TradeOff,
     TrainingSpec,
     UserError,
     diagonal_fisher,
@@ -55,6 +56,11 @@ class ForgettingPrice(Strategy):
         rise: Nats a token that a calibration lets the loss rise by, above 0.
         fisher_samples: Training examples of the Fisher pass and of the calibration, at least 1.
     """
+
+    family = "penalty"
+    needs = ("boundaries", "old weights")
+    bytes_per_parameter = "8"
+    trade_off = TradeOff("price", (0.5, 1.0, 2.5, 5.0, 10.0))
 
     acts_from = 1
     changes_gradients = False

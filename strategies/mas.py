@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from epi_bench import (
     Experience,
     Strategy,
+    TradeOff,
     UserError,
     register_strategy,
     state_part,
@@ -40,6 +41,11 @@ class MemoryAwareSynapses(Strategy):
         strength: Weight of the penalty, at least 0 (lambda in the paper).
         samples: Training examples that are read, at least 1.
     """
+
+    family = "penalty"
+    needs = ("boundaries", "old weights")
+    bytes_per_parameter = "8"
+    trade_off = TradeOff("strength", (0.01, 0.1, 1.0, 10.0, 100.0))
 
     acts_from = 1
 

@@ -44,6 +44,11 @@ def test_the_page_is_what_the_code_says(name):
     )
 
 
+def test_the_page_of_strategies_is_what_their_classes_say():
+    page = runpy.run_path(str(ROOT / "scripts" / "write_strategies_page.py"))["strategies_page"]()
+    assert _page("strategies.md") == page, "run: python scripts/write_strategies_page.py"
+
+
 def test_every_command_and_flag_is_on_the_page():
     import typer
 

@@ -16,6 +16,7 @@ from epi_bench.api.selection import (
     idle_strategies,
     spec_on_tasks,
 )
+from epi_bench.api.strategy_names import chosen_strategies, nothing_left
 from epi_bench.api.where import Where
 from epi_bench.errors import UserError, short_repr
 from epi_bench.plugins.loading import load_plugin_files
@@ -26,11 +27,10 @@ from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.ray_cluster import RayCluster
 from epi_bench.runs.request import RunOutcome, RunRequest
 from epi_bench.spec.run_spec import LARGEST_INTEGER, RunSpec, StrategySpec, StreamSpec
-from epi_bench.strategy.strategy import STRATEGIES
 from epi_bench.task.files.selection import TaskSelection, select_tasks
 
-Strategies = Sequence[str] | Mapping[str, tuple[str, Mapping[str, Any]]] | Literal["all"]
-"""Names; or labels of the caller's own, each with a name and its options; or ``"all"``."""
+Strategies = Sequence[str] | Mapping[str, tuple[str, Mapping[str, Any]]] | str
+"""Names, families and ``"all"``; or labels of one's own, each with a name and its options."""
 
 ARGUMENTS = {
     ("strategy",): "the argument strategy, with its options",
@@ -148,8 +148,9 @@ def compare(
     finished already are not made again.
 
     Args:
-        strategies: Names; ``"all"``; or a mapping from labels of your own to a name and its
-            options, such as ``{"epi 0.3": ("epi", {"ratio": 0.3})}``.
+        strategies: Names, names of families such as ``"mask"``, and ``"all"``; or a mapping from
+            labels of your own to a name and its options, such as
+            ``{"epi 0.3": ("epi", {"ratio": 0.3})}``.
         seeds: How many, counting up from 0, or which ones.
         references: As in :func:`run`.
         jobs: Runs at a time; more than one gives each a process of its own.
@@ -269,14 +270,14 @@ def _labelled(strategies: Strategies, common: RunSpec) -> dict[str, StrategySpec
     """The strategies by label, their options checked."""
     if isinstance(strategies, Mapping):
         pairs = {label: _pair(label, value) for label, value in strategies.items()}
-    elif strategies == "all":
-        names = STRATEGIES.names()
-        idle = idle_strategies({name: {} for name in names}, common)
-        pairs = {name: (name, {}) for name in names if name not in idle}
-    elif isinstance(strategies, str):
-        pairs = {strategies: (strategies, {})}
     else:
-        pairs = {name: (name, {}) for name in strategies}
+        asked = [strategies] if isinstance(strategies, str) else list(strategies)
+        chosen = chosen_strategies(asked)
+        brought = [name for name in chosen.names if name not in chosen.by_name]
+        idle = idle_strategies({name: {} for name in brought}, common)
+        pairs = {name: (name, {}) for name in chosen.names if name not in idle}
+        if idle and not pairs:
+            raise nothing_left(asked)
     if not pairs:
         raise UserError("strategies names no strategy")
     return {

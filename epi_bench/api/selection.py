@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
 
+from epi_bench.api.strategy_names import chosen_strategies, nothing_left
 from epi_bench.errors import UserError, short_repr, unknown_name
 from epi_bench.plugins.loading import load_plugin_files
 from epi_bench.runs.many_runs import expand
@@ -19,6 +21,8 @@ from epi_bench.spec.toml import read_toml
 from epi_bench.strategy.strategy import STRATEGIES, create_strategy
 from epi_bench.task.files.selection import TaskSelection, select_tasks
 from epi_bench.task.files.suites import builtin_suites
+
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 MOST_SEEDS = 10_000
 """Runs of a strategy that are asked for at once."""
@@ -45,7 +49,7 @@ class Selection:
 
     Attributes:
         given: Settings from flags, nested as in the specification; ``None`` where not given.
-        strategies: Value of ``--strategy``.
+        strategies: Value of ``--strategy``: names, families and ``all``.
         strategy_options: Values of ``--set``.
         tasks: Value of ``--tasks``.
         stream_options: Values of ``--stream-option``.
@@ -54,8 +58,8 @@ class Selection:
         config: TOML file, or ``None``.
         plugins: Values of ``--plugin``.
         data_dir: Value of ``--data-dir``.
-        left_out: Strategies that ``--strategy all`` leaves out, because on so short a stream they
-            are full fine-tuning; known once :meth:`specs` has been called.
+        left_out: Strategies of ``all`` or of a family that are left out, because on so short a
+            stream they are full fine-tuning; known once :meth:`specs` has been called.
     """
 
     given: Mapping[str, Any]
@@ -69,6 +73,7 @@ class Selection:
     data_dir: Path | None
     task_options: Sequence[str] = ()
     left_out: list[str] = field(init=False, default_factory=list)
+    _by_name: frozenset[str] = field(init=False, default=frozenset())
     _file: dict[str, Any] = field(init=False, default_factory=dict)
     _selected: TaskSelection = field(init=False, default_factory=TaskSelection)
 
@@ -117,9 +122,11 @@ class Selection:
         in_file = _checked(strategy=merged.pop("strategy", {})).strategy
         strategies = self._strategies(in_file)
         spec = spec_on_tasks(merged, self._selected)
-        if self.strategies == "all":
-            self.left_out = idle_strategies(strategies, spec)
+        idle = idle_strategies(strategies, spec) if set(strategies) - self._by_name else []
+        self.left_out = [name for name in idle if name not in self._by_name]
         chosen = {k: v for k, v in strategies.items() if k not in self.left_out}
+        if not chosen:
+            raise nothing_left((self.strategies or "").split(","))
         return expand(spec, chosen, counted_seeds(spec.seed, self.seeds))
 
     def _select_tasks(self) -> TaskSelection:
@@ -139,23 +146,38 @@ class Selection:
 
     def _strategies(self, in_file: StrategySpec) -> dict[str, dict[str, Any]]:
         """Strategy name -> checked options."""
-        if self.strategies is None:
-            names = [in_file.name]
-        elif self.strategies == "all":
-            names = STRATEGIES.names()
-        else:
-            names = [name.strip() for name in self.strategies.split(",") if name.strip()]
-        if not names:
+        asked = [in_file.name]
+        if self.strategies is not None:
+            asked = [name.strip() for name in self.strategies.split(",") if name.strip()]
+        if not asked:
             raise UserError("strategy.name names no strategy", setting="strategy.name")
-        options: dict[str, dict[str, Any]] = {name: {} for name in names}
-        if in_file.name in options:
-            options[in_file.name].update(in_file.options)
-        assigned = _assignments(self.strategy_options, "--set", "several strategies run", names)
-        for owner, option, value in assigned:
-            if owner not in options:
-                raise _not_selected(owner, option, names)
-            options[owner][option] = value
+        chosen = chosen_strategies(asked)
+        self._by_name = chosen.by_name
+        names = chosen.names
+        given = {in_file.name: in_file.options} if in_file.name in names else {}
+        options = assigned_options(self.strategy_options, names, given)
         return {name: checked_options(name, values) for name, values in options.items()}
+
+
+def assigned_options(
+    texts: Sequence[str], names: Sequence[str], in_file: Mapping[str, Mapping[str, Any]] = EMPTY
+) -> dict[str, dict[str, Any]]:
+    """The options of each strategy, from ``--set``; those of a file are overridden.
+
+    Args:
+        texts: Each ``[STRATEGY.]NAME=VALUE``; of one strategy alone, its name may be left out.
+        names: The strategies.
+        in_file: Strategy -> options.
+
+    Raises:
+        UserError: If one is malformed, or its strategy is none of these.
+    """
+    options = {name: dict(in_file.get(name, {})) for name in names}
+    for owner, option, value in _assignments(texts, "--set", "several strategies run", names):
+        if owner not in options:
+            raise _not_selected(owner, option, names)
+        options[owner][option] = value
+    return options
 
 
 def _checked(**tables: object) -> _BesideTheSpec:

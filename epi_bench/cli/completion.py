@@ -13,8 +13,11 @@ Completer = Callable[[str], list[str]]
 
 
 def strategies(incomplete: str) -> list[str]:
-    """Names of strategies, of which several may stand with commas between them; and ``all``."""
-    return _in_list([*_strategy_names(), "all"], incomplete)
+    """Names of strategies and families, with commas between them, and ``all``."""
+    from epi_bench.api.strategy_names import ALL
+    from epi_bench.strategy.facts import FAMILIES
+
+    return _in_list([*_strategy_names(), *FAMILIES, ALL], incomplete)
 
 
 def strategy(incomplete: str) -> list[str]:

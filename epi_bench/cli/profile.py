@@ -39,7 +39,7 @@ def profile(
         typer.Option(
             "--strategy",
             "-s",
-            help="Names separated by commas, or all.",
+            help="Names and families separated by commas, or all.",
             autocompletion=completion.strategies,
         ),
     ] = "all",

@@ -33,7 +33,7 @@ def run(
         typer.Option(
             "--strategy",
             "-s",
-            help=help_text("strategy.name", "Names separated by commas, or all."),
+            help=help_text("strategy.name", "Names and families separated by commas, or all."),
             autocompletion=completion.strategies,
         ),
     ] = None,

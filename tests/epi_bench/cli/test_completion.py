@@ -34,6 +34,7 @@ def complete(monkeypatch, capsys, tmp_path):
         ("run --strategy l2", ["l2_sp"]),
         ("run --strategy epi,ran", ["epi,random_mask"]),
         ("run -s al", ["all"]),
+        ("run -s epi,pen", ["epi,penalty"]),
         ("run --stream se", ["sequential"]),
         ("run --optimizer ad", ["adafactor", "adamw"]),
         ("run --order r", ["random", "reversed"]),
