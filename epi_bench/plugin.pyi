@@ -6,6 +6,7 @@ from epi_bench.model.chat.chat_encoder import ChatEncoder as ChatEncoder
 from epi_bench.model.chat.encoded_example import EncodedExample as EncodedExample
 from epi_bench.strategy.elastic_anchor import ElasticAnchor as ElasticAnchor
 from epi_bench.strategy.example_memory import ExampleMemory as ExampleMemory
+from epi_bench.strategy.facts import TradeOff as TradeOff
 from epi_bench.strategy.finished_weights import FinishedWeights as FinishedWeights
 from epi_bench.strategy.finished_weights import trained_parameters as trained_parameters
 from epi_bench.strategy.fisher import diagonal_fisher as diagonal_fisher

@@ -21,7 +21,9 @@ from epi_bench import (
 
 @register_strategy("agem")
 class AveragedGEM(Strategy):
-    """Averaged gradient episodic memory (Chaudhry et al. 2019, arXiv 1812.00420).
+    """No step may raise the loss on stored examples.
+
+    Averaged gradient episodic memory (Chaudhry et al. 2019, arXiv 1812.00420).
 
     At each step from the second experience on the gradient ``r`` of a batch from the memory is
     computed, and where the step's gradient ``g`` points against it, that part is taken out:
@@ -37,6 +39,10 @@ class AveragedGEM(Strategy):
         batch_size: Examples of the memory's gradient, at least 1.
         memory: ``reservoir`` or ``balanced``; see ``replay``.
     """
+
+    family = "rehearsal"
+    needs = ("boundaries",)
+    bytes_per_parameter = "0"
 
     stores_examples = True
     acts_from = 1

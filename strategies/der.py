@@ -14,6 +14,7 @@ from epi_bench import (
     Experience,
     Step,
     Strategy,
+    TradeOff,
     UserError,
     register_strategy,
     state_part,
@@ -25,7 +26,9 @@ SMALLEST_REST = 1e-6
 
 @register_strategy("der")
 class DarkExperienceReplay(Strategy):
-    """DER++ (Buzzega et al. 2020, arXiv 2004.07211) for language models.
+    """Stored examples are rehearsed together with what the model predicted then.
+
+    DER++ (Buzzega et al. 2020, arXiv 2004.07211) for language models.
 
     The memory keeps examples and, for each of their supervised tokens, what the model predicted
     there at the end of the example's experience: its ``top`` most probable tokens and the rest as
@@ -49,6 +52,11 @@ class DarkExperienceReplay(Strategy):
         top: Tokens whose probability is kept, at least 1.
         memory: ``reservoir`` or ``balanced``; see ``replay``.
     """
+
+    family = "rehearsal"
+    needs = ("boundaries",)
+    bytes_per_parameter = "0"
+    trade_off = TradeOff("alpha", (0.1, 0.25, 0.5, 1.0, 2.0))
 
     stores_examples = True
     acts_from = 1

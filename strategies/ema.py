@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from epi_bench import (
     FinishedWeights,
     Step,
+    TradeOff,
     UserError,
     register_strategy,
     state_part,
@@ -33,6 +34,9 @@ class ExponentialMovingAverage(FinishedWeights):
             ``mean_n = mean_(n-1) + (1 - decay) / (1 - decay^n) (theta_n - mean_(n-1))``;
             ``base``: the base model is the mean's first value, which draws short runs back to it.
     """
+
+    bytes_per_parameter = "4"
+    trade_off = TradeOff("decay", (0.9, 0.97, 0.99, 0.995, 0.999))
 
     def __init__(
         self, decay: float = 0.99, start: Literal["first_step", "base"] = "first_step"

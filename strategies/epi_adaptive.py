@@ -10,6 +10,7 @@ from torch import Tensor
 from epi_bench import (
     IsolationStrategy,
     Step,
+    TradeOff,
     UserError,
     register_strategy,
     state_part,
@@ -51,6 +52,12 @@ class EPIAdaptive(IsolationStrategy):
         highest_overlap: Overlap above which it is doubled, in [0, 1].
         longest_interval: Optimizer steps, at least 1.
     """
+
+    bytes_per_parameter = "8"
+    trade_off = TradeOff("margin", (4.0, 2.0, 1.0, 0.5, 0.25))
+    evidence = (
+        "A negative result: on the embedded suite it is not above ``epi`` with a fixed ratio."
+    )
 
     def __init__(
         self,

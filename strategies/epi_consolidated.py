@@ -14,6 +14,7 @@ from epi_bench import (
     Experience,
     IsolationStrategy,
     Step,
+    TradeOff,
     UserError,
     experience_fisher,
     normalise,
@@ -72,6 +73,14 @@ class EPIConsolidated(IsolationStrategy):
             first step on like a finished task: ``none``, ``general_text`` (the run's), ``self``
             (text that the model writes, which needs no data) or the path of a text file.
     """
+
+    family = "penalty"
+    needs = ("boundaries", "old weights")
+    bytes_per_parameter = "12"
+    trade_off = TradeOff("penalty", (10.0, 30.0, 100.0, 300.0, 1000.0))
+    evidence = (
+        "With ``epi_similarity`` it keeps most of what stores no examples on the embedded suite."
+    )
 
     acts_from = 1
     later_options: ClassVar[Mapping[str, Any]] = {

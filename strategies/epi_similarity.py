@@ -14,6 +14,7 @@ from epi_bench import (
     Experience,
     IsolationStrategy,
     Step,
+    TradeOff,
     UserError,
     experience_fisher,
     reassign,
@@ -60,6 +61,14 @@ class EPISimilarity(IsolationStrategy):
             first step on like a finished task: ``none``, ``general_text`` (the run's), ``self``
             (text that the model writes, which needs no data) or the path of a text file.
     """
+
+    family = "penalty"
+    needs = ("boundaries", "old weights")
+    bytes_per_parameter = "12 + 4 * experiences"
+    trade_off = TradeOff("penalty", (10.0, 30.0, 100.0, 300.0, 1000.0))
+    evidence = (
+        "With ``epi_consolidated`` it keeps most of what stores no examples on the embedded suite."
+    )
 
     later_options: ClassVar[Mapping[str, Any]] = {"control": "none", "protect_base": "none"}
 

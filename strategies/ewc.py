@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from epi_bench import (
     Experience,
     Strategy,
+    TradeOff,
     UserError,
     experience_fisher,
     register_strategy,
@@ -40,6 +41,20 @@ class EWC(Strategy):
             first step on like a finished task: ``none``, ``general_text`` (the run's), ``self``
             (text that the model writes, which needs no data) or the path of a text file.
     """
+
+    family = "penalty"
+    needs = ("boundaries", "old weights")
+    bytes_per_parameter = "8"
+    trade_off = TradeOff("strength", (1e2, 1e3, 1e4, 1e5, 1e6))
+    search_space = (
+        {"strength": 1e3},
+        {"strength": 1e4},
+        {"strength": 1e5},
+    )
+    evidence = (
+        "On the embedded suite it keeps more than every hard mask; its strength has to be "
+        "searched for each model."
+    )
 
     acts_from = 1
     later_options: ClassVar[Mapping[str, Any]] = {"protect_base": "none"}

@@ -36,6 +36,13 @@ class FLOW(Strategy):
         normalise: ``none``, as published, or ``mean1``.
     """
 
+    family = "data"
+    bytes_per_parameter = "0"
+    evidence = (
+        "For Gemma 2 2B on MetaMathQA its authors report 0.8 points less on GSM8K and 5.4 more on "
+        "general ability than with full fine-tuning; a lower learning rate is part of it."
+    )
+
     def __init__(self, normalise: Literal["none", "mean1"] = "none") -> None:
         self.normalise = normalise
         self._weights = (1.0, 1.0, 1.0)

@@ -15,6 +15,7 @@ from epi_bench import (
     Experience,
     Step,
     Strategy,
+    TradeOff,
     TrainingSpec,
     UserError,
     diagonal_fisher,
@@ -63,6 +64,11 @@ class ForgettingPrice(Strategy):
             first step on like a finished task: ``none``, ``general_text`` (the run's), ``self``
             (text that the model writes, which needs no data) or the path of a text file.
     """
+
+    family = "penalty"
+    needs = ("boundaries", "old weights")
+    bytes_per_parameter = "8"
+    trade_off = TradeOff("price", (0.5, 1.0, 2.5, 5.0, 10.0))
 
     acts_from = 1
     later_options: ClassVar[Mapping[str, Any]] = {"protect_base": "none"}

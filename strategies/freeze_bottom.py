@@ -8,7 +8,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from epi_bench import Experience, Strategy, UserError, block_count, block_number, register_strategy
+from epi_bench import (
+    Experience,
+    Strategy,
+    TradeOff,
+    UserError,
+    block_count,
+    block_number,
+    register_strategy,
+)
 
 
 @register_strategy("freeze_bottom")
@@ -25,6 +33,14 @@ class FreezeBottom(Strategy):
         first_experience: Whether the first experience is frozen already; otherwise it is trained
             in full.
     """
+
+    family = "mask"
+    bytes_per_parameter = "0"
+    trade_off = TradeOff("share", (0.0, 0.1, 0.25, 0.5))
+    evidence = (
+        "Its authors report 44 % instead of 11 % after a sequence of biography tasks, where other "
+        "methods without old data reach at most 22 %."
+    )
 
     def __init__(
         self, share: float = 0.1, embeddings: bool = True, first_experience: bool = True

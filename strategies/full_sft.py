@@ -10,3 +10,10 @@ class FullSFT(Strategy):
     Update: ``theta <- theta - optimizer(g)``. It marks the most plasticity and, on a sequential
     stream, the most forgetting (McCloskey and Cohen 1989).
     """
+
+    family = "baseline"
+    bytes_per_parameter = "0"
+    evidence = (
+        "Learns most and keeps least in sequence. Where all tasks are trained together, nothing on "
+        "the published board learns more."
+    )

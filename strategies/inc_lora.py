@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from epi_bench import Experience, LowRankStrategy, register_strategy
+from epi_bench import Experience, LowRankStrategy, TradeOff, register_strategy
 
 
 @register_strategy("inc_lora")
@@ -20,6 +20,13 @@ class IncLoRA(LowRankStrategy):
         target_modules: As for ``lora``.
         learning_rate_factor: The run's learning rate is multiplied by it.
     """
+
+    needs = ("boundaries",)
+    bytes_per_parameter = "0"
+    trade_off = TradeOff("rank", (32, 16, 8, 4, 2))
+    evidence = (
+        "A baseline for ``o_lora`` and ``n_lora``: adapters apart do not protect by themselves."
+    )
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from epi_bench import IsolationStrategy, register_strategy
+from epi_bench import IsolationStrategy, TradeOff, register_strategy
 
 
 @register_strategy("inverted_mask")
@@ -22,6 +22,15 @@ class InvertedMask(IsolationStrategy):
             clipped gradients and a decay of beta2).
         offload: Keep the importance in the memory of the CPU instead of the GPU.
     """
+
+    bytes_per_parameter = "8 + (2 + experiences) / 8"
+    trade_off = TradeOff("ratio", (0.3, 0.5, 0.7, 0.9))
+    search_space = (
+        {"ratio": 0.3},
+        {"ratio": 0.5},
+        {"ratio": 0.7},
+    )
+    evidence = "A control: it should keep least of all masks, and does on the embedded suite."
 
     def __init__(
         self,

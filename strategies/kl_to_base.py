@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from epi_bench import Experience, Strategy, UserError, register_strategy, state_part
+from epi_bench import Experience, Strategy, TradeOff, UserError, register_strategy, state_part
 
 CHUNK = 256
 """Tokens whose whole distributions exist at a time."""
@@ -40,6 +40,12 @@ class KLToBase(Strategy):
             finds likely, or ``reverse``, ``KL(model || teacher)``.
         temperature: T, above 0; above 1 unlikely tokens count for more.
     """
+
+    family = "penalty"
+    needs = ("old weights",)
+    bytes_per_parameter = "4"
+    trade_off = TradeOff("strength", (0.1, 0.3, 1.0, 3.0, 10.0))
+    evidence = "Forgetting is reported to follow this divergence, not how far the weights move."
 
     def __init__(
         self,
@@ -103,7 +109,7 @@ class KLToBase(Strategy):
         return {"divergence": float(self._divergence)}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The last step's divergence, and the previous model's weights; the base is loaded again."""
+        """The last step's divergence and the previous model's weights; a base is loaded again."""
         state = {"divergence": self._divergence}
         if self._teacher is not None and self.teacher == "previous":
             state |= {f"teacher.{name}": p for name, p in self._teacher.named_parameters()}

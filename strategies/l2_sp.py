@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from epi_bench import (
     Experience,
     Strategy,
+    TradeOff,
     UserError,
     register_strategy,
 )
@@ -28,6 +29,19 @@ class L2SP(Strategy):
         anchor: ``base``: the weights before the stream, as in the paper; ``previous``: the weights
             at the beginning of the experience, from the second one on.
     """
+
+    family = "penalty"
+    needs = ("boundaries", "old weights")
+    bytes_per_parameter = "4"
+    trade_off = TradeOff("strength", (0.001, 0.01, 0.1, 1.0))
+    search_space = tuple(
+        {"strength": strength, "anchor": anchor}
+        for anchor in ("base", "previous")
+        for strength in (0.01, 0.1, 1.0)
+    )
+    evidence = (
+        "On the embedded suite it keeps a part and learns nearly as much as full fine-tuning."
+    )
 
     def __init__(
         self, strength: float = 0.1, anchor: Literal["base", "previous"] = "previous"

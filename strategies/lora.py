@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from epi_bench import LowRankStrategy, register_strategy
+from epi_bench import LowRankStrategy, TradeOff, register_strategy
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "plain": {},
@@ -37,6 +37,15 @@ class LoRA(LowRankStrategy):
             2402.09353); ``pissa``: the adapter begins as the largest singular directions of ``W``,
             which are taken out of ``W`` (arXiv 2404.02948).
     """
+
+    bytes_per_parameter = "0"
+    trade_off = TradeOff("rank", (64, 32, 16, 8, 4))
+    search_space = (
+        {"learning_rate_factor": 1.0},
+        {"learning_rate_factor": 3.0},
+        {"learning_rate_factor": 10.0},
+    )
+    evidence = "Reported to learn less and to forget less than full fine-tuning (arXiv 2405.09673)."
 
     later_options: ClassVar[Mapping[str, Any]] = {"variant": "plain"}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from epi_bench import Strategy, UserError, register_strategy
+from epi_bench import Strategy, TradeOff, UserError, register_strategy
 
 
 @register_strategy("low_learning_rate")
@@ -17,6 +17,13 @@ class LowLearningRate(Strategy):
     Args:
         divisor: At least 1; with 1 it is full fine-tuning.
     """
+
+    family = "baseline"
+    bytes_per_parameter = "0"
+    trade_off = TradeOff("divisor", (2.0, 4.0, 8.0, 16.0, 32.0))
+    evidence = (
+        "General ability is reported to be kept at the same gain on the target (arXiv 2509.20758)."
+    )
 
     def __init__(self, divisor: float = 4.0) -> None:
         if not divisor >= 1:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from epi_bench import (
     Experience,
     Strategy,
+    TradeOff,
     UserError,
     register_strategy,
     state_part,
@@ -44,6 +45,11 @@ class MemoryAwareSynapses(Strategy):
             first step on like a finished task: ``none``, ``general_text`` (the run's), ``self``
             (text that the model writes, which needs no data) or the path of a text file.
     """
+
+    family = "penalty"
+    needs = ("boundaries", "old weights")
+    bytes_per_parameter = "8"
+    trade_off = TradeOff("strength", (0.01, 0.1, 1.0, 10.0, 100.0))
 
     acts_from = 1
     later_options: ClassVar[Mapping[str, Any]] = {"protect_base": "none"}

@@ -14,6 +14,7 @@ from epi_bench import (
     PartialStep,
     Step,
     Strategy,
+    TradeOff,
     UserError,
     register_strategy,
     trained_parameters,
@@ -22,7 +23,9 @@ from epi_bench import (
 
 @register_strategy("migu")
 class MIGU(Strategy):
-    """Magnitude-based updates (Du et al. 2024, arXiv 2406.17245), on the update not the gradient.
+    """Only the rows of linear layers with the largest outputs move.
+
+    Magnitude-based updates (Du et al. 2024, arXiv 2406.17245), on the update not the gradient.
 
     For each linear layer ``h = W x`` and each optimizer step, ``a_i`` is the sum of ``|h_i|`` over
     the step's tokens, padding left out. From the second experience on, row ``i`` of ``W`` and its
@@ -37,6 +40,12 @@ class MIGU(Strategy):
         threshold: In [0, 1); 0 is full fine-tuning.
         output_head: Whether the layer that gives the logits is masked too.
     """
+
+    family = "mask"
+    needs = ("boundaries",)
+    bytes_per_parameter = "0"
+    trade_off = TradeOff("threshold", (0.3, 0.5, 0.7, 0.9))
+    evidence = "Its authors report less forgetting over 15 classification tasks with T5."
 
     acts_from = 1
     changes_gradients = False

@@ -10,6 +10,7 @@ from epi_bench import (
     PartialStep,
     Step,
     Strategy,
+    TradeOff,
     TrainingSpec,
     UserError,
     register_strategy,
@@ -23,7 +24,9 @@ MOMENTUM = ("exp_avg", "momentum_buffer")
 
 @register_strategy("mofo")
 class MoFO(Strategy):
-    """Momentum-filtered optimizer (Chen et al. 2025, arXiv 2407.20999).
+    """Only the weights of each matrix with the largest momentum move.
+
+    Momentum-filtered optimizer (Chen et al. 2025, arXiv 2407.20999).
 
     The optimizer keeps its moments of all weights; in each matrix the ``share`` of the weights
     with the largest ``|m|`` moves and the rest stays bit-identical, weight decay included:
@@ -36,6 +39,10 @@ class MoFO(Strategy):
     Args:
         share: Of each matrix, in (0, 1]; 1 is full fine-tuning.
     """
+
+    family = "mask"
+    bytes_per_parameter = "0"
+    trade_off = TradeOff("share", (0.5, 0.2, 0.15, 0.1, 0.05))
 
     changes_gradients = False
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from epi_bench import Experience, LowRankStrategy, UserError, register_strategy
+from epi_bench import Experience, LowRankStrategy, TradeOff, UserError, register_strategy
 
 
 @register_strategy("n_lora")
 class NonCollidingLoRA(LowRankStrategy):
-    """Non-collision low-rank adaptation (Yang et al. 2025, arXiv 2410.10179).
+    """An adapter for each experience, sparse so that their updates seldom meet.
+
+    Non-collision low-rank adaptation (Yang et al. 2025, arXiv 2410.10179).
 
     Each experience trains an adapter of its own, as in ``inc_lora``, with
 
@@ -29,6 +31,11 @@ class NonCollidingLoRA(LowRankStrategy):
         sparsity: Weight of the term, at least 0 (lambda). It is a sum over all weights, so a larger
             model wants a smaller one.
     """
+
+    needs = ("boundaries",)
+    bytes_per_parameter = "0"
+    trade_off = TradeOff("sparsity", (1e-5, 1e-4, 1e-3, 1e-2))
+    evidence = "Its authors report more than ``o_lora`` on the same tasks."
 
     def __init__(
         self,

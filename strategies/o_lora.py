@@ -8,12 +8,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from epi_bench import Experience, LowRankStrategy, UserError, register_strategy
+from epi_bench import Experience, LowRankStrategy, TradeOff, UserError, register_strategy
 
 
 @register_strategy("o_lora")
 class OrthogonalLoRA(LowRankStrategy):
-    """Orthogonal low-rank adaptation (Wang et al. 2023, arXiv 2310.14152).
+    """An adapter for each experience, orthogonal to those before.
+
+    Orthogonal low-rank adaptation (Wang et al. 2023, arXiv 2310.14152).
 
     Each experience trains an adapter of its own, as in ``inc_lora``, with
 
@@ -35,6 +37,10 @@ class OrthogonalLoRA(LowRankStrategy):
         shrinkage: Weight of the second term, at least 0 (lambda_2).
         norm: ``absolute`` or ``squares``.
     """
+
+    needs = ("boundaries",)
+    bytes_per_parameter = "4 * rank * experiences / width"
+    trade_off = TradeOff("orthogonality", (0.05, 0.1, 0.5, 1.0, 5.0))
 
     def __init__(
         self,

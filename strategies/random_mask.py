@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from epi_bench import IsolationStrategy, Step, register_strategy
+from epi_bench import IsolationStrategy, Step, TradeOff, register_strategy
 
 
 @register_strategy("random_mask")
@@ -16,6 +16,15 @@ class RandomMask(IsolationStrategy):
         interval: Optimizer steps between two refreshes, at least 1.
         warmup: Optimizer steps before the first refresh, at least 0.
     """
+
+    bytes_per_parameter = "8 + (2 + experiences) / 8"
+    trade_off = TradeOff("ratio", (0.3, 0.5, 0.7, 0.9))
+    search_space = (
+        {"ratio": 0.5},
+        {"ratio": 0.7},
+        {"ratio": 0.9},
+    )
+    evidence = "A control: what a mask keeps without aim."
 
     def __init__(self, ratio: float = 0.7, interval: int = 20, warmup: int = 20) -> None:
         super().__init__(ratio, interval, warmup)

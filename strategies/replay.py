@@ -12,6 +12,7 @@ from epi_bench import (
     ExampleMemory,
     Experience,
     Strategy,
+    TradeOff,
     UserError,
     register_strategy,
 )
@@ -32,6 +33,19 @@ class Replay(Strategy):
         memory: ``reservoir``: every example seen is kept with the same probability;
             ``balanced``: every experience has the same number of examples in the memory.
     """
+
+    family = "rehearsal"
+    needs = ("boundaries",)
+    bytes_per_parameter = "0"
+    trade_off = TradeOff("share", (0.05, 0.125, 0.25, 0.5))
+    search_space = (
+        {"share": 0.125},
+        {"share": 0.25},
+        {"share": 0.5},
+    )
+    evidence = (
+        "Ends highest on the embedded suite. It needs old examples, which not everybody may keep."
+    )
 
     later_options: ClassVar[Mapping[str, Any]] = {"memory": "reservoir"}
 

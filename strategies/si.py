@@ -11,6 +11,7 @@ from epi_bench import (
     Experience,
     Step,
     Strategy,
+    TradeOff,
     UserError,
     register_strategy,
     state_part,
@@ -42,6 +43,11 @@ class SynapticIntelligence(Strategy):
         strength: Weight of the penalty, at least 0 (c in the paper).
         damping: In units of the mean of ``d^2`` over all weights, above 0.
     """
+
+    family = "penalty"
+    needs = ("boundaries", "old weights")
+    bytes_per_parameter = "12"
+    trade_off = TradeOff("strength", (0.001, 0.01, 0.1, 1.0, 10.0))
 
     acts_from = 1
 

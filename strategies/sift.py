@@ -7,6 +7,7 @@ import torch
 from epi_bench import (
     IsolationStrategy,
     Step,
+    TradeOff,
     UserError,
     block_matrices,
     register_strategy,
@@ -16,7 +17,9 @@ from epi_bench import (
 
 @register_strategy("sift")
 class SIFT(IsolationStrategy):
-    """Sparse increment fine-tuning (Song et al. 2024, arXiv 2312.11875).
+    """A few weights of each matrix are trained, chosen by the first gradient.
+
+    Sparse increment fine-tuning (Song et al. 2024, arXiv 2312.11875).
 
     At the first optimizer step the ``share`` with the largest ``|g|`` is chosen in each matrix of
     the blocks, from the complete gradient of the step. These weights are trained in the whole run,
@@ -26,6 +29,9 @@ class SIFT(IsolationStrategy):
     Args:
         share: Of each matrix, in (0, 1]; at least one weight of each.
     """
+
+    bytes_per_parameter = "4.5"
+    trade_off = TradeOff("share", (0.5, 0.2, 0.05, 0.02, 0.01))
 
     def __init__(self, share: float = 0.05) -> None:
         if not 0 < share <= 1:

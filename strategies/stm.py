@@ -13,6 +13,7 @@ from epi_bench import (
     EncodedExample,
     Experience,
     Strategy,
+    TradeOff,
     UserError,
     register_strategy,
     token_losses,
@@ -40,6 +41,14 @@ class SelectiveTokenMasking(Strategy):
         threshold: Perplexity above which a token is masked, at least 1, instead of a share; 0 goes
             by the share.
     """
+
+    family = "data"
+    bytes_per_parameter = "0"
+    trade_off = TradeOff("share", (0.05, 0.1, 0.2, 0.4))
+    evidence = (
+        "Its authors report that other abilities are kept nearly whole for chat models trained on "
+        "code or mathematics."
+    )
 
     def __init__(self, share: float = 0.2, threshold: float = 0.0) -> None:
         if not 0 <= share < 1:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from epi_bench import Experience, Strategy, UserError, register_strategy, token_losses
+from epi_bench import Experience, Strategy, TradeOff, UserError, register_strategy, token_losses
 
 FIRST_EXAMPLES = 64
-"""Of an experience, at most, whose losses say the scale of its first step."""
+"""Of the first experience, at most, whose losses say the scale of the first step."""
 
 
 @register_strategy("talr")
@@ -28,13 +28,21 @@ class TokenAdaptiveLossReweighting(Strategy):
     supervised tokens, so the loss is smaller than the plain one.
 
     The paper takes the median of the step's own examples. Here it is that of the step before (of
-    the first step: of up to 64 examples), so that the weights do not depend on how a step is cut
+    the run's first step: of up to 64 examples), so that the weights do not depend on how a step is cut
     into micro-batches. In training on several processes each takes the median of its own part. The
     floor is this project's. No other forward pass; keeps one number.
 
     Args:
         floor: Least weight of a token, in [0, 1]; 1 is full fine-tuning.
     """
+
+    family = "data"
+    bytes_per_parameter = "0"
+    trade_off = TradeOff("floor", (1.0, 0.5, 0.25, 0.1, 0.0))
+    evidence = (
+        "On MedCalc at a learning rate of 1e-6 its authors report 0.717 instead of 0.692 on "
+        "general ability, and 0.501 instead of 0.534 on the task."
+    )
 
     def __init__(self, floor: float = 0.0) -> None:
         if not 0 <= floor <= 1:
@@ -44,8 +52,10 @@ class TokenAdaptiveLossReweighting(Strategy):
         self._seen: list[Tensor] = []
 
     def begin_experience(self, experience: Experience) -> None:
-        """Measure the scale of the first step."""
-        draws = self.context.generator(f"first scale of experience {experience.index}")
+        """Measure the scale of the run's first step."""
+        if experience.index > 0:
+            return
+        draws = self.context.generator("first scale")
         count = min(FIRST_EXAMPLES, len(experience.examples))
         drawn = draws.sample(list(experience.examples), count)
         found = token_losses(self.context, self.context.model, drawn)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from epi_bench import (
     Experience,
     FinishedWeights,
+    TradeOff,
     UserError,
     register_strategy,
     state_part,
@@ -32,6 +33,14 @@ class WiseFT(FinishedWeights):
             from the fine-tuned weights; ``each``: between the beginning and the end of each
             experience, and training goes on from the average.
     """
+
+    needs = ("old weights",)
+    bytes_per_parameter = "4"
+    trade_off = TradeOff("alpha", (0.9, 0.7, 0.5, 0.3, 0.1))
+    evidence = (
+        "Reported as the best of many methods where alignment is learned and abilities are kept "
+        "(arXiv 2309.06256)."
+    )
 
     def __init__(self, alpha: float = 0.5, scope: Literal["final", "each"] = "final") -> None:
         if not 0 <= alpha <= 1:

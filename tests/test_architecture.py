@@ -138,8 +138,8 @@ def test_packages_import_only_what_stands_before_them():
         for module, others in _arrows().items()
         if not _is_face(module)
         for other in others
-        if (other == "__init__" and _package(module) != "cli")
-        or (other != "__init__" and rank[_package(other)] > rank[_package(module)])
+        if (_is_face(other) and _package(module) != "cli")
+        or (not _is_face(other) and rank[_package(other)] > rank[_package(module)])
     ]
     assert wrong == []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,6 +20,8 @@ from epi_bench.spec.toml import read_toml
 from epi_bench.strategy.strategy import STRATEGIES, create_strategy
 from epi_bench.task.files.selection import TaskSelection, select_tasks
 from epi_bench.task.files.suites import builtin_suites
+
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 MOST_SEEDS = 10_000
 """Runs of a strategy that are asked for at once."""
@@ -147,15 +150,30 @@ class Selection:
             names = [name.strip() for name in self.strategies.split(",") if name.strip()]
         if not names:
             raise UserError("strategy.name names no strategy", setting="strategy.name")
-        options: dict[str, dict[str, Any]] = {name: {} for name in names}
-        if in_file.name in options:
-            options[in_file.name].update(in_file.options)
-        assigned = _assignments(self.strategy_options, "--set", "several strategies run", names)
-        for owner, option, value in assigned:
-            if owner not in options:
-                raise _not_selected(owner, option, names)
-            options[owner][option] = value
+        given = {in_file.name: in_file.options} if in_file.name in names else {}
+        options = assigned_options(self.strategy_options, names, given)
         return {name: checked_options(name, values) for name, values in options.items()}
+
+
+def assigned_options(
+    texts: Sequence[str], names: Sequence[str], in_file: Mapping[str, Mapping[str, Any]] = EMPTY
+) -> dict[str, dict[str, Any]]:
+    """The options of each strategy, from ``--set``; those of a file are overridden.
+
+    Args:
+        texts: Each ``[STRATEGY.]NAME=VALUE``; of one strategy alone, its name may be left out.
+        names: The strategies.
+        in_file: Strategy -> options.
+
+    Raises:
+        UserError: If one is malformed, or its strategy is none of these.
+    """
+    options = {name: dict(in_file.get(name, {})) for name in names}
+    for owner, option, value in _assignments(texts, "--set", "several strategies run", names):
+        if owner not in options:
+            raise _not_selected(owner, option, names)
+        options[owner][option] = value
+    return options
 
 
 def _checked(**tables: object) -> _BesideTheSpec:

@@ -13,13 +13,15 @@ from epi_bench.cli.compare import compare
 from epi_bench.cli.flag_names import message_of
 from epi_bench.cli.inspect import inspect
 from epi_bench.cli.leaderboard import leaderboard_app
-from epi_bench.cli.listing import strategies_app, streams_app, tasks_app
+from epi_bench.cli.listing import streams_app, tasks_app
 from epi_bench.cli.plot import plot_app
 from epi_bench.cli.printing import complain, say
 from epi_bench.cli.profile import profile
 from epi_bench.cli.run import run
 from epi_bench.cli.settings import settings
 from epi_bench.cli.similarity import compare_tasks
+from epi_bench.cli.strategies import strategies_app
+from epi_bench.cli.strategy_plugins import check_strategies, new_strategy
 from epi_bench.cli.usage import explain_usage_in_one_line
 from epi_bench.cli.validation import validate_tasks
 from epi_bench.errors import UserError
@@ -40,6 +42,8 @@ app = typer.Typer(
 app.command()(run)
 app.add_typer(leaderboard_app, name="leaderboard")
 app.command()(compare)
+strategies_app.command("new")(new_strategy)
+strategies_app.command("check")(check_strategies)
 tasks_app.command("validate")(validate_tasks)
 tasks_app.command("similarity")(compare_tasks)
 app.command()(inspect)
@@ -99,7 +103,7 @@ def _exit_code() -> Any:
             raise
         file = os.fsdecode(error.filename)
         problem = UserError(f"cannot use {file}: {error.strerror or error}")
-        typer.echo(f"epi-bench: {problem}", err=True)
+        complain(message_of(problem))
         return 2
     except SystemExit as ended:
         return ended.code

@@ -1,4 +1,4 @@
-"""``epi-bench strategies|tasks|streams``: what there is, and what each one does."""
+"""``epi-bench tasks|streams``: what there is, and what each one does; how both are shown."""
 
 from __future__ import annotations
 
@@ -36,42 +36,12 @@ ModelName = Annotated[
     str, typer.Option("--model", help="Whose chat template and tokenizer formats the example.")
 ]
 
-strategies_app = typer.Typer(help="List strategies, or show one.", no_args_is_help=True)
 tasks_app = typer.Typer(
     help="List tasks, show one, or check a file that describes one.", no_args_is_help=True
 )
 streams_app = typer.Typer(help="List streams, or show one.", no_args_is_help=True)
 
 _ORDERS = "Task order of every stream: --order given | reversed | random (by seed)"
-
-
-@strategies_app.command("list")
-def list_strategies(
-    plugin: PluginFiles = None, output_format: TableFormat = OutputFormat.TABLE
-) -> None:
-    """List every strategy with one line about it."""
-    from epi_bench.strategy.strategy import STRATEGIES
-
-    load_plugin_files(plugin or [])
-    strategies, broken = STRATEGIES.load_all()
-    show_table(_described("strategy", strategies), output_format)
-    _hint("Options of one: epi-bench strategies show NAME", output_format)
-    _warn_of_broken(broken)
-
-
-@strategies_app.command("show")
-def show_strategy(
-    name: Annotated[str, typer.Argument(autocompletion=completion.strategy)],
-    plugin: PluginFiles = None,
-) -> None:
-    """Show a strategy's update rule, source and hyperparameters."""
-    from epi_bench.strategy.strategy import STRATEGIES
-
-    load_plugin_files(plugin or [])
-    cls = STRATEGIES.get(name)
-    console = make_console()
-    _print_description(name, cls, console)
-    _print_options(cls, 0, f"Set with --set {name}.NAME=VALUE", console)
 
 
 @tasks_app.command("list")
@@ -108,8 +78,8 @@ def list_tasks(plugin: PluginFiles = None, output_format: TableFormat = OutputFo
         console = make_console()
         console.print()
         console.print(FittedTable(columns, suites, "Suites"))
-    _hint("Your own: --tasks FILE.toml, a file that describes a task or a suite", output_format)
-    _warn_of_broken(broken)
+    hint("Your own: --tasks FILE.toml, a file that describes a task or a suite", output_format)
+    warn_of_broken(broken)
 
 
 @tasks_app.command("show")
@@ -143,7 +113,7 @@ def show_task(
     console = make_console()
     examples = [render_example(task, ModelSpec(name=model), index + i) for i in range(count)]
     console.print(_card_table(task))
-    _print_options(cls, 1, f"Set with --task-option {cls.name}.NAME=VALUE", console)
+    print_options(cls, 1, f"Set with --task-option {cls.name}.NAME=VALUE", console)
     for example in examples:
         console.print(example)
 
@@ -157,9 +127,9 @@ def list_streams(
 
     load_plugin_files(plugin or [])
     streams, broken = STREAMS.load_all()
-    show_table(_described("stream", streams), output_format)
-    _hint(f"Options of one: epi-bench streams show NAME\n{_ORDERS}", output_format)
-    _warn_of_broken(broken)
+    show_table(described("stream", streams), output_format)
+    hint(f"Options of one: epi-bench streams show NAME\n{_ORDERS}", output_format)
+    warn_of_broken(broken)
 
 
 @streams_app.command("show")
@@ -170,25 +140,26 @@ def show_stream(name: str, plugin: PluginFiles = None) -> None:
     load_plugin_files(plugin or [])
     builder = STREAMS.get(name)
     console = make_console()
-    _print_description(name, builder, console)
-    _print_options(builder, 1, "Set with --stream-option NAME=VALUE", console)
+    print_description(name, builder, console)
+    print_options(builder, 1, "Set with --stream-option NAME=VALUE", console)
     console.print()
     console.print(_ORDERS, highlight=False, markup=False)
 
 
-def _described(kind: str, items: Mapping[str, Any]) -> FittedTable:
+def described(kind: str, items: Mapping[str, Any]) -> FittedTable:
     """Names with the first sentences of their docstrings."""
     rows = [(name, first_sentence(item)) for name, item in items.items()]
     return FittedTable([Column(kind), Column("what it does", text=True)], rows)
 
 
-def _hint(text: str, output_format: OutputFormat) -> None:
+def hint(text: str, output_format: OutputFormat) -> None:
     """Where to look next; other programs read no hints."""
     if output_format is OutputFormat.TABLE:
         make_console().print(f"\n{text}", style="dim", highlight=False, markup=False)
 
 
-def _warn_of_broken(broken: Sequence[Any]) -> None:
+def warn_of_broken(broken: Sequence[Any]) -> None:
+    """One line for each plugin that cannot be used."""
     for plugin in broken:
         complain(f"warning: {plugin.error}")
 
@@ -223,12 +194,14 @@ def _card_table(task: Any) -> FittedTable:
     return FittedTable([Column(""), Column("", text=True)], rows, title)
 
 
-def _print_description(name: str, item: Any, console: Console) -> None:
+def print_description(name: str, item: Any, console: Console) -> None:
+    """The name, and the docstring without its arguments."""
     console.print(name, style="bold", highlight=False, markup=False)
     console.print(description(item))
 
 
-def _print_options(item: Any, skip: int, title: str, console: Console) -> None:
+def print_options(item: Any, skip: int, title: str, console: Console) -> None:
+    """A table of the options; nothing where there are none."""
     options = options_of(item, skip)
     if not options:
         return

@@ -21,6 +21,8 @@ class FinishedWeights(Strategy):
     Tied weights are one parameter and are changed once.
     """
 
+    family = "averaging"
+
     def finished(self, model: nn.Module) -> Mapping[str, Tensor]:
         """The weights of the finished model, for the parameters in which it differs.
 

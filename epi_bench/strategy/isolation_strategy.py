@@ -41,6 +41,8 @@ class IsolationStrategy(Strategy):
 
     later_options: ClassVar[Mapping[str, Any]] = {"importance": "ema", "offload": False}
 
+    family = "mask"
+
     changes_gradients: ClassVar[bool] = False
 
     def __init__(self, ratio: float, interval: int, warmup: int, **engine: Any) -> None:

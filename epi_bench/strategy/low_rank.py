@@ -39,6 +39,8 @@ class LowRankStrategy(Strategy):
         config: Further settings of ``peft.LoraConfig``.
     """
 
+    family = "adapter"
+
     def __init__(
         self,
         rank: int,

@@ -40,8 +40,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from epi_bench.errors import foreign_code
+from epi_bench.errors import foreign_code, unknown_name
 from epi_bench.plugins.registry import Registry, abstract_methods
+from epi_bench.strategy.facts import FAMILIES, NEEDS, TradeOff
 from epi_bench.strategy.hook_names import hook_problem
 from epi_bench.strategy.hooks import Experience, Step, StrategyContext
 
@@ -78,6 +79,20 @@ class Strategy:
             ``general_text`` (the run's), ``self`` (which the model writes) or the path of a text
             file, whose content is part of the run's identity. A strategy that lets the user choose
             has an option of this name.
+        family: By what means it keeps what was learned before; ``--strategy FAMILY`` takes all of a
+            family. ``baseline``, ``averaging``, ``mask``, ``penalty``, ``rehearsal``, ``data``,
+            ``adapter`` or ``other``.
+        needs: What it cannot do without: ``boundaries`` (to be told where an experience ends),
+            ``old weights`` (a copy of them), ``all tasks`` (from the beginning). Old examples
+            are said by ``stores_examples``.
+        bytes_per_parameter: What it keeps beside model and optimizer, at most, at its default
+            options and with float32 weights; between two steps, for each parameter of the model. A
+            formula in Python of its options, ``experiences`` (finished ones, at least 2) and
+            ``width`` (of the model), such as ``"8 + 4 * experiences"``; empty where it is not said.
+        trade_off: The one option that trades learning for keeping, and the values worth trying.
+        search_space: The settings that a search for its defaults tries, each as options; those of
+            ``trade_off`` if there are none.
+        evidence: What is known about when it helps, in a sentence or two; empty where nothing is.
         context: Set by the training loop before the first hook.
     """
 
@@ -89,6 +104,12 @@ class Strategy:
     not_in_state: ClassVar[Collection[str]] = ()
     acts_from: int = 0
     protect_base: str = "none"
+    family: ClassVar[str] = "other"
+    needs: ClassVar[Collection[str]] = ()
+    bytes_per_parameter: ClassVar[str] = ""
+    trade_off: ClassVar[TradeOff | None] = None
+    search_space: ClassVar[Sequence[Mapping[str, Any]]] = ()
+    evidence: ClassVar[str] = ""
     context: StrategyContext
 
     def check_run(self, training: TrainingSpec, steps: Sequence[int]) -> Sequence[str]:
@@ -245,6 +266,11 @@ class Strategy:
 def _problem(item: object) -> str | None:
     if not isinstance(item, type) or not issubclass(item, Strategy):
         return "is not a strategy: derive its class from epi_bench.Strategy"
+    if item.family not in FAMILIES:
+        return "names an " + str(unknown_name("family", item.family, FAMILIES))
+    for need in item.needs:
+        if need not in NEEDS:
+            return "names an " + str(unknown_name("need", need, NEEDS))
     return abstract_methods(item) or hook_problem(item, Strategy)
 
 
@@ -253,7 +279,7 @@ STRATEGIES: Registry[type[Strategy]] = Registry(
     "epi_bench.strategies",
     "epi_bench.strategies",
     problem=_problem,
-    reserved=lambda: ("all",),
+    reserved=lambda: ("all", *FAMILIES),
 )
 
 

@@ -76,26 +76,94 @@ def check_strategy(
         check_strategy("epi", ratio=0.3, warmup=1, interval=2)
         ```
     """
+    subject = _subject(strategy, options)
+    checks = dict(CHECKS)
+    if holds is not None:
+        checks["holds"] = lambda subject: _check_holds(subject, holds)
+    for outcome in _outcomes(subject, checks):
+        if outcome.problem:
+            raise StrategyCheckError(outcome.check, outcome.problem) from outcome.error
+    return list(checks)
+
+
+@dataclass(frozen=True)
+class CheckOutcome:
+    """What one check found.
+
+    Attributes:
+        check: Its name.
+        problem: What is wrong, and what to do; ``None`` if it was passed.
+        error: What the strategy raised, if it did.
+    """
+
+    check: str
+    problem: str | None
+    error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What all checks found.
+
+    Attributes:
+        outcomes: One for each check.
+        warnings: Why passing may say little: what the checks could not see at work.
+    """
+
+    outcomes: tuple[CheckOutcome, ...]
+    warnings: tuple[str, ...]
+
+
+def run_checks(strategy: str | type[Strategy], options: Mapping[str, Any]) -> CheckReport:
+    """The checks of :func:`check_strategy`, all of them, whatever fails.
+
+    Args:
+        strategy: A registered name, or a class.
+        options: The strategy's options.
+
+    Raises:
+        UserError: If the strategy or an option is unknown or wrong.
+    """
+    subject = _subject(strategy, options)
+    outcomes = tuple(_outcomes(subject, CHECKS))
+    warnings: tuple[str, ...] = ()
+    if not any(outcome.problem for outcome in outcomes) and _acts_in_vain(subject):
+        warnings = (
+            "on the toy tasks it ends as full fine-tuning does, so most checks saw nothing at "
+            f"work: set options with which it acts within {2 * STEPS} steps",
+        )
+    return CheckReport(outcomes, warnings)
+
+
+def _subject(strategy: str | type[Strategy], options: Mapping[str, Any]) -> _Subject:
     from epi_bench.plugins.options import check_options
     from epi_bench.strategy.strategy import STRATEGIES
 
     cls = STRATEGIES.get(strategy) if isinstance(strategy, str) else strategy
-    checked = check_options(f"strategy {cls.name or cls.__name__!r}", cls, options)
-    subject = _Subject(cls, checked)
+    subject = _Subject(cls, check_options(f"strategy {cls.name or cls.__name__!r}", cls, options))
     subject.make()
-    checks = dict(CHECKS)
-    if holds is not None:
-        checks["holds"] = lambda subject: _check_holds(subject, holds)
+    return subject
+
+
+def _outcomes(
+    subject: _Subject, checks: Mapping[str, Callable[[_Subject], str | None]]
+) -> Iterator[CheckOutcome]:
     for name, check in checks.items():
         try:
-            problem = check(subject)
+            yield CheckOutcome(name, check(subject))
         except UserError as error:
-            raise StrategyCheckError(name, str(error)) from error
-        except Exception as error:
-            raise StrategyCheckError(name, describe_error(error)) from error
-        if problem:
-            raise StrategyCheckError(name, problem)
-    return list(checks)
+            yield CheckOutcome(name, str(error), error)
+        except Exception as error:  # noqa: BLE001  (it is what the check found)
+            yield CheckOutcome(name, describe_error(error), error)
+
+
+def _acts_in_vain(subject: _Subject) -> bool:
+    """Whether it trains the toy tasks as full fine-tuning does, without being that."""
+    from epi_bench.strategy.strategy import Strategy
+
+    plain = _weights(train_toy(Strategy()))
+    hooks = [name for name in _WATCHED if getattr(subject.cls, name) is not getattr(Strategy, name)]
+    return bool(hooks) and _differing(plain, _weights(subject.plainly_trained)) is None
 
 
 @dataclass

@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from epi_bench.cli.docstrings import description, first_sentence, without_markup
-from epi_bench.cli.listing import strategies_app, streams_app, tasks_app
+from epi_bench.cli.listing import streams_app, tasks_app
+from epi_bench.cli.strategies import strategies_app
 from epi_bench.task.task import TASKS
 
 LISTS = {"strategies": strategies_app, "tasks": tasks_app, "streams": streams_app}
