@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from epi_bench import IsolationStrategy, TradeOff, register_strategy
 
@@ -32,6 +33,9 @@ class EPI(IsolationStrategy):
             (2), ``factored`` (about 0), ``optimizer`` (0; reads AdamW's own second moment, so
             clipped gradients and a decay of beta2).
         offload: Keep the importance in the memory of the CPU instead of the GPU.
+        protect_base: Text that says what the base model can do already; it is protected from the
+            first step on like a finished task: ``none``, ``general_text`` (the run's), ``self``
+            (text that the model writes, which needs no data) or the path of a text file.
     """
 
     bytes_per_parameter = "8 + (2 + experiences) / 8"
@@ -49,6 +53,11 @@ class EPI(IsolationStrategy):
         "more than a mask that is measured once."
     )
 
+    later_options: ClassVar[Mapping[str, Any]] = {
+        **IsolationStrategy.later_options,
+        "protect_base": "none",
+    }
+
     def __init__(
         self,
         ratio: float = 0.5,
@@ -58,6 +67,7 @@ class EPI(IsolationStrategy):
         normalisation: Literal["min_max", "mean", "rank"] = "mean",
         importance: Literal["ema", "ema_bf16", "factored", "optimizer"] = "ema",
         offload: bool = False,
+        protect_base: str = "none",
     ) -> None:
         super().__init__(
             ratio,
@@ -68,3 +78,8 @@ class EPI(IsolationStrategy):
             importance=importance,
             offload=offload,
         )
+        self.protect_base = protect_base
+
+    def begin_training(self) -> None:
+        """Begin the average with the base model's gradients, if it is to be protected."""
+        self.protect_base_now()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ class EPIConsolidated(IsolationStrategy):
 
     Source of the mask: EPI (Lin et al. 2026, arXiv 2604.14010); the consolidation is this
     project's. It needs to know where experiences end; on a stream of one experience it protects
-    nothing and equals full fine-tuning.
+    nothing and equals full fine-tuning, unless ``protect_base`` is set.
 
     Args:
         ratio: Share of all trained weights that a hard mask protects, in [0, 1).
@@ -69,6 +69,9 @@ class EPIConsolidated(IsolationStrategy):
         control: For ablations: ``permuted`` gives each tensor's importances to weights drawn at
             random, ``inverted`` the largest to the least important weight. Mask and penalty keep
             their strength and lose their aim.
+        protect_base: Text that says what the base model can do already; it is protected from the
+            first step on like a finished task: ``none``, ``general_text`` (the run's), ``self``
+            (text that the model writes, which needs no data) or the path of a text file.
     """
 
     family = "penalty"
@@ -80,6 +83,10 @@ class EPIConsolidated(IsolationStrategy):
     )
 
     acts_from = 1
+    later_options: ClassVar[Mapping[str, Any]] = {
+        **IsolationStrategy.later_options,
+        "protect_base": "none",
+    }
 
     def __init__(
         self,
@@ -93,6 +100,7 @@ class EPIConsolidated(IsolationStrategy):
         penalty: float = 100.0,
         fisher_samples: int = 64,
         control: Literal["none", "permuted", "inverted"] = "none",
+        protect_base: str = "none",
     ) -> None:
         super().__init__(ratio, interval, 0, beta=beta, normalisation=normalisation)
         if penalty < 0:
@@ -104,9 +112,17 @@ class EPIConsolidated(IsolationStrategy):
         self.current = current
         self.pull = penalty
         self.fisher_samples = fisher_samples
+        self.protect_base = protect_base
+        if protect_base != "none":
+            self.acts_from = 0
         self.control = control
         self._finished = 0
         self._past: dict[str, Tensor] = {}
+
+    def begin_training(self) -> None:
+        """Measure the base model, if it is to be protected, as a task that has been finished."""
+        if self.protect_base != "none":
+            self._keep(self.context.base_experience(self.protect_base, self.fisher_samples))
 
     def refresh_due(self, step: Step) -> bool:
         """Every ``interval`` steps of each experience but the first, if the present counts."""
@@ -138,6 +154,9 @@ class EPIConsolidated(IsolationStrategy):
 
     def end_experience(self, experience: Experience) -> None:
         """Merge the finished experience's importance into the past and protect by it."""
+        self._keep(experience)
+
+    def _keep(self, experience: Experience) -> None:
         if self.ratio == 0 and self.pull == 0:
             return
         importance = {k: self._aimed(k, v) for k, v in self._importance_of(experience).items()}
@@ -188,7 +207,7 @@ class EPIConsolidated(IsolationStrategy):
         return ElasticAnchor(self.isolation.parameters, self.context.seed)
 
     def _importance_of(self, experience: Experience) -> Mapping[str, Tensor]:
-        if self.source == "gradients":
+        if self.source == "gradients" and experience.steps > 0:  # the base was not trained
             return self.isolation.importance.values
         return experience_fisher(
             self.context, self.isolation.parameters, experience, self.fisher_samples

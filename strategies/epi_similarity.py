@@ -57,6 +57,9 @@ class EPISimilarity(IsolationStrategy):
         control: For ablations: ``permuted`` gives each tensor's weighted importances to weights
             drawn at random, ``inverted`` the largest to the least important weight. Mask and
             penalty keep their strength and lose their aim.
+        protect_base: Text that says what the base model can do already; it is protected from the
+            first step on like a finished task: ``none``, ``general_text`` (the run's), ``self``
+            (text that the model writes, which needs no data) or the path of a text file.
     """
 
     family = "penalty"
@@ -67,7 +70,7 @@ class EPISimilarity(IsolationStrategy):
         "With ``epi_consolidated`` it keeps most of what stores no examples on the embedded suite."
     )
 
-    later_options: ClassVar[Mapping[str, Any]] = {"control": "none"}
+    later_options: ClassVar[Mapping[str, Any]] = {"control": "none", "protect_base": "none"}
 
     acts_from = 1
 
@@ -79,6 +82,7 @@ class EPISimilarity(IsolationStrategy):
         penalty: float = 100.0,
         fisher_samples: int = 64,
         control: Literal["none", "permuted", "inverted"] = "none",
+        protect_base: str = "none",
     ) -> None:
         super().__init__(ratio, 1, 0, normalisation=normalisation)
         for option, value, least in (
@@ -91,9 +95,17 @@ class EPISimilarity(IsolationStrategy):
         self.sharpness = sharpness
         self.pull = penalty
         self.fisher_samples = fisher_samples
+        self.protect_base = protect_base
+        if protect_base != "none":
+            self.acts_from = 0
         self.control = control
         self._past: list[dict[str, Tensor]] = []
         self._similarities: list[float] = []
+
+    def begin_training(self) -> None:
+        """Measure the base model, if it is to be protected, as a task that has been finished."""
+        if self.protect_base != "none":
+            self._keep(self.context.base_experience(self.protect_base, self.fisher_samples))
 
     def begin_experience(self, experience: Experience) -> None:
         """Compare the new experience with the past ones and protect accordingly."""
@@ -130,6 +142,9 @@ class EPISimilarity(IsolationStrategy):
 
     def end_experience(self, experience: Experience) -> None:
         """Keep what was important for it."""
+        self._keep(experience)
+
+    def _keep(self, experience: Experience) -> None:
         if self.ratio > 0 or self.pull > 0:
             self._past.append(self._fisher(experience, "end"))
         super().end_experience(experience)

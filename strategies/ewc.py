@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,9 @@ class EWC(Strategy):
         decay: Forgetting of old Fisher information in ``online`` mode, in [0, 1] (gamma).
         fisher_samples: Training examples of the experience that the Fisher is estimated on, at
             least 1.
+        protect_base: Text that says what the base model can do already; it is protected from the
+            first step on like a finished task: ``none``, ``general_text`` (the run's), ``self``
+            (text that the model writes, which needs no data) or the path of a text file.
     """
 
     family = "penalty"
@@ -54,6 +57,7 @@ class EWC(Strategy):
     )
 
     acts_from = 1
+    later_options: ClassVar[Mapping[str, Any]] = {"protect_base": "none"}
 
     def __init__(
         self,
@@ -61,6 +65,7 @@ class EWC(Strategy):
         mode: Literal["online", "separate"] = "online",
         decay: float = 1.0,
         fisher_samples: int = 64,
+        protect_base: str = "none",
     ) -> None:
         if strength < 0:
             raise UserError(f"ewc: strength={strength} must be at least 0")
@@ -72,10 +77,21 @@ class EWC(Strategy):
         self.mode = mode
         self.decay = decay
         self.fisher_samples = fisher_samples
+        self.protect_base = protect_base
+        if protect_base != "none":
+            self.acts_from = 0
         self._terms: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
+
+    def begin_training(self) -> None:
+        """Measure the base model, if it is to be protected, as a task that has been finished."""
+        if self.protect_base != "none":
+            self._keep(self.context.base_experience(self.protect_base, self.fisher_samples))
 
     def end_experience(self, experience: Experience) -> None:
         """Measure the Fisher information at the weights just reached, and anchor them."""
+        self._keep(experience)
+
+    def _keep(self, experience: Experience) -> None:
         model = self.context.model
         fisher = self._fisher(experience)
         anchor = {

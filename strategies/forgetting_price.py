@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -51,10 +52,17 @@ class ForgettingPrice(Strategy):
     The quadratic is that of EWC (Kirkpatrick et al. 2017, arXiv 1612.00796); calibration and price
     are this project's. Keeps 8 bytes a parameter.
 
+    The base model (``protect_base``) has travelled no path: its scale is measured on the way to
+    weights that are all moved by the same amount, up or down at random, which is about what the
+    first steps of an adaptive optimizer do.
+
     Args:
         price: Nats gained that a lost nat is worth, at least 0; 0 is full fine-tuning.
         rise: Nats a token that a calibration lets the loss rise by, above 0.
         fisher_samples: Training examples of the Fisher pass and of the calibration, at least 1.
+        protect_base: Text that says what the base model can do already; it is protected from the
+            first step on like a finished task: ``none``, ``general_text`` (the run's), ``self``
+            (text that the model writes, which needs no data) or the path of a text file.
     """
 
     family = "penalty"
@@ -63,9 +71,16 @@ class ForgettingPrice(Strategy):
     trade_off = TradeOff("price", (0.5, 1.0, 2.5, 5.0, 10.0))
 
     acts_from = 1
+    later_options: ClassVar[Mapping[str, Any]] = {"protect_base": "none"}
     changes_gradients = False
 
-    def __init__(self, price: float = 2.5, rise: float = 0.05, fisher_samples: int = 64) -> None:
+    def __init__(
+        self,
+        price: float = 2.5,
+        rise: float = 0.05,
+        fisher_samples: int = 64,
+        protect_base: str = "none",
+    ) -> None:
         if price < 0:
             raise UserError(f"forgetting_price: price={price} must be at least 0")
         if not rise > 0:
@@ -75,6 +90,9 @@ class ForgettingPrice(Strategy):
         self.price = price
         self.rise = rise
         self.fisher_samples = fisher_samples
+        self.protect_base = protect_base
+        if protect_base != "none":
+            self.acts_from = 0
         self._start: dict[str, Tensor] = {}
         self._scale = 0.0
 
@@ -88,9 +106,15 @@ class ForgettingPrice(Strategy):
             )
         return ()
 
+    def begin_training(self) -> None:
+        """Measure what the weights are worth to the base model, if it is to be protected."""
+        if self.protect_base != "none" and self.price > 0:
+            self._start = self._moved_at_random()
+            self._keep(self.context.base_experience(self.protect_base, self.fisher_samples))
+
     def begin_experience(self, experience: Experience) -> None:
         """Remember where the first path begins; later ones begin at the anchor."""
-        if experience.index == 0 and self.price > 0:
+        if experience.index == 0 and self.price > 0 and not self._elastic.anchor:
             self._start = {n: p.detach().clone() for n, p in self._elastic.parameters.items()}
 
     def parameters_updated(self, step: Step) -> None:
@@ -101,6 +125,9 @@ class ForgettingPrice(Strategy):
 
     def end_experience(self, experience: Experience) -> None:
         """Measure what the weights are worth to it, in nats."""
+        self._keep(experience)
+
+    def _keep(self, experience: Experience) -> None:
         if self.price == 0:
             return
         generator = self.context.generator(f"forgetting price {experience.index}")
@@ -137,6 +164,20 @@ class ForgettingPrice(Strategy):
     @cached_property
     def _elastic(self) -> ElasticAnchor:
         return ElasticAnchor(trained_parameters(self.context.model), self.context.seed)
+
+    @torch.no_grad()
+    def _moved_at_random(self) -> dict[str, Tensor]:
+        """All weights, each moved by the root mean square of the model's weights."""
+        parameters = self._elastic.parameters
+        squares = sum(float(p.float().square().double().sum()) for p in parameters.values())
+        amount = (squares / sum(p.numel() for p in parameters.values())) ** 0.5
+        generator = self.context.torch_generator("directions from the base model")
+        found = {}
+        for name, parameter in parameters.items():
+            up = torch.rand(parameter.shape, generator=generator) < 0.5
+            way = torch.where(up, amount, -amount).to(parameter.device)
+            found[name] = parameter.float() + way
+        return found
 
     @torch.no_grad()
     def _calibrate(

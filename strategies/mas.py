@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,9 @@ class MemoryAwareSynapses(Strategy):
     Args:
         strength: Weight of the penalty, at least 0 (lambda in the paper).
         samples: Training examples that are read, at least 1.
+        protect_base: Text that says what the base model can do already; it is protected from the
+            first step on like a finished task: ``none``, ``general_text`` (the run's), ``self``
+            (text that the model writes, which needs no data) or the path of a text file.
     """
 
     family = "penalty"
@@ -48,16 +52,27 @@ class MemoryAwareSynapses(Strategy):
     trade_off = TradeOff("strength", (0.01, 0.1, 1.0, 10.0, 100.0))
 
     acts_from = 1
+    later_options: ClassVar[Mapping[str, Any]] = {"protect_base": "none"}
 
-    def __init__(self, strength: float = 1.0, samples: int = 64) -> None:
+    def __init__(
+        self, strength: float = 1.0, samples: int = 64, protect_base: str = "none"
+    ) -> None:
         if strength < 0:
             raise UserError(f"mas: strength={strength} must be at least 0")
         if samples < 1:
             raise UserError(f"mas: samples={samples} must be at least 1")
         self.strength = strength
         self.samples = samples
+        self.protect_base = protect_base
+        if protect_base != "none":
+            self.acts_from = 0
         self._importance: dict[str, Tensor] = {}
         self._anchor: dict[str, Tensor] = {}
+
+    def begin_training(self) -> None:
+        """Measure the base model, if it is to be protected, as a task that has been finished."""
+        if self.protect_base != "none":
+            self._keep(self.context.base_experience(self.protect_base, self.samples))
 
     def penalty(self, model: nn.Module) -> Tensor | None:
         """The weighted quadratic penalty, or ``None`` before the first experience has ended."""
@@ -72,6 +87,9 @@ class MemoryAwareSynapses(Strategy):
 
     def end_experience(self, experience: Experience) -> None:
         """Add what the model's features are sensitive to now, and anchor the weights."""
+        self._keep(experience)
+
+    def _keep(self, experience: Experience) -> None:
         parameters = trained_parameters(self.context.model)
         for name, new in self._sensitivity(experience, parameters).items():
             self._importance[name] = new + self._importance.get(name, 0)

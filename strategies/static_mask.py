@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 from epi_bench import (
     Experience,
@@ -23,8 +23,8 @@ class StaticMask(IsolationStrategy):
 
     Args:
         ratio: Share of all trained weights that is protected, in [0, 1).
-        measure: When the mask is taken: ``first_experience`` (at its end) or ``warmup`` (after so
-            many steps).
+        measure: When the mask is taken, unless it is the base's: ``first_experience`` (at its end)
+            or ``warmup`` (after so many steps).
         warmup: Optimizer steps before the mask is taken with ``measure=warmup``, at least 1.
         beta: Decay of the importance, in [0, 1).
         normalisation: Within each tensor: ``min_max``, ``mean`` or ``rank``.
@@ -32,6 +32,9 @@ class StaticMask(IsolationStrategy):
             (2), ``factored`` (about 0), ``optimizer`` (0; reads AdamW's own second moment, so
             clipped gradients and a decay of beta2).
         offload: Keep the importance in the memory of the CPU instead of the GPU.
+        protect_base: Text that says what the base model can do already; it is protected from the
+            first step on like a finished task: ``none``, ``general_text`` (the run's), ``self``
+            (text that the model writes, which needs no data) or the path of a text file.
     """
 
     needs = ("boundaries",)
@@ -47,6 +50,11 @@ class StaticMask(IsolationStrategy):
     )
     evidence = "On the embedded suite it ends where ``epi`` does, or above."
 
+    later_options: ClassVar[Mapping[str, Any]] = {
+        **IsolationStrategy.later_options,
+        "protect_base": "none",
+    }
+
     def __init__(
         self,
         ratio: float = 0.5,
@@ -56,6 +64,7 @@ class StaticMask(IsolationStrategy):
         normalisation: Literal["min_max", "mean", "rank"] = "mean",
         importance: Literal["ema", "ema_bf16", "factored", "optimizer"] = "ema",
         offload: bool = False,
+        protect_base: str = "none",
     ) -> None:
         super().__init__(
             ratio,
@@ -67,7 +76,13 @@ class StaticMask(IsolationStrategy):
             offload=offload,
         )
         self.measure = measure
-        self.acts_from = 1 if measure == "first_experience" else 0
+        self.protect_base = protect_base
+        waits = measure == "first_experience" and protect_base == "none"
+        self.acts_from = 1 if waits else 0
+
+    def begin_training(self) -> None:
+        """Take the mask from the base model, if it is to be protected, and keep it."""
+        self.protect_base_now()
 
     def check_run(self, training: TrainingSpec, steps: Sequence[int]) -> Sequence[str]:
         """As for every mask, if it is taken after a warm-up."""

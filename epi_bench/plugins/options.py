@@ -174,9 +174,12 @@ def _plain(owner: str, name: str, value: Any) -> JsonValue:
 def _convert(owner: str, option: Option, value: Any) -> Any:
     from pydantic import ConfigDict, TypeAdapter, ValidationError  # slow: only when needed
 
-    if isinstance(value, str) and value.lower() in ("none", "null"):
-        value = None
     adapter = TypeAdapter(option.annotation, config=ConfigDict(arbitrary_types_allowed=True))
+    if isinstance(value, str) and value.lower() in ("none", "null"):
+        try:
+            return adapter.validate_python(None)
+        except ValidationError:
+            pass  # no value may be left out here: it is the word itself
     try:
         if isinstance(value, str) and "tuple" in option.type_name:
             value = tuple(part.strip() for part in value.split(",")) if value.strip() else ()

@@ -16,6 +16,7 @@ from epi_bench.model.chat.encoding_cache import EncodingCache
 from epi_bench.model.load import load_tokenizer
 from epi_bench.model.location import ModelLocation, locate_model
 from epi_bench.model.stored_weights import check_files
+from epi_bench.runs.base_examples import base_text_warnings, check_base_text
 from epi_bench.runs.examples import ExampleEncoding, permitted, prepare_task
 from epi_bench.runs.identity import plugin_fingerprints, run_id
 from epi_bench.runs.observer import RunObserver
@@ -89,8 +90,11 @@ def prepare_run(
         *idle_warnings(strategy, len(experiences)),
         *precision_warnings(spec, execution.device),
         *_check_strategy(strategy, spec, experiences),
+        *base_text_warnings(strategy.protect_base),
     ]
-    fingerprints = _fingerprints(location, tasks, plugins)
+    base_text = check_base_text(strategy.protect_base, encoding.encoder.tokenizer)
+    texts = {} if base_text is None else {"protect_base": base_text}
+    fingerprints = _fingerprints(location, tasks, plugins, texts)
     return PreparedRun(
         run_id=run_id(
             spec,
@@ -111,6 +115,7 @@ def prepare_run(
         experiences=experiences,
         fingerprints=fingerprints,
         plugins=plugins,
+        texts=texts,
         warnings=warnings,
     )
 
@@ -155,11 +160,15 @@ def _check_strategy(
 
 
 def _fingerprints(
-    location: ModelLocation, tasks: Mapping[str, PreparedTask], plugins: Mapping[str, str]
+    location: ModelLocation,
+    tasks: Mapping[str, PreparedTask],
+    plugins: Mapping[str, str],
+    texts: Mapping[str, str],
 ) -> dict[str, str]:
     """Content hashes of what the specification only names; a task's hash covers its code."""
     return {
         "model": location.fingerprint,
         **{f"task:{name}": tasks[name].fingerprint for name in sorted(tasks)},
         **{name: value for name, value in plugins.items() if not name.startswith("task:")},
+        **{f"text:{name}": value for name, value in texts.items()},
     }

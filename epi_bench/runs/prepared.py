@@ -63,9 +63,10 @@ class PreparedRun:
         plans: The stream.
         experiences: The stream with its examples and steps, one for each plan.
         fingerprints: Content hashes of what the specification only names: ``model``, each
-            ``task:NAME``, and where they come from plugins, ``strategy:NAME`` and ``stream:NAME``.
-            A task's own code is in the task's hash.
+            ``task:NAME``, and where they come from plugins, ``strategy:NAME`` and ``stream:NAME``;
+            ``text:OPTION`` for each of ``texts``. A task's own code is in the task's hash.
         plugins: Hash of the source of each plugin that takes part, named as ``fingerprints``.
+        texts: Hash of each text file that an option of the strategy names, by the option.
         warnings: What the user should know.
     """
 
@@ -82,6 +83,7 @@ class PreparedRun:
     experiences: Sequence[Experience]
     fingerprints: Mapping[str, str]
     plugins: Mapping[str, str]
+    texts: Mapping[str, str]
     warnings: Sequence[str]
 
     @property

@@ -122,6 +122,7 @@ def _known_before_training(prepared: PreparedRun, measured: Measurements) -> dic
         tasks={name: task.fingerprint for name, task in prepared.tasks.items()},
         chat_template=hashlib.sha256(prepared.encoder.template.encode()).hexdigest(),
         plugins=dict(prepared.plugins),
+        texts=dict(prepared.texts),
     )
     protocols = {
         name: (task.task.card.scoring, task.task.card.metric, task.task.card.version)

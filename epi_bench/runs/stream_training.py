@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epi_bench.results.record.scores import Retention
+from epi_bench.runs.base_examples import BaseExamples
 from epi_bench.runs.instruments import general_text_of, make_conflict_probe
 from epi_bench.runs.measurements import GradedRow, Measurements, Parameters
 from epi_bench.runs.observer import RunObserver, StepReport
@@ -152,6 +153,9 @@ class StreamTraining:
             accelerator=accelerator,
             total_steps=self.prepared.total_steps,
             experience_count=len(self.prepared.experiences),
+            base_texts=BaseExamples(
+                backbone.tokenizer, self.prepared.location, spec.data.max_length
+            ),
         )
         self.measurements.training = loop.cost
         if checkpoints.first_random is not None:  # an adapter is drawn as it was the first time

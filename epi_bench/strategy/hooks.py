@@ -20,7 +20,7 @@ class Experience:
     """One stage of the stream: its training examples and its number of optimizer steps.
 
     Attributes:
-        index: Position in the stream, from 0.
+        index: Position in the stream, from 0; -1 for ``base_experience``.
         name: As the stream calls it; a task's name in the sequential stream.
         tasks: The tasks it trains.
         examples: Its encoded training examples.
@@ -90,6 +90,19 @@ class StrategyContext(Protocol):
 
     def torch_generator(self, purpose: str) -> torch.Generator:
         """The same for torch, on the CPU."""
+
+    def base_experience(self, source: str, count: int) -> Experience:
+        """Examples of what the base model can do, as an experience of no steps.
+
+        Args:
+            source: ``general_text`` (the run's), ``self`` (text that the model writes now, each
+                token drawn with the probability that it gives it), or the path of a text file.
+            count: Most examples, at least 1; each is a piece of text of up to 128 tokens, of which
+                every one but the first is supervised.
+
+        Raises:
+            UserError: If the text is too short, or the training offers none.
+        """
 
     def batches(
         self, examples: Sequence[EncodedExample], batch_size: int

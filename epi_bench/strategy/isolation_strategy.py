@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from epi_bench.spec.run_spec import TrainingSpec
 
 
+BASE_EXAMPLES = 256
+"""Of the base model's text, at most, on which its importance is measured."""
+
+BASE_BATCH = 8
+"""Examples whose mean gradient is squared there."""
+
+
 class IsolationStrategy(Strategy):
     """Base of the strategies that hold a share of the weights still.
 
@@ -67,7 +74,7 @@ class IsolationStrategy(Strategy):
     def check_run(self, training: TrainingSpec, steps: Sequence[int]) -> Sequence[str]:
         """Whether there is a second moment to read, and whether the mask is ever taken."""
         self.check_importance(training)
-        if self.ratio > 0 and self.warmup > sum(steps):
+        if self.ratio > 0 and self.warmup > sum(steps) and self.protect_base == "none":
             return [
                 f"{self.name} never protects anything: its warm-up of {self.warmup} steps is "
                 f"longer than the run of {sum(steps)}; lower its option warmup"
@@ -80,8 +87,35 @@ class IsolationStrategy(Strategy):
         Raises:
             UserError: If it does not.
         """
-        if self._engine_options.get("importance") == "optimizer" and training.optimizer != "adamw":
+        if self._engine_options.get("importance") != "optimizer":
+            return
+        if training.optimizer != "adamw":
             raise no_second_moment(training.optimizer)
+        if self.protect_base != "none":
+            raise UserError(
+                f"{self.name}: importance=optimizer has nothing to read before the first step, so "
+                "the base cannot be protected: choose another importance or protect_base=none"
+            )
+
+    def protect_base_now(self) -> None:
+        """Take the base model's gradients into the importance, and protect by it.
+
+        For :meth:`begin_training` of subclasses with an option ``protect_base``; without it nothing
+        happens. The gradients are those of batches of ``BASE_BATCH`` examples, as in training.
+        """
+        if self.protect_base == "none" or self.ratio == 0:
+            return
+        model = self.context.model
+        was_training = model.training
+        model.eval()
+        base = self.context.base_experience(self.protect_base, BASE_EXAMPLES)
+        for batch in self.context.batches(base.examples, BASE_BATCH):
+            self.context.loss(model, batch).backward()
+            self.isolation.observe()
+            model.zero_grad(set_to_none=True)
+        model.train(was_training)
+        self.refresh()
+        self._refreshes += 1
 
     def refresh_due(self, step: Step) -> bool:
         """Whether the mask moves after this step: every ``interval`` steps after ``warmup``."""

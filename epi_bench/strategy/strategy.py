@@ -6,6 +6,7 @@ are called in this order::
     check_run                           once, before the model is loaded
     check_model                         once, before anything is written
     prepare_model                       once, before the optimizer exists
+    begin_training                      once, before the first experience
     for every experience:
         begin_experience
         training_examples               what to draw batches from
@@ -74,6 +75,10 @@ class Strategy:
             are compared when a run is resumed.
         acts_from: Index of the first experience in which it trains otherwise than full
             fine-tuning does. On a stream that ends before, it is full fine-tuning.
+        protect_base: Text by which the base model is measured in :meth:`begin_training`: ``none``,
+            ``general_text`` (the run's), ``self`` (which the model writes) or the path of a text
+            file, whose content is part of the run's identity. A strategy that lets the user choose
+            has an option of this name.
         family: By what means it keeps what was learned before; ``--strategy FAMILY`` takes all of a
             family. ``baseline``, ``averaging``, ``mask``, ``penalty``, ``rehearsal``, ``data``,
             ``adapter`` or ``other``.
@@ -98,6 +103,7 @@ class Strategy:
     learning_rate_factor: float = 1.0
     not_in_state: ClassVar[Collection[str]] = ()
     acts_from: int = 0
+    protect_base: str = "none"
     family: ClassVar[str] = "other"
     needs: ClassVar[Collection[str]] = ()
     bytes_per_parameter: ClassVar[str] = ""
@@ -134,6 +140,21 @@ class Strategy:
     def prepare_model(self, model: nn.Module) -> nn.Module:
         """Called once, before the optimizer exists; returns the model to train."""
         return model
+
+    def begin_training(self) -> None:
+        """Called once, before the first experience, with the model as it was loaded and prepared.
+
+        For what is measured on the base model, as a rule on text that says what it can do already:
+
+        .. code-block:: python
+
+            def begin_training(self):  # as if one task had been finished
+                if self.protect_base != "none":
+                    self._measure(self.context.base_experience(self.protect_base, 64).examples)
+
+        Not called when a run goes on after an interruption, so what it finds out is in
+        :meth:`state_dict`.
+        """
 
     def begin_experience(self, experience: Experience) -> None:
         """Called before each experience."""

@@ -213,7 +213,14 @@ def _check_names(subject: _Subject) -> str | None:
 
 _EXPERIENCE = ["begin_experience", "training_examples"]
 _STEP = ["token_weights", "batch_penalty", "penalty", "gradients_ready", "parameters_updated"]
-_WATCHED = ["prepare_model", *_EXPERIENCE, *_STEP, "end_experience", "finalize_model"]
+_WATCHED = [
+    "prepare_model",
+    "begin_training",
+    *_EXPERIENCE,
+    *_STEP,
+    "end_experience",
+    "finalize_model",
+]
 
 
 def _check_hooks(subject: _Subject) -> str | None:
@@ -236,7 +243,7 @@ def _check_hooks(subject: _Subject) -> str | None:
         setattr(strategy, name, watched(name))
     train_toy(strategy)
     one = [*_EXPERIENCE, *_STEP * STEPS, "end_experience"]
-    if called != ["prepare_model", *one, *one, "finalize_model"]:
+    if called != ["prepare_model", "begin_training", *one, *one, "finalize_model"]:
         return (
             "its hooks were not called in the documented order: leave calling them to the "
             "training loop, and use super().HOOK() inside HOOK alone"

@@ -7,8 +7,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
+    from torch import nn
     from transformers import PreTrainedModel
 
+    from epi_bench.model.chat.encoded_example import EncodedExample
     from epi_bench.strategy.hooks import Experience
     from epi_bench.strategy.strategy import Strategy
     from epi_bench.training.loop import TrainingLoop
@@ -114,7 +117,20 @@ def toy_loop(
         accelerator=create_accelerator(spec, cpu=True, dtype=str(model.dtype).split(".")[1]),
         total_steps=sum(experience.steps for experience in experiences),
         experience_count=len(experiences),
+        base_texts=_toy_texts,
     ).start()
+
+
+def _toy_texts(
+    model: nn.Module, source: str, count: int, generator: torch.Generator
+) -> list[EncodedExample]:
+    """What the model writes itself, or as general text the tokens in their order."""
+    from epi_bench.model.base_text import OWN, text_windows, written_by
+
+    if source == OWN:
+        starts = [[2 + i % 10] for i in range(count)]
+        return written_by(model, starts=starts, length=6, stop={1}, generator=generator)
+    return text_windows([4 + i % 28 for i in range(6 * count)], (), 6)
 
 
 def train_toy(strategy: Strategy, **options: Any) -> PreTrainedModel:

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import nn
 
+from epi_bench.errors import UserError
 from epi_bench.model.batching import collate
 from epi_bench.model.chat.encoded_example import EncodedExample
 from epi_bench.model.losses import mean_loss
 from epi_bench.spec.randomness import seeded_generator
+from epi_bench.strategy.hooks import Experience
 
 if TYPE_CHECKING:
     import random
 
     from torch import Tensor
+
+
+class BaseTexts(Protocol):
+    """Gives examples of what a base model can do."""
+
+    def __call__(
+        self, model: nn.Module, source: str, count: int, generator: torch.Generator
+    ) -> Sequence[EncodedExample]:
+        """At most ``count`` examples of a source; every draw is the generator's."""
 
 
 @dataclass
@@ -31,12 +42,23 @@ class TrainingContext:
     total_steps: int
     experience_count: int
     optimizer: torch.optim.Optimizer | None = None
+    base_texts: BaseTexts | None = None
 
     def generator(self, purpose: str) -> random.Random:
         return seeded_generator(purpose, self.seed)
 
     def torch_generator(self, purpose: str) -> torch.Generator:
         return torch.Generator().manual_seed(self.generator(purpose).getrandbits(63))
+
+    def base_experience(self, source: str, count: int) -> Experience:
+        if self.base_texts is None:
+            raise UserError(
+                f"protect_base={source!r} needs texts of the base model, and this training has "
+                "none: set protect_base to none"
+            )
+        generator = self.torch_generator(f"base examples of {source}")
+        examples = self.base_texts(self.model, source, count, generator)
+        return Experience(-1, "base model", (), examples, 0)
 
     def batches(
         self, examples: Sequence[EncodedExample], batch_size: int

@@ -26,7 +26,7 @@ from epi_bench.model.weight_movement import WeightMovement
 from epi_bench.spec.run_spec import TrainingSpec
 from epi_bench.strategy.hooks import Experience, Step
 from epi_bench.strategy.strategy import Strategy
-from epi_bench.training.context import TrainingContext
+from epi_bench.training.context import BaseTexts, TrainingContext
 from epi_bench.training.cost import TrainingCost
 from epi_bench.training.loop_state import (
     LoopState,
@@ -86,6 +86,7 @@ class TrainingLoop:
         accelerator: As :func:`create_accelerator` gives it.
         total_steps: Steps of the whole stream.
         experience_count: Experiences of the whole stream.
+        base_texts: Gives strategies that ask for it examples of what the base model can do.
 
     Attributes:
         model: The model that is trained; after :meth:`start` as the strategy prepared it.
@@ -120,6 +121,7 @@ class TrainingLoop:
         accelerator: Accelerator,
         total_steps: int,
         experience_count: int,
+        base_texts: BaseTexts | None = None,
     ) -> None:
         self.spec = spec
         self.strategy = strategy
@@ -134,8 +136,10 @@ class TrainingLoop:
             pad_token_id=pad_token_id,
             total_steps=total_steps,
             experience_count=experience_count,
+            base_texts=base_texts,
         )
         self._is_started = False
+        self._has_begun = False
         self._is_at_rest = True
         self._clock: float | None = None
         self._optimizer: torch.optim.Optimizer | None = None
@@ -244,6 +248,9 @@ class TrainingLoop:
     def _enter(self, experience: Experience) -> _Place:
         """Begin an experience."""
         self._is_at_rest = False
+        if not self._has_begun:
+            self.strategy.begin_training()
+            self._has_begun = True
         self.strategy.begin_experience(experience)
         examples = self._training_examples(experience)
         peak = self.spec.learning_rate * self.strategy.learning_rate_factor
@@ -359,6 +366,7 @@ class TrainingLoop:
         for name, value in values["cost"].items():
             setattr(self.cost, name, value)
         self.steps_done = values["steps_done"]
+        self._has_begun = self.steps_done > 0 or values["place"] is not None
         self._last_good_step = values["last_good_step"]
         self._skipped_in_a_row = values["skipped_in_a_row"]
         if (place := values["place"]) is not None:

@@ -23,6 +23,9 @@ SOON = {"warmup": 1, "interval": 2, "fisher_samples": 2, "samples": 2}
 LONGER = {"agem": 15}
 """Steps of a toy task, where it takes more than usual until a strategy does anything."""
 
+LOADED_AGAIN = {"kl_to_base"}
+"""Strategies whose earlier weights are the model as it was loaded, which is no state."""
+
 WIDTH = 64
 
 
@@ -94,7 +97,7 @@ def test_a_search_tries_settings_that_can_be_made(name):
 
 def test_few_strategies_have_no_such_option():
     without = {name for name in BUILTIN if STRATEGIES.get(name).trade_off is None}
-    assert without == {"full_sft", "agem"}
+    assert without == {"full_sft", "agem", "flow"}
 
 
 @pytest.mark.parametrize("name", BUILTIN)
@@ -156,4 +159,4 @@ def test_a_strategy_that_needs_earlier_weights_has_them_in_its_state(name):
         for tensor in state.values()
         for before in earlier
     )
-    assert kept == ("old weights" in STRATEGIES.get(name).needs)
+    assert kept == ("old weights" in STRATEGIES.get(name).needs and name not in LOADED_AGAIN)

@@ -107,6 +107,7 @@ class Fingerprints(Part):
         chat_template: Of the template's text.
         plugins: Of the source of each plugin that took part, by ``strategy:NAME``, ``task:NAME``
             and ``stream:NAME``.
+        texts: Of each text file that an option of the strategy names, by the option.
         plugin: Of the strategy's file, in records made before ``plugins`` was kept.
     """
 
@@ -114,6 +115,7 @@ class Fingerprints(Part):
     tasks: dict[str, str]
     chat_template: str
     plugins: dict[str, str] = Field(default_factory=dict)
+    texts: dict[str, str] = Field(default_factory=dict)
     plugin: str | None = None
 
 

@@ -123,6 +123,7 @@ def expected_run_id(record: RunRecord) -> str:
             "model": prints.model,
             **{f"task:{name}": value for name, value in prints.tasks.items()},
             **{k: value for k, value in prints.plugins.items() if not k.startswith("task:")},
+            **{f"text:{name}": value for name, value in prints.texts.items()},
         },
         record.environment.execution,
         schema=facts.schema_version,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 from functools import partial
+from typing import Literal
 
 import pytest
 
@@ -108,3 +109,11 @@ def test_a_default_that_is_no_unicode_text_is_refused():
 
     with pytest.raises(UserError, match="a record cannot keep label="):
         complete_options("strategy 'x'", named, {})
+
+
+def test_none_is_no_value_where_there_may_be_none_and_else_the_word():
+    def chosen(limit: int | None = 3, control: Literal["none", "all"] = "all", text: str = ""): ...
+
+    given = {"limit": "none", "control": "none", "text": "none"}
+    found = check_options("strategy 'x'", chosen, given)
+    assert found == {"limit": None, "control": "none", "text": "none"}

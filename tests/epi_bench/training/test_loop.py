@@ -122,6 +122,9 @@ def test_hooks_are_called_in_the_documented_order(train_toy):
             calls.append("prepare_model")
             return model
 
+        def begin_training(self):
+            calls.append("begin_training")
+
         def begin_experience(self, experience):
             calls.append(f"begin {experience.name}")
 
@@ -155,7 +158,7 @@ def test_hooks_are_called_in_the_documented_order(train_toy):
     a_step = [*a_batch, *a_batch, "penalty", "gradients_ready", "parameters_updated", "end"]
     first = ["begin toy_first", "training_examples", *a_step]
     second = ["begin toy_second", "training_examples", *a_step]
-    assert calls == ["prepare_model", *first, *second]
+    assert calls == ["prepare_model", "begin_training", *first, *second]
 
 
 def test_gradients_reach_the_hook_before_clipping(train_toy):

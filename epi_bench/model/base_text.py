@@ -1,0 +1,151 @@
+"""Texts on which a base model is measured before it is trained: given ones, and its own.
+
+What a strategy protects before the first step is what the model needs for these texts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epi_bench.errors import UserError
+from epi_bench.model.chat.encoded_example import EncodedExample
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+NONE, GENERAL, OWN = SOURCES = ("none", "general_text", "self")
+"""No text, the run's general text, and text that the model writes itself."""
+
+LONGEST_WINDOW = 128
+"""Tokens of an example of a text: short ones give more examples of the same text."""
+
+MOST_CHARACTERS = 1_000_000
+"""Of a file that is read: far more than is measured on."""
+
+
+def read_base_text(source: str) -> tuple[str, str] | None:
+    """The text of a file, and its SHA-256; ``None`` if the source is no file.
+
+    Args:
+        source: ``none``, ``general_text``, ``self``, or the path of a text file.
+
+    Raises:
+        UserError: If it is none of these, or the file cannot be read, is not UTF-8, or is empty.
+    """
+    if source in SOURCES:
+        return None
+    path = Path(source).expanduser()
+    try:
+        if not source or not path.is_file():
+            close = get_close_matches(source, SOURCES, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise UserError(
+                f"protect_base={source!r} is no text file: choose none, general_text or self, or "
+                f"give the path of one{hint}"
+            )
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MOST_CHARACTERS)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}; it must be UTF-8 text") from error
+    if not text.strip():
+        raise UserError(f"{path} is empty: write some text into it")
+    return text, hashlib.sha256(text.encode()).hexdigest()
+
+
+def text_windows(
+    token_ids: Sequence[int], prefix: Sequence[int], window: int
+) -> list[EncodedExample]:
+    """A running text as examples that do not overlap, every token supervised but the first.
+
+    Args:
+        token_ids: The text.
+        prefix: What the tokenizer puts before every text.
+        window: Tokens of an example, the prefix among them.
+    """
+    step = max(window - len(prefix), 2)
+    context = max(len(prefix), 1)
+    parts = [(*prefix, *token_ids[i : i + step]) for i in range(0, len(token_ids), step)]
+    return [
+        EncodedExample(part, (False,) * context + (True,) * (len(part) - context))
+        for part in parts
+        if len(part) > context
+    ]
+
+
+def written_by(
+    model: nn.Module,
+    *,
+    starts: Sequence[Sequence[int]],
+    length: int,
+    stop: Collection[int],
+    generator: torch.Generator,
+    batch_size: int = 16,
+) -> list[EncodedExample]:
+    """Texts that a model writes: each token drawn with the probability that the model gives it.
+
+    Drawn from the model as it is, without temperature or cut, so that the texts are a sample of
+    what it knows.
+
+    Args:
+        model: A causal language model of transformers.
+        starts: What each text begins with, all of one length, at least 1; it is context only.
+        length: Most tokens of a text, its beginning among them.
+        stop: Token ids that end a text; the one that does is part of it.
+        generator: Of the draws, on the CPU.
+        batch_size: Texts that are written at once.
+
+    Returns:
+        The texts in their order, those left out of which nothing was written.
+    """
+    import torch
+
+    was_training = model.training
+    model.eval()
+    found = []
+    with torch.no_grad():
+        for first in range(0, len(starts), batch_size):
+            rows = [list(start) for start in starts[first : first + batch_size]]
+            context = len(rows[0])
+            _continue(model, rows, length - context, frozenset(stop), generator)
+            found += [
+                EncodedExample(tuple(row), (False,) * context + (True,) * (len(row) - context))
+                for row in rows
+                if len(row) > context
+            ]
+    model.train(was_training)
+    return found
+
+
+def _continue(
+    model: Any,
+    rows: list[list[int]],
+    count: int,
+    stop: frozenset[int],
+    generator: torch.Generator,
+) -> None:
+    """Add so many tokens at most; rows that have ended are read on but written no further."""
+    import torch
+
+    device = next(model.parameters()).device
+    ids = torch.tensor(rows, device=device)
+    ended = [False] * len(rows)
+    cache = None
+    for _ in range(count):
+        given = ids[:, -1:] if cache is not None else ids
+        mask = torch.ones_like(ids)
+        output = model(input_ids=given, attention_mask=mask, past_key_values=cache, use_cache=True)
+        cache = getattr(output, "past_key_values", None)
+        probabilities = output.logits[:, -1].float().softmax(-1).cpu()
+        drawn = torch.multinomial(probabilities, 1, generator=generator)
+        ids = torch.cat([ids, drawn.to(device)], dim=1)
+        for row, token in enumerate(drawn[:, 0].tolist()):
+            if not ended[row]:
+                rows[row].append(token)
+                ended[row] = token in stop
+        if all(ended):
+            return

@@ -1,0 +1,130 @@
+"""The examples on which a strategy measures the base model before the first step."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from epi_bench.errors import UserError
+from epi_bench.model.base_text import (
+    GENERAL,
+    LONGEST_WINDOW,
+    OWN,
+    read_base_text,
+    text_windows,
+    written_by,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+    from epi_bench.model.chat.encoded_example import EncodedExample
+    from epi_bench.model.location import ModelLocation
+
+
+class BaseExamples:
+    """Examples of the run's general text, of the model's own text, or of a file.
+
+    Args:
+        tokenizer: Of the model.
+        location: Of the model, whose folder may hold a general text.
+        max_length: Longest text of the run, in tokens.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, location: ModelLocation, max_length: int
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._location = location
+        self._window = min(max_length, LONGEST_WINDOW)
+
+    def __call__(
+        self, model: nn.Module, source: str, count: int, generator: torch.Generator
+    ) -> list[EncodedExample]:
+        """So many examples, or as many as there are.
+
+        Args:
+            model: Writes the text where the source is ``self``.
+            source: ``general_text``, ``self``, or the path of a text file.
+            count: At least 1.
+            generator: Of every draw, on the CPU.
+
+        Raises:
+            UserError: If the text is too short, or the model ends every text of its own at once.
+        """
+        if source == OWN:
+            found: Sequence[EncodedExample] = self._written(model, count, generator)
+        else:
+            found = self._windows(source)
+        if not found:
+            raise UserError(
+                f"protect_base={source}: the text is a single token: give a longer one"
+                if source != OWN
+                else "protect_base=self: the model writes nothing: choose general_text or a file"
+            )
+        draws = random.Random(generator.initial_seed())
+        return draws.sample(list(found), min(count, len(found)))
+
+    def _windows(self, source: str) -> list[EncodedExample]:
+        from epi_bench.evaluation.running_text import text_token_ids
+        from epi_bench.model.chat.sequence_start import sequence_start
+        from epi_bench.model.location import general_text
+
+        given = read_base_text(source)
+        text = general_text(self._location) if given is None else given[0]
+        ids = text_token_ids(self._tokenizer, text)
+        return text_windows(ids, sequence_start(self._tokenizer), self._window)
+
+    def _written(
+        self, model: nn.Module, count: int, generator: torch.Generator
+    ) -> list[EncodedExample]:
+        from epi_bench.model.chat.sequence_start import sequence_start
+
+        tokenizer = self._tokenizer
+        prefix = sequence_start(tokenizer)
+        if prefix:
+            starts = [list(prefix)] * count
+        else:  # nothing marks a beginning: any token may
+            special = set(tokenizer.all_special_ids)
+            plain = [token for token in range(len(tokenizer)) if token not in special]
+            draws = random.Random(generator.initial_seed())
+            starts = [[draws.choice(plain)] for _ in range(count)]
+        stop = {tokenizer.eos_token_id} - {None}
+        return written_by(model, starts=starts, length=self._window, stop=stop, generator=generator)
+
+
+def check_base_text(source: str, tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Whether a strategy's text for the base can be used; called before anything is written.
+
+    Args:
+        source: ``none``, ``general_text``, ``self``, or the path of a text file.
+        tokenizer: Of the model.
+
+    Returns:
+        SHA-256 of the file's text; ``None`` if the source is no file.
+
+    Raises:
+        UserError: If it cannot.
+    """
+    from epi_bench.evaluation.running_text import text_token_ids
+
+    given = read_base_text(source)
+    if given is None:
+        return None
+    text, digest = given
+    if len(text_token_ids(tokenizer, text)) < 2:
+        raise UserError(f"{source} is a single token: write more text into it")
+    return digest
+
+
+def base_text_warnings(source: str) -> list[str]:
+    """A warning where the base is protected by the text on which it is measured afterwards."""
+    if source != GENERAL:
+        return []
+    return [
+        "protect_base=general_text protects what the run's general text needs, and the loss on "
+        "that text is reported too: it looks better than it would on another text"
+    ]
