@@ -86,7 +86,7 @@ def make_evaluator(prepared: PreparedRun) -> Evaluator:
                 spec.batch_size,
                 max_new_tokens=spec.max_new_tokens,
             )
-            for name, task in prepared.tasks.items()
+            for name, task in prepared.scored_tasks.items()
         }
     )
 
@@ -138,9 +138,9 @@ def check_texts(
     lengths = {"the general text": min(text.window, len(text.token_ids))}
     with_answers = {}
     encoded: list[EncodedExample] = []
-    for name, task in prepared.tasks.items():
-        scored = evaluator.tasks[name]
-        read = [*task.train, *scored.encoded]
+    for name in prepared.scored_tasks:
+        scored, trained = evaluator.tasks[name], prepared.tasks.get(name)
+        read = [*(trained.train if trained else ()), *scored.encoded]
         lengths[f"a text of task {name!r}"] = max(len(example) for example in read)
         with_answers[f"a text of task {name!r}"] = scored.longest_with_answer
         encoded += read

@@ -212,7 +212,7 @@ def check_other_process_finds(spec: RunSpec, request: RunRequest) -> None:
     named: list[tuple[Registry[Any], str]] = [
         (STRATEGIES, spec.strategy.name),
         (STREAMS, spec.stream.kind),
-        *((TASKS, task) for task in spec.data.tasks),
+        *((TASKS, task) for task in spec.data.scored_tasks),
     ]
     for registry, name in named:
         if registry.is_found_by_name(name):

@@ -133,7 +133,7 @@ class StreamTraining:
             self.prepared.run_id,
             f"{spec.strategy.name} · {spec.stream.kind} · seed {spec.seed}",
             self.prepared.total_steps,
-            list(self.prepared.tasks),
+            list(self.prepared.scored_tasks),
         )
 
     def _start_loop(

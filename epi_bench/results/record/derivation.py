@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from epi_bench.results.metrics.derived import derive_metrics
+from epi_bench.results.metrics.derived import derive_metrics, retention_metrics
 from epi_bench.results.record.scores import (
+    EvalScoresRecord,
     GradientConflictRecord,
     Retention,
     ScoreColumn,
@@ -19,6 +20,7 @@ def metrics_of(
     conflict: GradientConflictRecord | None,
     retention: Retention | None,
     references: Mapping[str, float | None] | None,
+    eval_scores: EvalScoresRecord | None = None,
 ) -> dict[str, float | int | None]:
     """Every metric of a run, by name.
 
@@ -27,10 +29,11 @@ def metrics_of(
         conflict: Gradient-conflict probes, if there were any.
         retention: Loss on the general text, if it was measured.
         references: Single-task score of each task; ``None`` where they were not measured.
+        eval_scores: Scores of tasks that were never trained, if there were any.
     """
     columns = matrix.columns
     known = any(column.untrained_until is not None for column in columns)
-    return derive_metrics(
+    derived = derive_metrics(
         matrix.values,
         [column.learned_at for column in columns],
         [_reference(column, references) for column in columns] if references else None,
@@ -40,6 +43,7 @@ def metrics_of(
         nll_before=retention.nll_before if retention else None,
         nll_after=retention.nll_after if retention else None,
     )
+    return {**derived, **(retention_metrics(eval_scores.values) if eval_scores else {})}
 
 
 def _reference(column: ScoreColumn, references: Mapping[str, float | None]) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from epi_bench.results.metrics.confusion import balanced_accuracy
 from epi_bench.results.record.part import Number, Part
@@ -53,13 +53,7 @@ class ScoreMatrixRecord(Part):
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> Self:
-        for name, table in (("values", self.values), ("standard_errors", self.standard_errors)):
-            if len(table) != len(self.rows) or any(len(r) != len(self.columns) for r in table):
-                raise ValueError(
-                    f"{name} must have {len(self.rows)} rows of {len(self.columns)} numbers"
-                )
-        if len(self.n) != len(self.columns):
-            raise ValueError(f"n must have {len(self.columns)} numbers")
+        _check_shapes(self)
         for column in self.columns:
             moments = (column.untrained_until, column.first_learned_at, column.learned_at)
             known = [moment for moment in moments if moment is not None]
@@ -68,6 +62,58 @@ class ScoreMatrixRecord(Part):
             if known and not 0 <= known[0] <= known[-1] < len(self.rows):
                 raise ValueError(f"learned_at lies outside a matrix of {len(self.rows)} rows")
         return self
+
+
+class EvalColumn(Part):
+    """A column of the scores of tasks that were scored and never trained.
+
+    Attributes:
+        task: The task's name.
+        metric: The task's primary metric.
+    """
+
+    task: str
+    metric: str
+
+
+class EvalScoresRecord(Part):
+    """Scores of the tasks that were scored whenever the trained ones were, and never trained.
+
+    They are in no metric of the score matrix: average accuracy, backward transfer and the others
+    are of trained tasks. What they tell is what the model kept: ``task_retention`` and
+    ``worst_task_retention``.
+
+    Attributes:
+        rows: Those of the score matrix.
+        columns: The tasks in the order in which they were named.
+        values: ``values[row][column]``, 0..100; ``None`` where not measured.
+        n: Test items of each column.
+        standard_errors: Of ``values``, over the test items.
+        item_scores: For each task the primary metric of each test item in the last row, 0..100,
+            packed by :func:`pack_items`.
+    """
+
+    rows: tuple[str, ...]
+    columns: tuple[EvalColumn, ...]
+    values: tuple[tuple[Number, ...], ...]
+    n: tuple[int, ...]
+    standard_errors: tuple[tuple[Number, ...], ...]
+    item_scores: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> Self:
+        _check_shapes(self)
+        return self
+
+
+def _check_shapes(matrix: ScoreMatrixRecord | EvalScoresRecord) -> None:
+    for name, table in (("values", matrix.values), ("standard_errors", matrix.standard_errors)):
+        if len(table) != len(matrix.rows) or any(len(r) != len(matrix.columns) for r in table):
+            raise ValueError(
+                f"{name} must have {len(matrix.rows)} rows of {len(matrix.columns)} numbers"
+            )
+    if len(matrix.n) != len(matrix.columns):
+        raise ValueError(f"n must have {len(matrix.columns)} numbers")
 
 
 class Confusion(Part):
