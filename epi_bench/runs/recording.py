@@ -22,7 +22,6 @@ from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.scores import (
     ConflictPoint,
     Diagnostics,
-    EvalColumn,
     EvalScoresRecord,
     GradientConflictRecord,
     JudgedRow,
@@ -31,6 +30,7 @@ from epi_bench.results.record.scores import (
     LossPoint,
     ScoreColumn,
     ScoreMatrixRecord,
+    TaskColumn,
 )
 from epi_bench.results.record.track import make_track, track_facts
 from epi_bench.runs.examples import EVAL_SPLITS
@@ -251,7 +251,7 @@ def _eval_scores(prepared: PreparedRun, measured: Measurements) -> EvalScoresRec
         return None
     return EvalScoresRecord(
         columns=tuple(
-            EvalColumn(task=name, metric=scored.task.card.metric) for name, scored in tasks.items()
+            TaskColumn(task=name, metric=scored.task.card.metric) for name, scored in tasks.items()
         ),
         item_scores=_packed_items(measured.rows[-1].scores, tasks),
         **_scores_of(tasks, measured),

@@ -10,12 +10,22 @@ from epi_bench.results.metrics.confusion import balanced_accuracy
 from epi_bench.results.record.part import Number, Part
 
 
-class ScoreColumn(Part):
-    """A column of the score matrix.
+class TaskColumn(Part):
+    """A column of scores.
 
     Attributes:
         task: The task's name.
         metric: The task's primary metric.
+    """
+
+    task: str
+    metric: str
+
+
+class ScoreColumn(TaskColumn):
+    """A column of the score matrix: a task that the run trains.
+
+    Attributes:
         learned_at: The row right after the task was last trained on; ``None`` if there is no such
             moment (mixed stream).
         first_learned_at: The row right after the first experience that trained it. It is another
@@ -26,8 +36,6 @@ class ScoreColumn(Part):
     Records made before the last three were kept are of streams that train every task once.
     """
 
-    task: str
-    metric: str
     learned_at: int | None = None
     first_learned_at: int | None = None
     untrained_until: int | None = None
@@ -64,18 +72,6 @@ class ScoreMatrixRecord(Part):
         return self
 
 
-class EvalColumn(Part):
-    """A column of the scores of tasks that were scored and never trained.
-
-    Attributes:
-        task: The task's name.
-        metric: The task's primary metric.
-    """
-
-    task: str
-    metric: str
-
-
 class EvalScoresRecord(Part):
     """Scores of the tasks that were scored whenever the trained ones were, and never trained.
 
@@ -94,7 +90,7 @@ class EvalScoresRecord(Part):
     """
 
     rows: tuple[str, ...]
-    columns: tuple[EvalColumn, ...]
+    columns: tuple[TaskColumn, ...]
     values: tuple[tuple[Number, ...], ...]
     n: tuple[int, ...]
     standard_errors: tuple[tuple[Number, ...], ...]
