@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from epi_bench.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from epi_bench.evaluation.divergence import BaseDistributions
     from epi_bench.evaluation.evaluator import Evaluator
     from epi_bench.evaluation.gradient_conflict import ConflictProbe
     from epi_bench.model.chat.encoded_example import EncodedExample
@@ -114,6 +116,25 @@ def make_conflict_probe(prepared: PreparedRun, context: TrainingContext) -> Conf
         prepared.spec.training.batch_size,
         context.torch_generator("gradient-conflict coordinates"),
     )
+
+
+def make_base_distributions(prepared: PreparedRun) -> BaseDistributions | None:
+    """Measures how far a model is from the base model; ``None`` if the user turned it off.
+
+    Its examples are drawn from the test examples of each trained task, the same in every run.
+    """
+    from epi_bench.evaluation.divergence import BaseDistributions
+
+    count = prepared.spec.evaluation.kl_examples
+    if count == 0:
+        return None
+    encoder = prepared.encoder
+    drawn = {}
+    for name, task in prepared.tasks.items():
+        draws = random.Random(f"divergence examples of {name}")
+        positions = sorted(draws.sample(range(len(task.test)), min(count, len(task.test))))
+        drawn[name] = [encoder.scoring(task.test[position].messages) for position in positions]
+    return BaseDistributions(drawn, int(encoder.tokenizer.pad_token_id))
 
 
 def check_texts(

@@ -22,6 +22,8 @@ from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.scores import (
     ConflictPoint,
     Diagnostics,
+    DivergencePoint,
+    DivergenceRecord,
     EvalScoresRecord,
     GradientConflictRecord,
     JudgedRow,
@@ -57,12 +59,13 @@ def build_record(prepared: PreparedRun, measured: Measurements) -> RunRecord:
     matrix, eval_scores = _score_matrix(prepared, measured), _eval_scores(prepared, measured)
     last = measured.rows[-1].scores
     conflict, retention = _conflicts(prepared, measured), measured.retention
-    references = measured.reference_scores
+    references, divergence = measured.reference_scores, _divergence(prepared, measured)
     return RunRecord(
         status="finished",
         score_matrix=matrix,
         eval_scores=eval_scores,
-        metrics=metrics_of(matrix, conflict, retention, references, eval_scores),
+        kl_to_base=divergence,
+        metrics=metrics_of(matrix, conflict, retention, references, eval_scores, divergence),
         reference_scores=dict(references) if references else None,
         secondary_scores=_secondary_scores(measured),
         secondary_standard_errors={
@@ -113,7 +116,12 @@ def add_references(record: RunRecord, references: Mapping[str, float] | None) ->
     if matrix is None:
         return record
     metrics = metrics_of(
-        matrix, record.gradient_conflict, record.retention, references, record.eval_scores
+        matrix,
+        record.gradient_conflict,
+        record.retention,
+        references,
+        record.eval_scores,
+        record.kl_to_base,
     )
     return record.model_copy(
         update={"metrics": metrics, "reference_scores": dict(references) if references else None}
@@ -318,6 +326,19 @@ def _conflicts(prepared: PreparedRun, measured: Measurements) -> GradientConflic
         points=tuple(
             ConflictPoint(row=name, cosines=tuple(map(tuple, point.cosines)))
             for name, point in zip(names, measured.conflicts, strict=True)
+        ),
+    )
+
+
+def _divergence(prepared: PreparedRun, measured: Measurements) -> DivergenceRecord | None:
+    if not measured.divergences:
+        return None
+    return DivergenceRecord(
+        examples=prepared.spec.evaluation.kl_examples,
+        top=measured.divergences[0].top,
+        points=tuple(
+            DivergencePoint(row=row, tasks=tasks, nats=nats, tokens=tokens)
+            for row, tasks, nats, tokens, _ in measured.divergences
         ),
     )
 

@@ -371,6 +371,12 @@ class EvaluationSpec(Section):
         description="Training examples of each task in its gradient-conflict probe; 0 turns the "
         "probes off.",
     )
+    kl_examples: Annotated[int, Flag("Evaluation")] = Field(
+        default=32,
+        ge=0,
+        description="Test examples of each trained task on which the divergence from the base "
+        "model is measured after each experience that trains the task; 0 turns that off.",
+    )
     max_new_tokens: Annotated[
         int | None,
         Flag(

@@ -94,6 +94,14 @@ _ALL = (
         decimals=3,
     ),
     Measure(
+        "kl_to_base",
+        "KL to base",
+        "KL(base || model) in nats a token, on test examples of the tasks trained last",
+        False,
+        decimals=3,
+        optional=True,
+    ),
+    Measure(
         "training_seconds", "training seconds", "wall-clock time of training", False, cost=True
     ),
     Measure(
@@ -156,7 +164,7 @@ _ALL = (
 MEASURES: dict[str, Measure] = {measure.name: measure for measure in _ALL}
 """By name, the most telling ones first; the order is that of the columns."""
 
-COLUMNS: tuple[str, ...] = tuple(MEASURES)[:14]
+COLUMNS: tuple[str, ...] = tuple(MEASURES)[:15]
 """The measures shown in tables, where a run defines them; CSV and JSON hold all of them."""
 
 

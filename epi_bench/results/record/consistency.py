@@ -85,7 +85,7 @@ def disagreements(record: RunRecord) -> list[Disagreement]:
     if record.score_matrix is not None:
         matrix = record.score_matrix
         found += [*_shape(record, matrix), *_ranges(record, matrix)]
-        found += [*_eval_shape(record, matrix)]
+        found += [*_eval_shape(record, matrix), *_divergence(record, matrix)]
         if not found:  # metrics of a matrix without rows, say, cannot be computed
             found += [*_metrics(record, matrix), *_items("", matrix, record.item_scores)]
             if record.eval_scores is not None:
@@ -225,6 +225,24 @@ def _eval_shape(record: RunRecord, matrix: ScoreMatrixRecord) -> Iterator[Disagr
     yield from _outside("eval_scores.n", scores.n, math.inf)
 
 
+def _divergence(record: RunRecord, matrix: ScoreMatrixRecord) -> Iterator[Disagreement]:
+    """The divergence from the base model: one number for each row that follows the base."""
+    measured = record.kl_to_base
+    if measured is None:
+        return
+    rows = tuple(point.row for point in measured.points)
+    if rows != matrix.rows[1:]:
+        yield Disagreement("kl_to_base.points", short(rows), short(matrix.rows[1:]))
+    for point in measured.points:
+        unknown = sorted(set(point.tasks) - set(record.task_order))
+        if unknown:
+            yield Disagreement(f"kl_to_base.{point.row}.tasks", short(unknown), "trained tasks")
+        yield from _outside(f"kl_to_base.{point.row}", [point.nats, point.tokens], math.inf)
+    if measured.examples != record.spec.evaluation.kl_examples:
+        asked = record.spec.evaluation.kl_examples
+        yield Disagreement("kl_to_base.examples", str(measured.examples), str(asked))
+
+
 def _ranges(record: RunRecord, matrix: ScoreMatrixRecord) -> Iterator[Disagreement]:
     for row, values in zip(matrix.rows, matrix.values, strict=True):
         yield from _outside(f"score_matrix.values.{row}", values, 100)
@@ -293,6 +311,7 @@ def _metrics(record: RunRecord, matrix: ScoreMatrixRecord) -> Iterator[Disagreem
         record.retention,
         record.reference_scores,
         record.eval_scores,
+        record.kl_to_base,
     )
     for name, value in record.metrics.items():
         if name not in derived:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from epi_bench.results.metrics.derived import derive_metrics, retention_metrics
 from epi_bench.results.record.scores import (
+    DivergenceRecord,
     EvalScoresRecord,
     GradientConflictRecord,
     Retention,
@@ -21,6 +22,7 @@ def metrics_of(
     retention: Retention | None,
     references: Mapping[str, float | None] | None,
     eval_scores: EvalScoresRecord | None = None,
+    divergence: DivergenceRecord | None = None,
 ) -> dict[str, float | int | None]:
     """Every metric of a run, by name.
 
@@ -30,6 +32,7 @@ def metrics_of(
         retention: Loss on the general text, if it was measured.
         references: Single-task score of each task; ``None`` where they were not measured.
         eval_scores: Scores of tasks that were never trained, if there were any.
+        divergence: From the base model, if it was measured.
     """
     columns = matrix.columns
     known = any(column.untrained_until is not None for column in columns)
@@ -43,7 +46,9 @@ def metrics_of(
         nll_before=retention.nll_before if retention else None,
         nll_after=retention.nll_after if retention else None,
     )
-    return {**derived, **(retention_metrics(eval_scores.values) if eval_scores else {})}
+    kept = retention_metrics(eval_scores.values) if eval_scores else {}
+    moved = {"kl_to_base": divergence.points[-1].nats} if divergence else {}
+    return {**derived, **kept, **moved}
 
 
 def _reference(column: ScoreColumn, references: Mapping[str, float | None]) -> float | None:

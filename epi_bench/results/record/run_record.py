@@ -22,6 +22,7 @@ from epi_bench.results.record.part import Number, Part
 from epi_bench.results.record.scores import (
     Confusion,
     Diagnostics,
+    DivergenceRecord,
     EvalScoresRecord,
     GradientConflictRecord,
     JudgeRecord,
@@ -61,6 +62,8 @@ class RunRecord(Part):
         skipped_steps: Steps whose gradients were not finite, so that nothing was updated.
         losses: Training loss at the steps that were logged.
         mask_statistics: What the strategy reported at its refreshes or at intervals.
+        kl_to_base: How far the model moved from the base model on the tasks that it learned;
+            ``None`` where it was turned off, and in records made before it was measured.
         moved_weights: Share of the weights that training could move whose value in the saved model
             differs from the loaded one, in 0..1 (for an adapter that is merged: of the layers it
             is merged into); an estimate above two million weights. Records made before it was
@@ -92,6 +95,7 @@ class RunRecord(Part):
     gradient_conflict: GradientConflictRecord | None = None
     mask_statistics: tuple[Diagnostics, ...] = ()
     retention: Retention | None = None
+    kl_to_base: DivergenceRecord | None = None
     judge: JudgeRecord | None = None
     cost: Cost | None = None
     losses: tuple[LossPoint, ...] = ()

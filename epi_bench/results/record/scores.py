@@ -186,6 +186,37 @@ class Retention(Part):
     tokens: int
 
 
+class DivergencePoint(Part):
+    """How far the model was from the base model at one point of evaluation.
+
+    Attributes:
+        row: The point's row in the score matrix.
+        tasks: The tasks of the experience that was being trained; it is measured on theirs.
+        nats: Mean of KL(base || model) a supervised token, in nats.
+        tokens: Supervised tokens that it is a mean of.
+    """
+
+    row: str
+    tasks: tuple[str, ...]
+    nats: Number = None
+    tokens: int
+
+
+class DivergenceRecord(Part):
+    """How far training took the model from the base model, on test examples of the trained tasks.
+
+    Attributes:
+        examples: Test examples of each task, at most.
+        top: Tokens of the base model's distribution that stand for themselves at each position;
+            the others are one class, so that the numbers are lower bounds.
+        points: One for each row of the score matrix after the base model's.
+    """
+
+    examples: int
+    top: int
+    points: tuple[DivergencePoint, ...]
+
+
 class JudgedTask(Part):
     """A judge model's grades of the answers to one task.
 
