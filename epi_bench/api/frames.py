@@ -8,6 +8,7 @@ from typing import Any
 from epi_bench.results.leaderboard import MEASURES
 from epi_bench.results.record.items import unpack_items
 from epi_bench.results.record.run_record import RunRecord
+from epi_bench.results.record.scores import EvalScoresRecord, ScoreColumn, ScoreMatrixRecord
 
 Rows = list[dict[str, Any]]
 
@@ -34,34 +35,43 @@ def run_rows(records: Sequence[RunRecord], labels: Mapping[str, str]) -> Rows:
 def score_rows(records: Sequence[RunRecord], labels: Mapping[str, str]) -> Rows:
     """A row a cell of each run's score matrix; arguments as :func:`run_rows`.
 
-    ``balanced_accuracy`` is that of the finished model on tasks that label texts, 0..100.
+    ``trained`` says whether the run trains the task, or only scores it; ``balanced_accuracy`` is
+    that of the finished model on tasks that label texts, 0..100.
     """
     rows: Rows = []
     for record in records:
-        matrix = record.score_matrix
-        if matrix is None:
+        if record.score_matrix is None:
             continue
-        for position, name in enumerate(matrix.rows):
-            rows += [
-                {
-                    **_of_run(record, labels),
-                    "position": position,
-                    "row": name,
-                    "task": column.task,
-                    "metric": column.metric,
-                    "learned": column.learned_at is not None and position >= column.learned_at,
-                    "score": matrix.values[position][i],
-                    "standard_error": matrix.standard_errors[position][i],
-                    "n": matrix.n[i],
-                    "balanced_accuracy": (
-                        _balanced_accuracy(record, column.task)
-                        if position == len(matrix.rows) - 1
-                        else None
-                    ),
-                }
-                for i, column in enumerate(matrix.columns)
-            ]
+        for position, name in enumerate(record.score_matrix.rows):
+            place = {**_of_run(record, labels), "position": position, "row": name}
+            for matrix in (record.score_matrix, record.eval_scores):
+                rows += [{**place, **cell} for cell in _cells(record, matrix, position)]
     return rows
+
+
+def _cells(
+    record: RunRecord, matrix: ScoreMatrixRecord | EvalScoresRecord | None, position: int
+) -> Rows:
+    """The cells of one row of the trained tasks' scores, or of the others'."""
+    if matrix is None:
+        return []
+    is_last = position == len(matrix.rows) - 1
+    cells: Rows = []
+    for i, column in enumerate(matrix.columns):
+        learned_at = column.learned_at if isinstance(column, ScoreColumn) else None
+        cells.append(
+            {
+                "task": column.task,
+                "metric": column.metric,
+                "trained": isinstance(column, ScoreColumn),
+                "learned": learned_at is not None and position >= learned_at,
+                "score": matrix.values[position][i],
+                "standard_error": matrix.standard_errors[position][i],
+                "n": matrix.n[i],
+                "balanced_accuracy": _balanced_accuracy(record, column.task) if is_last else None,
+            }
+        )
+    return cells
 
 
 def item_rows(records: Sequence[RunRecord], labels: Mapping[str, str]) -> Rows:
@@ -69,11 +79,19 @@ def item_rows(records: Sequence[RunRecord], labels: Mapping[str, str]) -> Rows:
     rows: Rows = []
     for record in records:
         run = _of_run(record, labels)
-        for task, packed in record.item_scores.items():
-            rows += [
-                {**run, "task": task, "item": int(item) if item.isdigit() else item, "score": score}
-                for item, score in unpack_items(packed).items()
-            ]
+        untrained = record.eval_scores.item_scores if record.eval_scores else {}
+        for trained, packed_items in ((True, record.item_scores), (False, untrained)):
+            for task, packed in packed_items.items():
+                rows += [
+                    {
+                        **run,
+                        "task": task,
+                        "item": int(item) if item.isdigit() else item,
+                        "score": score,
+                        "trained": trained,
+                    }
+                    for item, score in unpack_items(packed).items()
+                ]
     return rows
 
 

@@ -97,10 +97,10 @@ class Results(Sequence[RunRecord]):
 
                 - ``"run"``: a run, with every metric and every cost as a column;
                 - ``"score"``: a cell of a score matrix: ``row`` (``"base"``, or the experience
-                  after which the model was scored), ``task``, ``score`` (0 to 100) and its
-                  ``standard_error``;
-                - ``"item"``: a test item after the last experience: ``task``, ``item`` (its
-                  position among the run's test examples) and ``score`` (0 to 100).
+                  after which the model was scored), ``task``, ``trained`` (``False`` for eval
+                  tasks, which are scored only), ``score`` (0 to 100) and its ``standard_error``;
+                - ``"item"``: a test item after the last experience: ``task``, ``trained``, ``item``
+                  (its position among the run's test examples) and ``score`` (0 to 100).
 
                 All have the columns ``track``, ``strategy``, ``label``, ``seed``, ``task_order``
                 and ``run_id``.

@@ -13,6 +13,7 @@ from epi_bench.api.results import Results
 from epi_bench.api.selection import (
     checked_options,
     counted_seeds,
+    files_of,
     idle_strategies,
     spec_on_tasks,
 )
@@ -32,11 +33,15 @@ from epi_bench.task.files.selection import TaskSelection, select_tasks
 Strategies = Sequence[str] | Mapping[str, tuple[str, Mapping[str, Any]]] | str
 """Names, families and ``"all"``; or labels of one's own, each with a name and its options."""
 
+Tasks = str | Path | Sequence[str | Path]
+"""Names of tasks or suites, or ``.toml`` files that describe them."""
+
 ARGUMENTS = {
     ("strategy",): "the argument strategy, with its options",
     ("seed",): "the argument seed or seeds",
     ("model", "name"): "the argument model",
     ("data", "tasks"): "the argument tasks",
+    ("data", "eval_tasks"): "the argument eval_tasks",
     ("stream", "kind"): "the argument stream",
 }
 """Settings that have an argument of their own."""
@@ -63,7 +68,8 @@ def run(
     *,
     options: Mapping[str, JsonValue] | None = None,
     model: str | Path = "tiny",
-    tasks: str | Path | Sequence[str | Path] = "mini",
+    tasks: Tasks = "mini",
+    eval_tasks: Tasks = (),
     stream: str | StreamSpec = "sequential",
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
@@ -80,6 +86,8 @@ def run(
         options: Its hyperparameters; those left out keep their defaults.
         model: ``"tiny"`` (shipped with the package), a folder, a ``.gguf`` file or a hub id.
         tasks: Names of tasks or suites, or ``.toml`` files that describe them.
+        eval_tasks: Tasks that are scored whenever the others are, and never trained: what the model
+            should keep. Their scores are in ``record.eval_scores``.
         stream: Name of a stream, or a stream with its task order and options.
         seed: Of every random draw.
         settings: Everything else, nested as in ``run.toml``: sections ``model``, ``stream``,
@@ -101,11 +109,11 @@ def run(
     """
     where = where or Where()
     load_plugin_files(where.plugin_files)
-    selected = _selected(tasks)
+    selected, scored = _selected(tasks), _named(eval_tasks)
     chosen = [StrategySpec(name=strategy, options=checked_options(strategy, options or {}))]
-    common = _common_spec(model, selected, stream, settings)
+    common = _common_spec(model, selected, scored, stream, settings)
     [spec] = _expanded(common, chosen, [seed])
-    request = where.request(_files(selected), references)
+    request = where.request(files_of(selected, scored), references)
     return _single(spec, request, observer)
 
 
@@ -136,7 +144,8 @@ def compare(
     jobs: int = 1,
     backend: Literal["local", "ray"] | RayCluster = "local",
     model: str | Path = "tiny",
-    tasks: str | Path | Sequence[str | Path] = "mini",
+    tasks: Tasks = "mini",
+    eval_tasks: Tasks = (),
     stream: str | StreamSpec = "sequential",
     settings: Mapping[str, Any] | None = None,
     where: Where | None = None,
@@ -158,6 +167,7 @@ def compare(
             this machine and ends with the call; or a :class:`epi_bench.RayCluster`.
         model: As in :func:`run`, like all further arguments.
         tasks: Names of tasks or suites, or ``.toml`` files.
+        eval_tasks: Tasks that are scored and never trained.
         stream: Name of a stream, or a stream with its task order and options.
         settings: Everything else, nested as in ``run.toml``.
         where: Folders, plugins and permissions.
@@ -177,11 +187,11 @@ def compare(
     if jobs < 1:
         raise UserError(f"jobs={jobs} must be at least 1")
     load_plugin_files(where.plugin_files)
-    selected = _selected(tasks)
-    common = _common_spec(model, selected, stream, settings)
+    selected, scored = _selected(tasks), _named(eval_tasks)
+    common = _common_spec(model, selected, scored, stream, settings)
     labels = _labelled(strategies, common)
     specs = _expanded(common, list(labels.values()), _seeds(seeds))
-    request = where.request(_files(selected), references, len(specs))
+    request = where.request(files_of(selected, scored), references, len(specs))
     chosen = choose_backend(backend, jobs, len(specs))
     with progress_of(observer) as listener:
         outcomes = list(make_runs(specs, request, chosen, listener))
@@ -207,20 +217,22 @@ def _single(spec: RunSpec, request: RunRequest, observer: RunObserver | None) ->
     return outcome.record
 
 
-def _selected(tasks: str | Path | Sequence[str | Path]) -> TaskSelection:
-    entries = [tasks] if isinstance(tasks, str | Path) else list(tasks)
-    if not entries:
+def _selected(tasks: Tasks) -> TaskSelection:
+    selected = _named(tasks)
+    if not selected.names:
         raise UserError("tasks names no task")
+    return selected
+
+
+def _named(tasks: Tasks) -> TaskSelection:
+    entries = [tasks] if isinstance(tasks, str | Path) else list(tasks)
     return select_tasks([str(entry) for entry in entries])
-
-
-def _files(selected: TaskSelection) -> list[Path]:
-    return [path for name, path in selected.files.items() if name in selected.names]
 
 
 def _common_spec(
     model: str | Path,
     selected: TaskSelection,
+    scored: TaskSelection,
     stream: str | StreamSpec,
     settings: Mapping[str, Any] | None,
 ) -> RunSpec:
@@ -245,7 +257,7 @@ def _common_spec(
         given["stream"] = stream.model_dump()
     else:
         given["stream"] = {**in_stream, "kind": stream}
-    return spec_on_tasks(given, selected)
+    return spec_on_tasks(given, selected, scored)
 
 
 def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:

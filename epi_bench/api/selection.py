@@ -52,6 +52,7 @@ class Selection:
         strategies: Value of ``--strategy``: names, families and ``all``.
         strategy_options: Values of ``--set``.
         tasks: Value of ``--tasks``.
+        eval_tasks: Value of ``--eval-tasks``.
         stream_options: Values of ``--stream-option``.
         task_options: Values of ``--task-option``.
         seeds: How many.
@@ -72,10 +73,12 @@ class Selection:
     plugins: Sequence[Path]
     data_dir: Path | None
     task_options: Sequence[str] = ()
+    eval_tasks: str | None = None
     left_out: list[str] = field(init=False, default_factory=list)
     _by_name: frozenset[str] = field(init=False, default=frozenset())
     _file: dict[str, Any] = field(init=False, default_factory=dict)
     _selected: TaskSelection = field(init=False, default_factory=TaskSelection)
+    _scored: TaskSelection = field(init=False, default_factory=TaskSelection)
 
     def __post_init__(self) -> None:
         self._file = read_toml(self.config) if self.config else {}
@@ -100,7 +103,7 @@ class Selection:
     @property
     def task_files(self) -> list[Path]:
         """Files that describe the tasks of :meth:`specs`, which must have been called."""
-        return [path for name, path in self._selected.files.items() if name in self._selected.names]
+        return files_of(self._selected, self._scored)
 
     def specs(self) -> list[RunSpec]:
         """One specification a run.
@@ -111,17 +114,18 @@ class Selection:
         load_plugin_files(self.plugin_files)
         settings = _without_none(self.given)
         merged = overlay_settings(self._file, settings)
-        self._selected = self._select_tasks()
+        self._selected = self._select_tasks("tasks", self.tasks)
+        self._scored = self._select_tasks("eval_tasks", self.eval_tasks)
         if self.stream_options:
             options = dict(map(split_assignment, self.stream_options))
             merged = overlay_settings(merged, {"stream": {"options": options}})
         data = merged.setdefault("data", {})
         if self.task_options and isinstance(data, dict):
-            tasks = self._selected.names or list(MINI_TASKS)
+            tasks = [*(self._selected.names or MINI_TASKS), *self._scored.names]
             data["options"] = _with_task_options(data.get("options", {}), self.task_options, tasks)
         in_file = _checked(strategy=merged.pop("strategy", {})).strategy
         strategies = self._strategies(in_file)
-        spec = spec_on_tasks(merged, self._selected)
+        spec = spec_on_tasks(merged, self._selected, self._scored)
         idle = idle_strategies(strategies, spec) if set(strategies) - self._by_name else []
         self.left_out = [name for name in idle if name not in self._by_name]
         chosen = {k: v for k, v in strategies.items() if k not in self.left_out}
@@ -129,15 +133,20 @@ class Selection:
             raise nothing_left((self.strategies or "").split(","))
         return expand(spec, chosen, counted_seeds(spec.seed, self.seeds))
 
-    def _select_tasks(self) -> TaskSelection:
-        """Tasks from the flag, else from the file, whose paths are relative to it."""
+    def _select_tasks(self, key: str, flag: str | None) -> TaskSelection:
+        """Tasks from the flag, else from the file, whose paths are relative to it.
+
+        Args:
+            key: Where they stand in the section ``data``.
+            flag: The flag's value.
+        """
         folder = self.config.parent if self.config else Path()
         named = select_tasks(self._locations.task_files, folder)
-        if self.tasks:
-            selection = select_tasks(split_names(self.tasks))
+        if flag:
+            selection = select_tasks(split_names(flag, f"data.{key}"))
         else:
             data = self._file.get("data")
-            listed = data.get("tasks") if isinstance(data, Mapping) else None
+            listed = data.get(key) if isinstance(data, Mapping) else None
             well_formed = isinstance(listed, list) and all(isinstance(t, str) for t in listed)
             # Anything else than a list of names is left to the checks of the specification.
             selection = select_tasks(listed if listed and well_formed else [], folder)
@@ -207,12 +216,16 @@ def counted_seeds(first: int, count: int) -> range:
     return range(first, first + count)
 
 
-def spec_on_tasks(settings: Mapping[str, Any], selected: TaskSelection) -> RunSpec:
+def spec_on_tasks(
+    settings: Mapping[str, Any], selected: TaskSelection, scored: TaskSelection | None = None
+) -> RunSpec:
     """The specification of a run on these tasks, without a strategy.
 
     Args:
         settings: Nested as the sections of :class:`RunSpec`; what is left out has its default.
         selected: The tasks; none leaves those of ``settings``, or the default ones.
+        scored: Tasks that are scored and never trained; none leaves those of ``settings``. What
+            the suites among them say of the training is not for this run.
 
     Raises:
         UserError: For an unknown setting, task or stream, or a value out of range.
@@ -220,22 +233,38 @@ def spec_on_tasks(settings: Mapping[str, Any], selected: TaskSelection) -> RunSp
     merged = overlay_settings(selected.defaults, settings)
     data = merged.get("data", {})
     if selected.names and isinstance(data, Mapping):  # anything else is refused below
-        merged["data"] = {**data, "tasks": selected.names}
+        merged["data"] = data = {**data, "tasks": selected.names}
+    if scored is not None and scored.names and isinstance(data, Mapping):
+        merged["data"] = {**data, "eval_tasks": scored.names}
     spec = complete_spec(merged)
     _experience_count(spec)
     _check_tasks(spec)
     return _with_checked_task_options(spec)
 
 
-def split_names(text: str) -> list[str]:
+def files_of(*selections: TaskSelection) -> list[Path]:
+    """The files that describe the tasks of selections."""
+    return [
+        path
+        for selected in selections
+        for name, path in selected.files.items()
+        if name in selected.names
+    ]
+
+
+def split_names(text: str, setting: str = "data.tasks") -> list[str]:
     """The parts of a comma-separated list.
+
+    Args:
+        text: The list.
+        setting: Which setting it is the value of.
 
     Raises:
         UserError: If there is none.
     """
     names = [part.strip() for part in text.split(",") if part.strip()]
     if not names:
-        raise UserError("data.tasks names no task", setting="data.tasks")
+        raise UserError(f"{setting} names no task", setting=setting)
     return names
 
 
@@ -271,7 +300,7 @@ def _with_task_options(in_file: Any, assignments: Sequence[str], tasks: Sequence
     ):
         return in_file  # the checks of the specification say what is wrong
     options = {name: dict(values) for name, values in in_file.items()}
-    assigned = _assignments(assignments, "--task-option", "several tasks are trained", tasks)
+    assigned = _assignments(assignments, "--task-option", "the run has several tasks", tasks)
     for owner, option, value in assigned:
         if owner not in tasks:
             raise unknown_name("task of this run", owner, tasks)
@@ -350,7 +379,7 @@ def _check_tasks(spec: RunSpec) -> None:
     from epi_bench.task.task import TASKS
 
     known = TASKS.names()
-    for name in spec.data.tasks:
+    for name in spec.data.scored_tasks:
         if name not in known:
             raise unknown_name("task", name, [*known, *builtin_suites()])
 

@@ -34,7 +34,7 @@ def compare(
         typer.Option(
             metavar="METRIC",
             help="Compare this metric or cost; repeatable. Left out: average accuracy, learning "
-            "accuracy, backward transfer and forgetting.",
+            "accuracy, backward transfer and forgetting; with eval tasks, task retention.",
         ),
     ] = None,
     output_format: Annotated[
@@ -60,8 +60,8 @@ def compare(
     compared as well: "epi (published)" is the published one.
     """
     from epi_bench.results.leaderboard import (
-        COMPARED,
         compare_with_others,
+        compared_measures,
         comparisons_to_csv,
         comparisons_to_json,
         find_label,
@@ -71,18 +71,17 @@ def compare(
 
     runs = runs_of_track(board, track)
     label = find_label(group_by_configuration(runs.records, runs.published), strategy)
-    compared = compare_with_others(
-        runs.records, label, others or (), metric or COMPARED, runs.published
-    )
+    metrics = metric or compared_measures(runs.records)
+    compared = compare_with_others(runs.records, label, others or (), metrics, runs.published)
     if output_format is OutputFormat.CSV:
         put(comparisons_to_csv(label, compared))
     elif output_format is OutputFormat.JSON:
         echo_json(comparisons_to_json(label, compared))
     elif output_format is OutputFormat.MARKDOWN:
-        put(_overview(label, metric or COMPARED, compared).to_markdown())
+        put(_overview(label, metrics, compared).to_markdown())
     else:
         console = make_console()
-        for name in metric or COMPARED:
+        for name in metrics:
             console.print(_table(label, name, compared))
             console.print()
         for line in _legend(compared):

@@ -72,6 +72,18 @@ def run(
             autocompletion=completion.tasks,
         ),
     ] = None,
+    eval_tasks: Annotated[
+        str | None,
+        typer.Option(
+            help=help_text(
+                "data.eval_tasks",
+                "Tasks that are scored whenever the trained ones are, and never trained: what the "
+                "model should keep. Written as --tasks.",
+            ),
+            rich_help_panel=DATA,
+            autocompletion=completion.tasks,
+        ),
+    ] = None,
     task_option: Annotated[
         list[str] | None,
         typer.Option(
@@ -239,6 +251,7 @@ def run(
         tasks=tasks,
         stream_options=stream_option or [],
         task_options=task_option or [],
+        eval_tasks=eval_tasks,
         seeds=seeds,
         config=config,
         plugins=plugin or [],

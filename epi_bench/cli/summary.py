@@ -10,7 +10,12 @@ from rich.text import Text
 from epi_bench.results.leaderboard import MEASURES, OWN_BOARD
 from epi_bench.results.record.circumstances import Cost
 from epi_bench.results.record.run_record import RunRecord
-from epi_bench.results.record.scores import Confusion, JudgeRecord, ScoreMatrixRecord
+from epi_bench.results.record.scores import (
+    Confusion,
+    EvalScoresRecord,
+    JudgeRecord,
+    ScoreMatrixRecord,
+)
 from epi_bench.results.record.workspace import Workspace
 from epi_bench.runs.request import RunOutcome
 from epi_bench.tables import Column, FittedTable
@@ -30,7 +35,7 @@ def print_record(outcome: RunOutcome, console: Console) -> None:
     record = outcome.record
     if record is None or record.score_matrix is None:
         return
-    tables = [_matrix_table(record.score_matrix), _metrics_table(record)]
+    tables = [_matrix_table(record.score_matrix, record.eval_scores), _metrics_table(record)]
     if record.judge:
         tables.append(_judge_table(record.judge))
     if record.secondary_scores:
@@ -57,11 +62,13 @@ def print_record(outcome: RunOutcome, console: Console) -> None:
 
 def print_outcomes(outcomes: Sequence[RunOutcome], workspace: Workspace, console: Console) -> None:
     """One line a run, and where to look next."""
+    has_eval_tasks = any(outcome.spec.data.eval_tasks for outcome in outcomes)
     columns = [
         Column("strategy"),
         Column("seed", numeric=True),
         Column("average accuracy", numeric=True),
         Column("backward transfer", numeric=True),
+        *([Column("task retention", numeric=True)] if has_eval_tasks else []),
         Column("outcome"),
     ]
     rows = []
@@ -73,6 +80,7 @@ def print_outcomes(outcomes: Sequence[RunOutcome], workspace: Workspace, console
                 str(outcome.spec.seed),
                 _number(metrics.get("average_accuracy")),
                 _number(metrics.get("backward_transfer")),
+                *([_number(metrics.get("task_retention"))] if has_eval_tasks else []),
                 _outcome_word(outcome),
             )
         )
@@ -95,17 +103,25 @@ def _outcome_word(outcome: RunOutcome) -> str:
     return outcome.record.status
 
 
-def _matrix_table(matrix: ScoreMatrixRecord) -> FittedTable:
-    """Scores after each experience; bold where a task was just learned."""
+def _matrix_table(matrix: ScoreMatrixRecord, untrained: EvalScoresRecord | None) -> FittedTable:
+    """Scores after each experience; bold where a task was just learned.
+
+    The columns of tasks that were never trained come last, and are marked.
+    """
     columns = [Column("after"), *(Column(column.task, numeric=True) for column in matrix.columns)]
+    title = f"Score matrix ({_SCALE}): each task's score after each row"
+    if untrained is not None:
+        columns += [Column(f"{c.task} (eval)", numeric=True) for c in untrained.columns]
+        title += "; (eval): scored, never trained"
     rows: list[tuple[str | Text, ...]] = []
     for index, (name, row) in enumerate(zip(matrix.rows, matrix.values, strict=True)):
         cells = [
             Text(_number(value), style="bold" if column.learned_at == index else "")
             for column, value in zip(matrix.columns, row, strict=True)
         ]
-        rows.append((name, *cells))
-    return FittedTable(columns, rows, f"Score matrix ({_SCALE}): each task's score after each row")
+        kept = untrained.values[index] if untrained is not None else ()
+        rows.append((name, *cells, *map(_number, kept)))
+    return FittedTable(columns, rows, title)
 
 
 def _cut_lines(record: RunRecord) -> list[str]:
@@ -164,10 +180,10 @@ def _secondary_table(record: RunRecord) -> FittedTable:
     Shares are shown on the scale of the score matrix, everything else with its unit.
     """
     rows = []
-    for task in record.task_order:
+    for task in record.scored_tasks:
         errors = record.secondary_standard_errors.get(task, {})
         units = {**_UNITS, **record.secondary_units.get(task, {})}
-        primary = _primary_score(record.score_matrix, task)
+        primary = _primary_score(record, task)
         for metric, value in record.secondary_scores.get(task, {}).items():
             if metric in primary:
                 numbers, scale = primary[metric], _SCALE
@@ -203,18 +219,14 @@ def _confusion_table(task: str, confusion: Confusion) -> FittedTable:
     return FittedTable(columns, rows, f"{task}: right label, and which was chosen")
 
 
-def _primary_score(
-    matrix: ScoreMatrixRecord | None, task: str
-) -> dict[str, tuple[float | None, float | None]]:
+def _primary_score(record: RunRecord, task: str) -> dict[str, tuple[float | None, float | None]]:
     """A task's last score and its standard error, under the name of its primary metric."""
-    for position, column in enumerate(matrix.columns if matrix else ()):
-        if matrix and column.task == task:
-            return {column.metric: (matrix.values[-1][position], _last_error(matrix, position))}
+    for matrix in (record.score_matrix, record.eval_scores):
+        for position, column in enumerate(matrix.columns if matrix else ()):
+            if matrix and column.task == task:
+                score, error = matrix.values[-1][position], matrix.standard_errors[-1][position]
+                return {column.metric: (score, error)}
     return {}
-
-
-def _last_error(matrix: ScoreMatrixRecord, position: int) -> float | None:
-    return matrix.standard_errors[-1][position]
 
 
 def _hundredfold(value: float | None) -> float | None:

@@ -12,13 +12,16 @@ from epi_bench.model.chat.encoded_example import EncodedExample, EncodingReport
 from epi_bench.model.chat.encoding_cache import EncodingCache
 from epi_bench.runs.identity import task_fingerprint
 from epi_bench.runs.observer import RunObserver
-from epi_bench.runs.prepared import PreparedTask
+from epi_bench.runs.prepared import PreparedTask, ScoredTask
 from epi_bench.spec.run_spec import DataSpec
 from epi_bench.task.example import Example
 from epi_bench.task.example_checks import check_examples
 from epi_bench.task.rows.source import SPLITS, Split
 from epi_bench.task.split_overlap import trained_conversations
 from epi_bench.task.task import Task, changed_task_options
+
+EVAL_SPLITS: tuple[Split, ...] = ("test",)
+"""Splits that are read of a task that is scored and never trained."""
 
 SHOWN_FROM = 2000
 """Training examples of a task above which the progress of their encoding is reported."""
@@ -116,14 +119,41 @@ def prepare_task(
     )
 
 
-def published_examples(task: Task) -> dict[Split, Sequence[Example]]:
-    """All examples of both splits, checked.
+def prepare_eval_task(task: Task, data: DataSpec, code: str | None) -> ScoredTask:
+    """Read, check and select the test examples of a task that is scored and never trained.
+
+    Its training split is not read, and need not exist.
+
+    Args:
+        task: Makes the examples.
+        data: How many test examples.
+        code: Hash of the task's source, if it comes from a plugin.
+
+    Raises:
+        UserError: If the task cannot make its test examples, or has too few.
+    """
+    published = published_examples(task, EVAL_SPLITS)
+    test = select_examples(task, "test", data.test_examples, published["test"])
+    if not test:
+        raise UserError(f"task {task.name!r} has no test examples")
+    options = changed_task_options(data.options).get(task.name)
+    return ScoredTask(task=task, test=test, fingerprint=task_fingerprint(task, test, code, options))
+
+
+def published_examples(
+    task: Task, splits: Sequence[Split] = SPLITS
+) -> dict[Split, Sequence[Example]]:
+    """All examples of splits, checked.
+
+    Args:
+        task: Makes them.
+        splits: Which ones are read.
 
     Raises:
         UserError: If the task cannot make them, or makes what a run cannot use.
     """
     with foreign_code(f"task {task.name!r} fails to make its examples"):
-        published = {split: task.examples(split) for split in SPLITS}
+        published = {split: task.examples(split) for split in splits}
         for split, examples in published.items():
             check_examples(task, split, examples)
     return published

@@ -282,7 +282,7 @@ class Experiment:
         """Write the predictions; where that fails, the record is still worth having."""
         from epi_bench.evaluation.prediction_log import save_predictions
 
-        examples = {name: task.test for name, task in self.prepared.tasks.items()}
+        examples = {name: task.test for name, task in self.prepared.scored_tasks.items()}
         path = self.workspace.predictions_path(self.prepared.run_id)
         try:
             save_predictions(examples, self.measurements.answers, path)

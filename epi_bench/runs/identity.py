@@ -75,7 +75,8 @@ def task_fingerprint(
 
     Args:
         task: Its card and scoring settings count.
-        examples: Those of the run, both splits, with what the scorer needs of each.
+        examples: Those of the run, both splits, with what the scorer needs of each; of a task that
+            is scored only, those of the test.
         code: Hash of the task's source, if it comes from a plugin.
         options: The task's options that differ from their defaults: some change its scoring alone.
     """
@@ -107,7 +108,7 @@ def plugin_fingerprints(spec: RunSpec) -> dict[str, str]:
     found = {
         f"strategy:{spec.strategy.name}": STRATEGIES.code_fingerprint(spec.strategy.name),
         f"stream:{spec.stream.kind}": STREAMS.code_fingerprint(spec.stream.kind),
-        **{f"task:{name}": TASKS.code_fingerprint(name) for name in sorted(spec.data.tasks)},
+        **{f"task:{name}": TASKS.code_fingerprint(name) for name in sorted(spec.data.scored_tasks)},
     }
     return {name: code for name, code in found.items() if code is not None}
 

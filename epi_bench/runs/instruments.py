@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from epi_bench.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from epi_bench.evaluation.divergence import BaseDistributions
     from epi_bench.evaluation.evaluator import Evaluator
     from epi_bench.evaluation.gradient_conflict import ConflictProbe
     from epi_bench.model.chat.encoded_example import EncodedExample
@@ -86,7 +88,7 @@ def make_evaluator(prepared: PreparedRun) -> Evaluator:
                 spec.batch_size,
                 max_new_tokens=spec.max_new_tokens,
             )
-            for name, task in prepared.tasks.items()
+            for name, task in prepared.scored_tasks.items()
         }
     )
 
@@ -116,6 +118,25 @@ def make_conflict_probe(prepared: PreparedRun, context: TrainingContext) -> Conf
     )
 
 
+def make_base_distributions(prepared: PreparedRun) -> BaseDistributions | None:
+    """Measures how far a model is from the base model; ``None`` if the user turned it off.
+
+    Its examples are drawn from the test examples of each trained task, the same in every run.
+    """
+    from epi_bench.evaluation.divergence import BaseDistributions
+
+    count = prepared.spec.evaluation.kl_examples
+    if count == 0:
+        return None
+    encoder = prepared.encoder
+    drawn = {}
+    for name, task in prepared.tasks.items():
+        draws = random.Random(f"divergence examples of {name}")
+        positions = sorted(draws.sample(range(len(task.test)), min(count, len(task.test))))
+        drawn[name] = [encoder.scoring(task.test[position].messages) for position in positions]
+    return BaseDistributions(drawn, int(encoder.tokenizer.pad_token_id))
+
+
 def check_texts(
     prepared: PreparedRun, backbone: Backbone, evaluator: Evaluator, text: GeneralText
 ) -> list[str]:
@@ -138,9 +159,9 @@ def check_texts(
     lengths = {"the general text": min(text.window, len(text.token_ids))}
     with_answers = {}
     encoded: list[EncodedExample] = []
-    for name, task in prepared.tasks.items():
-        scored = evaluator.tasks[name]
-        read = [*task.train, *scored.encoded]
+    for name in prepared.scored_tasks:
+        scored, trained = evaluator.tasks[name], prepared.tasks.get(name)
+        read = [*(trained.train if trained else ()), *scored.encoded]
         lengths[f"a text of task {name!r}"] = max(len(example) for example in read)
         with_answers[f"a text of task {name!r}"] = scored.longest_with_answer
         encoded += read

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 
 from epi_bench.errors import UserError
 from epi_bench.results.leaderboard import publish
-from epi_bench.runs.examples import permitted, published_examples, select_examples
+from epi_bench.runs.examples import (
+    EVAL_SPLITS,
+    permitted,
+    published_examples,
+    select_examples,
+)
 from epi_bench.runs.identity import plugin_fingerprints, run_id, task_fingerprint
 from epi_bench.runs.launch import known_record
 from epi_bench.runs.references import known_references
@@ -73,7 +78,7 @@ class KnownRuns:
         spec = execution.resolve(spec)
         plugins = plugin_fingerprints(spec)
         hashes = {"model": self._model_hash(spec)}
-        for name in sorted(spec.data.tasks):
+        for name in sorted(spec.data.scored_tasks):
             hashes[f"task:{name}"] = self._task_hash(name, spec, plugins.get(f"task:{name}"))
         hashes |= {name: code for name, code in plugins.items() if not name.startswith("task:")}
         return spec, hashes, execution
@@ -88,15 +93,16 @@ class KnownRuns:
 
     def _task_hash(self, name: str, spec: RunSpec, code: str | None) -> str:
         options = spec.data.options.get(name)
-        key = repr((name, options, spec.data.train_examples, spec.data.test_examples))
+        splits = SPLITS if name in spec.data.tasks else EVAL_SPLITS
+        counts = {"train": spec.data.train_examples, "test": spec.data.test_examples}
+        key = repr((name, options, [(split, counts[split]) for split in splits]))
         if key not in self._hashes:
             task = create_task(name, self.request.data_dir, options)
             task = permitted(task, self.request.allow_code_execution)
-            published = published_examples(task)
-            counts = {"train": spec.data.train_examples, "test": spec.data.test_examples}
+            published = published_examples(task, splits)
             examples = [
                 example
-                for split in SPLITS
+                for split in splits
                 for example in select_examples(task, split, counts[split], published[split])
             ]
             changed = changed_task_options(spec.data.options)

@@ -259,5 +259,5 @@ def _judge(
 
     observer.stage("asking the judge")
     return open_judge(
-        settings, {name: (task.task, task.test) for name, task in prepared.tasks.items()}
+        settings, {name: (task.task, task.test) for name, task in prepared.scored_tasks.items()}
     )

@@ -225,7 +225,7 @@ def check_other_process_finds(specs: Sequence[RunSpec], request: RunRequest) -> 
     for spec in specs:
         named[STRATEGIES, spec.strategy.name] = None
         named[STREAMS, spec.stream.kind] = None
-        named |= {(TASKS, task): None for task in spec.data.tasks}
+        named |= {(TASKS, task): None for task in spec.data.scored_tasks}
     for registry, name in named:
         if registry.is_found_by_name(name):
             continue

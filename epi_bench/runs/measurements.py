@@ -35,6 +35,24 @@ class GradedRow(NamedTuple):
     grades: Mapping[str, JudgedScores]
 
 
+class MeasuredDivergence(NamedTuple):
+    """How far the model was from the base model at a row of the score matrix.
+
+    Attributes:
+        row: Its name.
+        tasks: The tasks on whose test examples it was measured.
+        nats: Mean a token.
+        tokens: How many.
+        top: Tokens of the base model's distribution that stand for themselves.
+    """
+
+    row: str
+    tasks: tuple[str, ...]
+    nats: float
+    tokens: int
+    top: int
+
+
 class JudgeIdentity(NamedTuple):
     """Which judge graded: the model's name and the SHA-256 of its prompts."""
 
@@ -69,6 +87,7 @@ class Measurements:
         scored: Scores of the tasks that were scored since, for the row under way.
         answers: Scores of the last row with what the model said to each test item.
         conflicts: Gradient conflict at each point after the base model's.
+        divergences: From the base model, at each row after its own.
         losses: Step, and mean loss (nats a token) of the steps since the point before.
         diagnostics: Step and what the strategy reported.
         text_before: Negative log-likelihood of a general text before training, in nats a token, and
@@ -102,6 +121,7 @@ class Measurements:
     scored: dict[str, TaskScores] = field(default_factory=dict)
     answers: Mapping[str, TaskScores] = field(default_factory=dict)
     conflicts: list[ConflictMeasurement] = field(default_factory=list)
+    divergences: list[MeasuredDivergence] = field(default_factory=list)
     losses: list[tuple[int, float]] = field(default_factory=list)
     diagnostics: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     text_before: tuple[float, int] | None = None

@@ -17,10 +17,15 @@ from epi_bench.model.load import load_tokenizer
 from epi_bench.model.location import ModelLocation, locate_model
 from epi_bench.model.stored_weights import check_files
 from epi_bench.runs.base_examples import base_text_warnings, check_base_text
-from epi_bench.runs.examples import ExampleEncoding, permitted, prepare_task
+from epi_bench.runs.examples import (
+    ExampleEncoding,
+    permitted,
+    prepare_eval_task,
+    prepare_task,
+)
 from epi_bench.runs.identity import plugin_fingerprints, run_id
 from epi_bench.runs.observer import RunObserver
-from epi_bench.runs.prepared import PreparedRun, PreparedTask
+from epi_bench.runs.prepared import PreparedRun, PreparedTask, ScoredTask
 from epi_bench.runs.reproducibility import current_execution, overruled_settings
 from epi_bench.runs.warnings import data_warnings, idle_warnings, precision_warnings
 from epi_bench.spec.randomness import seeded_generator
@@ -68,23 +73,26 @@ def prepare_run(
     plans = build_stream(spec.stream.kind, order, dict(spec.stream.options))
     strategy_options = complete_strategy_options(spec.strategy.name, spec.strategy.options)
     stream_options = complete_stream_options(spec.stream.kind, spec.stream.options)
-    made = {name: create_task(name, data_dir, spec.data.options.get(name)) for name in order}
+    made = {
+        name: create_task(name, data_dir, spec.data.options.get(name))
+        for name in (*order, *spec.data.eval_tasks)
+    }
     plugins = plugin_fingerprints(spec)
     location = locate_model(spec.model)
     check_files(location)
     encoding = _encoding(spec, location, observer or RunObserver())
+    allowed = {name: permitted(task, allow_code_execution) for name, task in made.items()}
     tasks = {
-        name: prepare_task(
-            permitted(task, allow_code_execution),
-            spec.data,
-            encoding,
-            plugins.get(f"task:{name}"),
-        )
-        for name, task in made.items()
+        name: prepare_task(allowed[name], spec.data, encoding, plugins.get(f"task:{name}"))
+        for name in order
+    }
+    eval_tasks = {
+        name: prepare_eval_task(allowed[name], spec.data, plugins.get(f"task:{name}"))
+        for name in spec.data.eval_tasks
     }
     experiences = _experiences(plans, tasks, spec, execution.processes)
     warnings = [
-        *data_warnings(tasks, encoding.encoder),
+        *data_warnings(tasks, eval_tasks, encoding.encoder),
         *encoding.cache.warnings,
         *overruled_settings(spec.training, spec.model.dtype),
         *idle_warnings(strategy, len(experiences)),
@@ -94,7 +102,7 @@ def prepare_run(
     ]
     base_text = check_base_text(strategy.protect_base, encoding.encoder.tokenizer)
     texts = {} if base_text is None else {"protect_base": base_text}
-    fingerprints = _fingerprints(location, tasks, plugins, texts)
+    fingerprints = _fingerprints(location, {**tasks, **eval_tasks}, plugins, texts)
     return PreparedRun(
         run_id=run_id(
             spec,
@@ -111,6 +119,7 @@ def prepare_run(
         location=location,
         encoder=encoding.encoder,
         tasks=tasks,
+        eval_tasks=eval_tasks,
         plans=plans,
         experiences=experiences,
         fingerprints=fingerprints,
@@ -161,7 +170,7 @@ def _check_strategy(
 
 def _fingerprints(
     location: ModelLocation,
-    tasks: Mapping[str, PreparedTask],
+    tasks: Mapping[str, ScoredTask],
     plugins: Mapping[str, str],
     texts: Mapping[str, str],
 ) -> dict[str, str]:

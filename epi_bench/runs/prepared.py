@@ -20,24 +20,33 @@ from epi_bench.task.split_overlap import SplitOverlap, TrainedConversations
 from epi_bench.task.task import Task
 
 
-@dataclass(frozen=True)
-class PreparedTask:
-    """A task with the examples that a run uses.
+@dataclass(frozen=True, kw_only=True)
+class ScoredTask:
+    """A task with the examples that a run scores it on.
 
     Attributes:
         task: Scores predictions.
-        train: Encoded training examples, each with something to learn from.
-        report: How many examples were encoded, cut and left out.
         test: Test examples.
         fingerprint: SHA-256 of everything that the task's scores depend on.
-        trained: The conversations that are trained on.
     """
 
     task: Task
-    train: Sequence[EncodedExample]
-    report: EncodingReport
     test: Sequence[Example]
     fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedTask(ScoredTask):
+    """A task with the examples that a run trains on and those that it scores.
+
+    Attributes:
+        train: Encoded training examples, each with something to learn from.
+        report: How many examples were encoded, cut and left out.
+        trained: The conversations that are trained on.
+    """
+
+    train: Sequence[EncodedExample]
+    report: EncodingReport
     trained: TrainedConversations
 
     @property
@@ -59,7 +68,8 @@ class PreparedRun:
         stream_options: All options of the stream, the same way.
         location: The model's files.
         encoder: Of the model's tokenizer.
-        tasks: By name, in the order of the stream.
+        tasks: Those that are trained, by name, in the order of the stream.
+        eval_tasks: Those that are scored and never trained, by name.
         plans: The stream.
         experiences: The stream with its examples and steps, one for each plan.
         fingerprints: Content hashes of what the specification only names: ``model``, each
@@ -79,12 +89,24 @@ class PreparedRun:
     location: ModelLocation
     encoder: ChatEncoder
     tasks: Mapping[str, PreparedTask]
+    eval_tasks: Mapping[str, ScoredTask]
     plans: Sequence[ExperiencePlan]
     experiences: Sequence[Experience]
     fingerprints: Mapping[str, str]
     plugins: Mapping[str, str]
     texts: Mapping[str, str]
     warnings: Sequence[str]
+
+    @property
+    def scored_tasks(self) -> dict[str, ScoredTask]:
+        """Every task that is scored, by name: the trained ones in their order, then the others."""
+        return {**self.tasks, **self.eval_tasks}
+
+    def trained_examples_of(self, task: ScoredTask) -> SplitOverlap:
+        """How many of a task's test examples are trained on, by whichever task of the run."""
+        return TrainedConversations.of_all([t.trained for t in self.tasks.values()]).overlap(
+            task.test
+        )
 
     @property
     def total_steps(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,9 @@ from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.scores import (
     ConflictPoint,
     Diagnostics,
+    DivergencePoint,
+    DivergenceRecord,
+    EvalScoresRecord,
     GradientConflictRecord,
     JudgedRow,
     JudgedTask,
@@ -29,16 +32,21 @@ from epi_bench.results.record.scores import (
     LossPoint,
     ScoreColumn,
     ScoreMatrixRecord,
+    TaskColumn,
 )
 from epi_bench.results.record.track import make_track, track_facts
+from epi_bench.runs.examples import EVAL_SPLITS
 from epi_bench.strategy.strategy import STRATEGIES
 from epi_bench.task.dataset_task import DatasetTask
 from epi_bench.task.rows.source import SPLITS
 
 if TYPE_CHECKING:
+    from epi_bench.evaluation.scores import TaskScores
     from epi_bench.runs.measurements import Measurements
-    from epi_bench.runs.prepared import PreparedRun, PreparedTask
+    from epi_bench.runs.prepared import PreparedRun, PreparedTask, ScoredTask
     from epi_bench.spec.streams import ExperiencePlan
+    from epi_bench.task.rows.source import Split
+    from epi_bench.task.split_overlap import SplitOverlap
 
 
 def build_record(prepared: PreparedRun, measured: Measurements) -> RunRecord:
@@ -48,14 +56,16 @@ def build_record(prepared: PreparedRun, measured: Measurements) -> RunRecord:
         prepared: The run.
         measured: Everything that came of it.
     """
-    matrix = _score_matrix(prepared, measured)
+    matrix, eval_scores = _score_matrix(prepared, measured), _eval_scores(prepared, measured)
     last = measured.rows[-1].scores
     conflict, retention = _conflicts(prepared, measured), measured.retention
-    references = measured.reference_scores
+    references, divergence = measured.reference_scores, _divergence(prepared, measured)
     return RunRecord(
         status="finished",
         score_matrix=matrix,
-        metrics=metrics_of(matrix, conflict, retention, references),
+        eval_scores=eval_scores,
+        kl_to_base=divergence,
+        metrics=metrics_of(matrix, conflict, retention, references, eval_scores, divergence),
         reference_scores=dict(references) if references else None,
         secondary_scores=_secondary_scores(measured),
         secondary_standard_errors={
@@ -63,13 +73,10 @@ def build_record(prepared: PreparedRun, measured: Measurements) -> RunRecord:
         },
         secondary_units={
             name: dict(task.task.card.units)
-            for name, task in prepared.tasks.items()
+            for name, task in prepared.scored_tasks.items()
             if task.task.card.units
         },
-        item_scores={
-            name: pack_items({str(item): score for item, score in enumerate(scores.items)})
-            for name, scores in last.items()
-        },
+        item_scores=_packed_items(last, prepared.tasks),
         confusion={
             name: scores.confusion for name, scores in last.items() if scores.confusion is not None
         },
@@ -108,7 +115,14 @@ def add_references(record: RunRecord, references: Mapping[str, float] | None) ->
     matrix = record.score_matrix
     if matrix is None:
         return record
-    metrics = metrics_of(matrix, record.gradient_conflict, record.retention, references)
+    metrics = metrics_of(
+        matrix,
+        record.gradient_conflict,
+        record.retention,
+        references,
+        record.eval_scores,
+        record.kl_to_base,
+    )
     return record.model_copy(
         update={"metrics": metrics, "reference_scores": dict(references) if references else None}
     )
@@ -119,14 +133,14 @@ def _known_before_training(prepared: PreparedRun, measured: Measurements) -> dic
     spec = prepared.spec
     fingerprints = Fingerprints(
         model=prepared.fingerprints["model"],
-        tasks={name: task.fingerprint for name, task in prepared.tasks.items()},
+        tasks={name: task.fingerprint for name, task in prepared.scored_tasks.items()},
         chat_template=hashlib.sha256(prepared.encoder.template.encode()).hexdigest(),
         plugins=dict(prepared.plugins),
         texts=dict(prepared.texts),
     )
     protocols = {
         name: (task.task.card.scoring, task.task.card.metric, task.task.card.version)
-        for name, task in prepared.tasks.items()
+        for name, task in prepared.scored_tasks.items()
     }
     return {
         "run_id": prepared.run_id,
@@ -144,7 +158,13 @@ def _known_before_training(prepared: PreparedRun, measured: Measurements) -> dic
         ),
         "task_order": tuple(prepared.tasks),
         "experiences": tuple(_experience_records(prepared)),
-        "task_data": {name: _task_data(task, measured) for name, task in prepared.tasks.items()},
+        "task_data": {
+            **{name: _task_data(task, measured) for name, task in prepared.tasks.items()},
+            **{
+                name: _eval_task_data(task, prepared.trained_examples_of(task), measured)
+                for name, task in prepared.eval_tasks.items()
+            },
+        },
         "fingerprints": fingerprints,
         "default_chat_template": prepared.encoder.uses_default_template,
         "environment": current_environment(
@@ -184,46 +204,91 @@ def _experience_records(prepared: PreparedRun) -> list[ExperienceRecord]:
 
 
 def _task_data(prepared: PreparedTask, measured: Measurements) -> TaskDataRecord:
-    task, counts = prepared.task, prepared.report
-    reports = (
-        {split: task.report(split) for split in SPLITS} if isinstance(task, DatasetTask) else {}
-    )
+    counts = prepared.report
     return TaskDataRecord(
         train_examples=counts.encoded,
-        test_examples=len(prepared.test),
         truncated=counts.truncated,
         unsupervised=counts.unsupervised,
-        test_prompts_trained=prepared.overlap.prompts,
-        test_examples_trained=prepared.overlap.answers,
-        prompts_cut=measured.prompts_cut.get(task.name, 0),
-        answers_cut={
+        **_scored_data(prepared, prepared.overlap, measured, SPLITS),
+    )
+
+
+def _eval_task_data(
+    scored: ScoredTask, overlap: SplitOverlap, measured: Measurements
+) -> TaskDataRecord:
+    """The same of a task that is scored only: what of it the others train on counts."""
+    return TaskDataRecord(train_examples=0, **_scored_data(scored, overlap, measured, EVAL_SPLITS))
+
+
+def _scored_data(
+    scored: ScoredTask, overlap: SplitOverlap, measured: Measurements, splits: Sequence[Split]
+) -> dict[str, Any]:
+    """What became of a task's rows and test examples."""
+    task = scored.task
+    reports = (
+        {split: task.report(split) for split in splits} if isinstance(task, DatasetTask) else {}
+    )
+    return {
+        "test_examples": len(scored.test),
+        "test_prompts_trained": overlap.prompts,
+        "test_examples_trained": overlap.answers,
+        "prompts_cut": measured.prompts_cut.get(task.name, 0),
+        "answers_cut": {
             row: scores[task.name].answers_cut
             for row, scores in measured.rows
             if task.card.scoring == "generate"
         },
-        rows_read={split: report.rows_read for split, report in reports.items()},
-        skipped_rows={
+        "rows_read": {split: report.rows_read for split, report in reports.items()},
+        "skipped_rows": {
             split: dict(report.skipped) for split, report in reports.items() if report.skipped
         },
+    }
+
+
+def _packed_items(scores: Mapping[str, TaskScores], tasks: Iterable[str]) -> dict[str, str]:
+    """The item scores of some tasks."""
+    return {
+        name: pack_items({str(item): score for item, score in enumerate(scores[name].items)})
+        for name in tasks
+    }
+
+
+def _eval_scores(prepared: PreparedRun, measured: Measurements) -> EvalScoresRecord | None:
+    """Scores of the tasks that were never trained; ``None`` without any."""
+    tasks = prepared.eval_tasks
+    if not tasks:
+        return None
+    return EvalScoresRecord(
+        columns=tuple(
+            TaskColumn(task=name, metric=scored.task.card.metric) for name, scored in tasks.items()
+        ),
+        item_scores=_packed_items(measured.rows[-1].scores, tasks),
+        **_scores_of(tasks, measured),
     )
 
 
-def _score_matrix(prepared: PreparedRun, measured: Measurements) -> ScoreMatrixRecord:
+def _scores_of(tasks: Collection[str], measured: Measurements) -> dict[str, Any]:
+    """Every row's scores of some tasks, as a matrix of the record holds them."""
     rows = measured.rows
-    first = rows[0].scores
+    return {
+        "rows": tuple(name for name, _ in rows),
+        "values": tuple(tuple(scores[name].mean for name in tasks) for _, scores in rows),
+        "n": tuple(len(rows[0].scores[name].items) for name in tasks),
+        "standard_errors": tuple(
+            tuple(scores[name].standard_error for name in tasks) for _, scores in rows
+        ),
+    }
+
+
+def _score_matrix(prepared: PreparedRun, measured: Measurements) -> ScoreMatrixRecord:
     return ScoreMatrixRecord(
-        rows=tuple(name for name, _ in rows),
         columns=tuple(
             ScoreColumn(
                 task=name, metric=task.task.card.metric, **training_moments(prepared.plans, name)
             )
             for name, task in prepared.tasks.items()
         ),
-        values=tuple(tuple(scores[name].mean for name in prepared.tasks) for _, scores in rows),
-        n=tuple(len(first[name].items) for name in prepared.tasks),
-        standard_errors=tuple(
-            tuple(scores[name].standard_error for name in prepared.tasks) for _, scores in rows
-        ),
+        **_scores_of(prepared.tasks, measured),
     )
 
 
@@ -262,6 +327,19 @@ def _conflicts(prepared: PreparedRun, measured: Measurements) -> GradientConflic
         points=tuple(
             ConflictPoint(row=name, cosines=tuple(map(tuple, point.cosines)))
             for name, point in zip(names, measured.conflicts, strict=True)
+        ),
+    )
+
+
+def _divergence(prepared: PreparedRun, measured: Measurements) -> DivergenceRecord | None:
+    if not measured.divergences:
+        return None
+    return DivergenceRecord(
+        examples=prepared.spec.evaluation.kl_examples,
+        top=measured.divergences[0].top,
+        points=tuple(
+            DivergencePoint(row=row, tasks=tasks, nats=nats, tokens=tokens)
+            for row, tasks, nats, tokens, _ in measured.divergences
         ),
     )
 

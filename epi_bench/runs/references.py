@@ -27,7 +27,9 @@ def reference_spec(spec: RunSpec, task: str) -> RunSpec:
             "stream": spec.stream.model_copy(
                 update={"kind": "sequential", "order": "given", "options": {}}
             ),
-            "data": spec.data.model_copy(update={"tasks": (task,), "options": options}),
+            "data": spec.data.model_copy(
+                update={"tasks": (task,), "eval_tasks": (), "options": options}
+            ),
             "evaluation": spec.evaluation.model_copy(update={"probe_examples": 0}),
             "seed": 0,
         }

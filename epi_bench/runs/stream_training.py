@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from epi_bench.results.record.scores import Retention
 from epi_bench.runs.base_examples import BaseExamples
-from epi_bench.runs.instruments import general_text_of, make_conflict_probe
-from epi_bench.runs.measurements import GradedRow, Measurements, Parameters
+from epi_bench.runs.instruments import (
+    general_text_of,
+    make_base_distributions,
+    make_conflict_probe,
+)
+from epi_bench.runs.measurements import (
+    GradedRow,
+    MeasuredDivergence,
+    Measurements,
+    Parameters,
+)
 from epi_bench.runs.observer import RunObserver, StepReport
 from epi_bench.runs.prepared import PreparedRun
 from epi_bench.runs.saving import ModelKeeper
@@ -34,8 +45,8 @@ class StreamTraining:
 
     The rows of the score matrix come about in this order::
 
-        base model          scored, judged, general text read
-        experience 1        trained, probed for gradient conflict, scored
+        base model          scored, judged, general text read, its expectations remembered
+        experience 1        trained, probed for gradient conflict, scored, compared with the base
         ...                 (a stream may score in the middle of an experience too)
         last experience     trained, probed; the strategy finishes the model; scored, judged,
                             general text read, moved weights counted, saved
@@ -73,6 +84,7 @@ class StreamTraining:
         self.signals = signals
         self.judge = judge
         self.keeper = keeper or ModelKeeper(Path())
+        self.base = make_base_distributions(prepared)
 
     def run(
         self, backbone: Backbone, accelerator: Accelerator, point: ResumePoint | None = None
@@ -99,6 +111,8 @@ class StreamTraining:
         self._judge_last_row("judge base")
         if measured.text_before is None:
             measured.text_before = text.negative_log_likelihood(model)
+        if self.base is not None:
+            self.base.remember(model)
         loop = self._start_loop(backbone, accelerator, point)
         trained = sum(p.numel() for p in loop.model.parameters() if p.requires_grad)
         measured.parameters = Parameters(trained, total_parameters)
@@ -134,7 +148,7 @@ class StreamTraining:
             self.prepared.run_id,
             f"{spec.strategy.name} · {spec.stream.kind} · seed {spec.seed}",
             self.prepared.total_steps,
-            list(self.prepared.tasks),
+            list(self.prepared.scored_tasks),
         )
 
     def _start_loop(
@@ -177,13 +191,14 @@ class StreamTraining:
         for plan, experience in zip(self.prepared.plans, experiences, strict=True):
             self._train_experience(plan, experience, loop, probe)
             if experience is not experiences[-1]:
-                self._score_unfinished(plan.name, loop, f"score {experience.index}")
+                self._score_unfinished(plan.name, plan, loop, f"score {experience.index}")
                 self._save_unfinished(experience, loop)
         with loop.precision.as_saved(loop.model):
             self.keeper.keep_adapter(loop.model)
         finished: Any = self.prepared.strategy.finalize_model(loop.model)
         with loop.precision.as_saved(finished):
-            self._score(self.prepared.plans[-1].name, finished, "score last")
+            last = self.prepared.plans[-1]
+            self._score(last.name, finished, "score last", last.tasks)
         return finished
 
     def _train_experience(
@@ -207,7 +222,7 @@ class StreamTraining:
             if f"probe {where}" not in self.checkpoints.done:
                 self._probe(probe, loop, f"probe {where}")
                 self.checkpoints.at_stage()
-            self._score_unfinished(f"{plan.name} step {number}", loop, f"score {where}")
+            self._score_unfinished(f"{plan.name} step {number}", plan, loop, f"score {where}")
 
         self.observer.stage(f"training {plan.name}")
         loop.train(
@@ -264,8 +279,17 @@ class StreamTraining:
                 self.measurements.conflicts.append(found)
             self.checkpoints.finish(key)
 
-    def _score(self, row: str, model: PreTrainedModel, key: str) -> None:
-        """A row of the score matrix, task by task; what has been scored of it is not repeated."""
+    def _score(
+        self, row: str, model: PreTrainedModel, key: str, trained: Sequence[str] = ()
+    ) -> None:
+        """A row of the score matrix, task by task; what has been scored of it is not repeated.
+
+        Args:
+            row: Its name.
+            model: What is scored.
+            key: Under which it is done.
+            trained: The tasks trained before it, on which the model is compared with the base.
+        """
         if key in self.checkpoints.done:
             return
         measured = self.measurements
@@ -278,19 +302,34 @@ class StreamTraining:
 
         self.observer.stage("scoring")
         scores = self.evaluator.score(model, measured.scored, keep)
+        moved = self._divergence(row, model, trained)
         with self.signals.held_off():
             measured.note_row(row, scores)
+            measured.divergences += moved
             self.checkpoints.finish(key)
         self.observer.scored(row, {name: result.mean for name, result in scores.items()})
 
-    def _score_unfinished(self, row: str, loop: TrainingLoop, key: str) -> None:
+    def _divergence(
+        self, row: str, model: PreTrainedModel, tasks: Sequence[str]
+    ) -> list[MeasuredDivergence]:
+        """How far a model is from the base, if that is measured; its time is that of scoring."""
+        if self.base is None or not tasks:
+            return []
+        started = perf_counter()
+        found = self.base.divergence(model, tasks)
+        self.evaluator.seconds += perf_counter() - started
+        return [MeasuredDivergence(row, tuple(tasks), *found, self.base.top)] if found else []
+
+    def _score_unfinished(
+        self, row: str, plan: ExperiencePlan, loop: TrainingLoop, key: str
+    ) -> None:
         """A row in the middle of the stream: of the model as it would be saved now."""
         if key in self.checkpoints.done:
             return
         strategy = self.prepared.strategy
         with loop.precision.as_saved(loop.model), strategy.as_finished(loop.model) as model:
             as_saved: Any = model
-            self._score(row, as_saved, key)
+            self._score(row, as_saved, key, plan.tasks)
 
     def _judge_last_row(self, key: str) -> None:
         """Have the row that was scored last graded; only the first and the last are, for cost."""

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from epi_bench.errors import foreign_code
 from epi_bench.foreign_text import for_terminal
 from epi_bench.model.chat.chat_encoder import ChatEncoder
 from epi_bench.model.precision import warn_of_slow_bfloat16
-from epi_bench.runs.prepared import PreparedTask
+from epi_bench.runs.examples import EVAL_SPLITS
+from epi_bench.runs.prepared import PreparedTask, ScoredTask
 from epi_bench.spec.run_spec import RunSpec
 from epi_bench.strategy.strategy import Strategy
 from epi_bench.task.dataset_task import DatasetTask, same_answers
-from epi_bench.task.rows.source import SPLITS
+from epi_bench.task.rows.source import SPLITS, Split
 from epi_bench.task.task import Task
 
 
-def data_warnings(tasks: Mapping[str, PreparedTask], encoder: ChatEncoder) -> list[str]:
+def data_warnings(
+    tasks: Mapping[str, PreparedTask], eval_tasks: Mapping[str, ScoredTask], encoder: ChatEncoder
+) -> list[str]:
     """Warnings about the data: rows and examples left out or cut, test examples trained on.
 
     Args:
-        tasks: By name.
+        tasks: Those that are trained, by name.
+        eval_tasks: Those that are scored only, by name.
         encoder: What the examples were encoded with.
     """
     warnings = []
@@ -29,11 +33,14 @@ def data_warnings(tasks: Mapping[str, PreparedTask], encoder: ChatEncoder) -> li
             "the tokenizer has no chat template: the default (ChatML) is used and recorded"
         )
     for name, prepared in tasks.items():
-        with foreign_code(f"task {name!r} fails to prepare its scoring"):
-            warnings += [for_terminal(str(warning)) for warning in prepared.task.prepare_scoring()]
+        warnings += _scoring_warnings(prepared.task)
         warnings += _row_warnings(prepared.task)
-        warnings += _overlap_warnings(name, tasks)
+        warnings += _overlap_warnings(name, prepared, tasks)
         warnings += _length_warnings(prepared, encoder.max_length)
+    for name, scored in eval_tasks.items():
+        warnings += _scoring_warnings(scored.task)
+        warnings += _row_warnings(scored.task, EVAL_SPLITS)
+        warnings += _overlap_warnings(name, scored, tasks)
     return warnings
 
 
@@ -68,27 +75,34 @@ def precision_warnings(spec: RunSpec, device: str) -> list[str]:
     return warnings
 
 
-def _row_warnings(task: Task) -> list[str]:
+def _scoring_warnings(task: Task) -> list[str]:
+    with foreign_code(f"task {task.name!r} fails to prepare its scoring"):
+        return [for_terminal(str(warning)) for warning in task.prepare_scoring()]
+
+
+def _row_warnings(task: Task, splits: Sequence[Split] = SPLITS) -> list[str]:
     """Rows of a published data set that made no example, and answers that are all the same."""
     if not isinstance(task, DatasetTask):
         return []
     lines = []
-    for split in SPLITS:
+    for split in splits:
         report = task.report(split)
         for reason, count in report.skipped.items():
             lines.append(
                 f"task {task.name!r}: {count} of {report.rows} {split} rows left out: {reason}"
             )
-    found = same_answers({split: task.examples(split) for split in SPLITS})
+    found = same_answers({split: task.examples(split) for split in splits})
     return [*lines, *(f"task {task.name!r}: {warning}" for warning in found)]
 
 
-def _overlap_warnings(name: str, tasks: Mapping[str, PreparedTask]) -> list[str]:
+def _overlap_warnings(
+    name: str, scored: ScoredTask, tasks: Mapping[str, PreparedTask]
+) -> list[str]:
     """What of a task's test examples is trained on, by itself or by another task of the run."""
     lines = []
     for other, prepared in tasks.items():
         split = "the training split" if other == name else f"the training split of {other!r}"
-        warning = prepared.trained.overlap(tasks[name].test).warning(split)
+        warning = prepared.trained.overlap(scored.test).warning(split)
         if warning:
             lines.append(f"task {name!r}: {warning}")
     return lines

@@ -137,6 +137,19 @@ class DataSpec(Section):
         min_length=1,
         description="Names of tasks or suites, or .toml files that describe them, in order.",
     )
+    eval_tasks: Annotated[
+        tuple[str, ...],
+        Flag(
+            "Model and data",
+            default_as="none",
+            elsewhere=("eval-task", "eval-dataset", "eval-datasets", "validation-tasks"),
+            made_from_field=False,
+        ),
+    ] = Field(
+        default=(),
+        description="Tasks that are scored whenever the trained ones are, and never trained: what "
+        "the model should keep. Named as data.tasks.",
+    )
     train_examples: Annotated[
         int | None,
         Flag(
@@ -182,13 +195,26 @@ class DataSpec(Section):
     def _tasks_fit(self) -> Self:
         if len(set(self.tasks)) != len(self.tasks):
             raise ValueError(f"a task is listed twice in {', '.join(self.tasks)}")
+        if len(set(self.eval_tasks)) != len(self.eval_tasks):
+            raise ValueError(f"an eval task is listed twice in {', '.join(self.eval_tasks)}")
+        for name in self.eval_tasks:
+            if name in self.tasks:
+                raise ValueError(
+                    f"task {name!r} is trained (data.tasks), so its scores do not tell what the "
+                    "model keeps untrained: leave it out of data.eval_tasks"
+                )
         for name in self.options:
-            if name not in self.tasks:
-                known = ", ".join(self.tasks)
+            if name not in self.scored_tasks:
+                known = ", ".join(self.scored_tasks)
                 raise ValueError(
                     f"options of {name!r}, which is not among the run's tasks: {known}"
                 )
         return self
+
+    @property
+    def scored_tasks(self) -> tuple[str, ...]:
+        """The trained tasks in the order of the stream, then those that are scored only."""
+        return (*self.tasks, *self.eval_tasks)
 
 
 class TrainingSpec(Section):
@@ -344,6 +370,12 @@ class EvaluationSpec(Section):
         ge=0,
         description="Training examples of each task in its gradient-conflict probe; 0 turns the "
         "probes off.",
+    )
+    kl_examples: Annotated[int, Flag("Evaluation")] = Field(
+        default=32,
+        ge=0,
+        description="Test examples of each trained task on which the divergence from the base "
+        "model is measured after each experience that trains the task; 0 turns that off.",
     )
     max_new_tokens: Annotated[
         int | None,

@@ -50,6 +50,12 @@ class TrainedConversations:
     prompts: frozenset[bytes]
     whole: frozenset[bytes]
 
+    @classmethod
+    def of_all(cls, parts: Sequence[TrainedConversations]) -> TrainedConversations:
+        """What is trained on by several tasks together."""
+        prompts = frozenset[bytes]().union(*(part.prompts for part in parts))
+        return cls(prompts, frozenset[bytes]().union(*(part.whole for part in parts)))
+
     def overlap(self, test: Sequence[Example]) -> SplitOverlap:
         """Compare with test examples by role and content, to the last character."""
         shared = [example for example in test if _digest(example.prompt) in self.prompts]

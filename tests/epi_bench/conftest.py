@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from epi_bench.results.leaderboard import publish, rank_track
-from epi_bench.results.metrics.derived import derive_metrics
+from epi_bench.results.metrics.derived import derive_metrics, retention_metrics
 from epi_bench.results.record.circumstances import ExperienceRecord
 from epi_bench.results.record.consistency import expected_run_id
+from epi_bench.results.record.items import pack_items
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.scores import Diagnostics
 from epi_bench.results.record.track import make_track, track_facts
@@ -35,13 +36,18 @@ def _make_run(
     source: str = "built-in",
     plugin: str | None = None,
     seconds: float = 10.0,
+    kept: float | None = None,
     **changes,
 ) -> RunRecord:
-    """A finished run on two tasks: learned at 70 and 80, with ``scores`` at the end."""
+    """A finished run on two tasks: learned at 70 and 80, with ``scores`` at the end.
+
+    With ``kept`` there are two tasks that it never trains: c, which the base model does at 50 and
+    the finished one at ``kept``, and d, which stays at 40.
+    """
     options = options or {}
     spec = complete_spec(
         {
-            "data": {"tasks": ["a", "b"]},
+            "data": {"tasks": ["a", "b"], "eval_tasks": ["c", "d"] if kept is not None else []},
             "strategy": {"name": strategy, "options": options},
             "training": training or {},
             "stream": {"kind": stream},
@@ -50,9 +56,23 @@ def _make_run(
     )
     protocols = {"a": ("generate", "exact_match", 1), "b": ("choice", "acc", 1)}
     fingerprints = {"model": "m1", "tasks": {"a": "f1", "b": "f2"}, "chat_template": "c"}
+    untrained = None
+    if kept is not None:
+        protocols |= {"c": ("choice", "acc", 1), "d": ("generate", "exact_match", 1)}
+        fingerprints["tasks"] |= {"c": "f3", "d": "f4"}
+        untrained = {
+            "rows": ["base", *order],
+            "columns": [{"task": name, "metric": protocols[name][1]} for name in ("c", "d")],
+            "values": [[50.0, 40.0], [45.0, 41.0], [float(kept), 40.0]],
+            "n": [20, 10],
+            "standard_errors": [[1.0, 2.0]] * 3,
+            "item_scores": {"d": pack_items({str(i): 100.0 if i < 4 else 0.0 for i in range(10)})},
+        }
     values = [[0.0, 25.0], [70.0, 20.0], [float(score) for score in scores]]
     learned_at = [1, 2] if stream == "sequential" else [None, None]
     metrics = derive_metrics(values, learned_at, references)
+    if untrained is not None:
+        metrics |= retention_metrics(untrained["values"])
     content = {
         "run_id": "unknown",
         "status": "finished",
@@ -82,6 +102,7 @@ def _make_run(
             "n": [30, 40],
             "standard_errors": [[1.0, 2.0]] * 3,
         },
+        "eval_scores": untrained,
         "metrics": metrics,
         "reference_scores": dict(zip(order, references, strict=True)) if references else None,
         "cost": {

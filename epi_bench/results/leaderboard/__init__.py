@@ -19,6 +19,7 @@ from epi_bench.results.leaderboard.comparison import (
     ComparedStrategy,
     compare,
     compare_with_others,
+    compared_measures,
     find_label,
     p_value_text,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "TrackRuns",
     "compare",
     "compare_with_others",
+    "compared_measures",
     "comparisons_to_csv",
     "comparisons_to_json",
     "default_board",

@@ -20,6 +20,9 @@ from epi_bench.results.record.run_record import RunRecord
 COMPARED = ("average_accuracy", "learning_accuracy", "backward_transfer", "forgetting")
 """The measures that are compared unless others are asked for."""
 
+KEPT = "task_retention"
+"""Compared beside them where a track has tasks that are scored and never trained."""
+
 
 @dataclass(frozen=True)
 class ComparedStrategy:
@@ -65,6 +68,16 @@ def compare(
         for records in (first, second)
     )
     return replace(found, items=compare_items(one, other))
+
+
+def compared_measures(records: Sequence[RunRecord]) -> tuple[str, ...]:
+    """The measures that are compared unless others are asked for.
+
+    Args:
+        records: The runs of one track.
+    """
+    has_eval_tasks = any(record.track.facts.eval_tasks for record in records)
+    return (*COMPARED, KEPT) if has_eval_tasks else COMPARED
 
 
 def compare_with_others(

@@ -16,8 +16,14 @@ from epi_bench.results.metrics.statistics import Interval
 
 def to_csv(rankings: Sequence[Ranking]) -> str:
     """All measures of all entries, one line an entry; marks are joined by spaces."""
+    entries = [entry for ranking in rankings for entry in ranking.entries]
+    names = [
+        name
+        for name, measure in MEASURES.items()
+        if not measure.optional or any(entry.values[name] for entry in entries)
+    ]
     header = ["track", "ranked_by", "rank", "strategy", "runs", "pairs", "marks"]
-    for name in MEASURES:
+    for name in names:
         header += [name, f"{name}_half_width", f"{name}_n"]
     header += ["order_sensitivity_mean", "order_sensitivity_max"]
     text = io.StringIO()
@@ -28,7 +34,7 @@ def to_csv(rankings: Sequence[Ranking]) -> str:
             row: list[Any] = [for_csv(ranking.track), ranking.measure]
             row += [entry.rank, for_csv(entry.label)]
             row += [entry.runs, len(entry.pairs), " ".join(entry.marks)]
-            for name in MEASURES:
+            for name in names:
                 row += _interval_cells(entry.values[name])
             row += [_rounded(value) for value in entry.order_sensitivity or (None, None)]
             writer.writerow(row)

@@ -116,11 +116,13 @@ def draw_score_matrices(
     groups = group_by_configuration(records, published)
     labels = [find_label(groups, name) for name in strategies]
     drawn = {label: _mean_matrix(label, groups[label]) for label in labels}
-    names = _task_names([record for label in labels for record in groups[label]])
+    shown = [record for label in labels for record in groups[label]]
+    names = [*_task_names(shown), *_eval_names(shown)]
+    trained = len(shown[0].task_order)
     with figure_file(path, WIDTH, 3.9, theme) as figure:
         panels = figure.subplots(1, len(labels), squeeze=False, sharey=True)[0]
         for number, (axes, label) in enumerate(zip(panels, labels, strict=True)):
-            _draw_matrix(axes, drawn[label], names, first=number == 0)
+            _draw_matrix(axes, drawn[label], names, trained, first=number == 0)
             runs = len(groups[label])
             axes.set_title(
                 f"{for_terminal(label)} (mean of {runs} run{'s' if runs > 1 else ''})", fontsize=11
@@ -129,7 +131,7 @@ def draw_score_matrices(
 
 def _mean_matrix(label: str, records: Sequence[RunRecord]) -> list[list[float | None]]:
     """Scores by position in the stream, averaged over the runs that have them."""
-    matrices = [record.score_matrix.values for record in records if record.score_matrix]
+    matrices = [_all_scores(record) for record in records if record.score_matrix]
     shapes = {(len(matrix), len(matrix[0])) for matrix in matrices}
     if len(shapes) != 1:
         raise UserError(f"the runs of {label} were scored at different numbers of points")
@@ -143,6 +145,19 @@ def _mean_matrix(label: str, records: Sequence[RunRecord]) -> list[list[float | 
     return mean
 
 
+def _all_scores(record: RunRecord) -> list[tuple[float | None, ...]]:
+    """A run's scores by row: of the trained tasks, then of those that were never trained."""
+    rows = record.score_matrix.values if record.score_matrix else ()
+    untrained = record.eval_scores.values if record.eval_scores else ((),) * len(rows)
+    return [(*scores, *others) for scores, others in zip(rows, untrained, strict=True)]
+
+
+def _eval_names(records: Sequence[RunRecord]) -> list[str]:
+    """The marked names of the tasks that were never trained, which all runs of a track share."""
+    scores = records[0].eval_scores
+    return [f"{for_terminal(c.task)} (eval)" for c in scores.columns] if scores else []
+
+
 def _task_names(records: Sequence[RunRecord]) -> list[str]:
     """The tasks, where all runs train them in one order; else their positions."""
     orders = {record.task_order for record in records}
@@ -152,15 +167,32 @@ def _task_names(records: Sequence[RunRecord]) -> list[str]:
 
 
 def _draw_matrix(
-    axes: Axes, matrix: Sequence[Sequence[float | None]], names: Sequence[str], *, first: bool
+    axes: Axes,
+    matrix: Sequence[Sequence[float | None]],
+    names: Sequence[str],
+    trained: int,
+    *,
+    first: bool,
 ) -> None:
-    """A heat map with its numbers; a frame around what was just learned."""
+    """A heat map with its numbers; a frame around what was just learned.
+
+    Args:
+        axes: Where it is drawn.
+        matrix: Scores; the first columns are those of the trained tasks.
+        names: Of all columns.
+        trained: How many tasks are trained; a gap stands between them and the others.
+        first: Whether it is the leftmost of the figure.
+    """
     from matplotlib.patches import Rectangle
 
     numbers = [[math.nan if value is None else value for value in row] for row in matrix]
     axes.imshow(numbers, cmap="viridis", vmin=0, vmax=100, aspect="auto")
-    sequential = len(matrix) == len(names) + 1
-    after = names if sequential else [f"part {number}" for number in range(1, len(matrix))]
+    sequential = len(matrix) == trained + 1
+    if trained < len(names):
+        axes.axvline(trained - 0.5, color="white", lw=4)
+    after = (
+        names[:trained] if sequential else [f"part {number}" for number in range(1, len(matrix))]
+    )
     slanted = max(map(len, names)) > len("task 10")
     axes.set_xticks(
         range(len(names)),

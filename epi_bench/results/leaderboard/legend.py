@@ -35,6 +35,7 @@ def describe_track(ranking: Ranking, shown: Callable[[str], str] = str) -> str:
     """What all runs of a track have in common, in one line; arguments as :func:`legend`."""
     facts = ranking.facts
     budget = f"{facts.steps} steps" if facts.steps is not None else f"{facts.epochs:g} epochs"
+    kept = [shown(name) for name in facts.eval_tasks]
     limits = [
         f"{count} {kind} examples a task"
         for kind, count in (("training", facts.train_examples), ("test", facts.test_examples))
@@ -44,6 +45,7 @@ def describe_track(ranking: Ranking, shown: Callable[[str], str] = str) -> str:
         f"Model {shown(facts.model)}",
         f"{shown(facts.stream)} stream of {', '.join(map(shown, facts.tasks))}",
         f"{budget} a task with {facts.examples_per_step} examples a step",
+        *([f"scored and never trained: {', '.join(kept)}"] if kept else []),
         f"up to {facts.max_length} tokens",
         *limits,
     ]

@@ -24,6 +24,8 @@ class Measure:
         diagnostic: Whether it is a field of the record itself that tells whether to trust the run;
             no value of it is the best.
         divisor: Values are divided by it where they are shown to a reader.
+        optional: Whether CSV has its columns only where a run defines it. It was added later, and
+            the tables of older runs stay as they are.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Measure:
     cost: bool = False
     diagnostic: bool = False
     divisor: float = 1.0
+    optional: bool = False
 
     def of(self, record: RunRecord) -> float | None:
         """The measure of one run in the record's unit; ``None`` if it is undefined there."""
@@ -53,6 +56,20 @@ _ALL = (
         "forgetting", "forgetting", "mean over i<T of (max over i<=l<T of R[l,i]) - R[T,i]", False
     ),
     Measure("learning_accuracy", "learning accuracy", "mean of R[i,i]", True),
+    Measure(
+        "task_retention",
+        "task retention",
+        "mean of R[T,j] - R[0,j] over the eval tasks j, which are never trained",
+        True,
+        optional=True,
+    ),
+    Measure(
+        "worst_task_retention",
+        "worst task retention",
+        "min over the eval tasks j of R[T,j] - R[0,j]",
+        True,
+        optional=True,
+    ),
     Measure("intransigence", "intransigence", "mean of S_i - R[i,i]", False),
     Measure("interference", "interference", "mean of S_i - R[T,i] after joint training", False),
     Measure(
@@ -75,6 +92,14 @@ _ALL = (
         "nats a token on general text, after minus before",
         False,
         decimals=3,
+    ),
+    Measure(
+        "kl_to_base",
+        "KL to base",
+        "KL(base || model) in nats a token, on test examples of the tasks trained last",
+        False,
+        decimals=3,
+        optional=True,
     ),
     Measure(
         "training_seconds", "training seconds", "wall-clock time of training", False, cost=True
@@ -139,8 +164,8 @@ _ALL = (
 MEASURES: dict[str, Measure] = {measure.name: measure for measure in _ALL}
 """By name, the most telling ones first; the order is that of the columns."""
 
-COLUMNS: tuple[str, ...] = tuple(MEASURES)[:12]
-"""The measures shown in tables; CSV and JSON hold all of them."""
+COLUMNS: tuple[str, ...] = tuple(MEASURES)[:15]
+"""The measures shown in tables, where a run defines them; CSV and JSON hold all of them."""
 
 
 def find_measure(name: str) -> Measure:

@@ -20,6 +20,7 @@ from epi_bench.results.metrics.score_matrix import (
     interference,
     intransigence,
     learning_accuracy,
+    task_retention,
     worst_task_drop,
 )
 
@@ -82,3 +83,16 @@ def derive_metrics(
         "gradient_conflict": conflict.negative_share,
         "gradient_cosine": conflict.mean_cosine,
     }
+
+
+def retention_metrics(untrained: ScoreMatrix) -> dict[str, float | int | None]:
+    """What a run kept of the tasks that it scored and never trained, by name.
+
+    Args:
+        untrained: Their scores, (rows, tasks), 0..100; the rows are those of the score matrix.
+
+    Raises:
+        ValueError: If there is no score.
+    """
+    kept = task_retention(untrained)
+    return {"task_retention": kept.mean, "worst_task_retention": kept.least}

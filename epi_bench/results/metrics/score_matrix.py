@@ -262,6 +262,45 @@ def worst_task_drop(matrix: ScoreMatrix, learned_at: Sequence[int | None]) -> fl
     return min(known) if known and len(known) == len(drops) else None
 
 
+@dataclass(frozen=True, slots=True)
+class Retained:
+    """What was kept of tasks that were scored and never trained.
+
+    Attributes:
+        per_task: R[T,j] - R[0,j] of each task, in points; ``None`` where undefined.
+        mean: Over all tasks; ``None`` if one of them is undefined.
+        least: The smallest value; ``None`` if one of them is undefined.
+    """
+
+    per_task: tuple[float | None, ...]
+    mean: float | None
+    least: float | None
+
+
+def task_retention(untrained: ScoreMatrix) -> Retained:
+    """What training did to tasks that were never trained: R[T,j] - R[0,j].
+
+    0 keeps all that the base model could do, less is forgetting, more is transfer.
+
+    >>> task_retention([[50.0, 80.0], [60.0, 20.0], [40.0, 75.0]])
+    Retained(per_task=(-10.0, -5.0), mean=-7.5, least=-10.0)
+
+    Source: the general ability of papers on fine-tuning (TRACE, arXiv 2310.06762), which take its
+    change from the base model.
+
+    Args:
+        untrained: Scores of these tasks alone, (rows, tasks); the first row is the base model's.
+    """
+    check_matrix(untrained)
+    changes = [
+        _difference(cell(untrained, -1, task), cell(untrained, 0, task))
+        for task in range(len(untrained[0]))
+    ]
+    known = [change for change in changes if change is not None]
+    least = min(known) if len(known) == len(changes) else None
+    return Retained(tuple(changes), _mean(changes), least)
+
+
 def general_retention(before: float | None, after: float | None) -> float | None:
     """Loss of general ability: NLL_after - NLL_before on a held-out general text; lower is better.
 

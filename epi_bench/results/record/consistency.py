@@ -8,7 +8,7 @@ every derived number is computed again and compared.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -19,7 +19,7 @@ from epi_bench.results.record.derivation import metrics_of
 from epi_bench.results.record.items import unpack_items
 from epi_bench.results.record.run_identity import identity_hash
 from epi_bench.results.record.run_record import RunRecord
-from epi_bench.results.record.scores import ScoreMatrixRecord
+from epi_bench.results.record.scores import EvalScoresRecord, ScoreMatrixRecord
 
 TOLERANCE = 1e-6
 """Relative difference up to which two numbers are one: below what any table shows."""
@@ -85,8 +85,12 @@ def disagreements(record: RunRecord) -> list[Disagreement]:
     if record.score_matrix is not None:
         matrix = record.score_matrix
         found += [*_shape(record, matrix), *_ranges(record, matrix)]
+        found += [*_eval_shape(record, matrix), *_divergence(record, matrix)]
         if not found:  # metrics of a matrix without rows, say, cannot be computed
-            found += [*_metrics(record, matrix), *_items(record, matrix)]
+            found += [*_metrics(record, matrix), *_items("", matrix, record.item_scores)]
+            if record.eval_scores is not None:
+                scores = record.eval_scores
+                found += [*_items("eval_scores.", scores, scores.item_scores)]
     return found
 
 
@@ -118,7 +122,7 @@ def expected_run_id(record: RunRecord) -> str:
         record.spec,
         record.strategy.hyperparameters,
         facts.stream_options,
-        {name: task.options for name, task in sorted(facts.tasks.items()) if task.options},
+        {name: task.options for name, task in sorted(facts.scored_tasks.items()) if task.options},
         {
             "model": prints.model,
             **{f"task:{name}": value for name, value in prints.tasks.items()},
@@ -135,7 +139,11 @@ def _names(record: RunRecord) -> Iterator[Disagreement]:
     """Strategies, streams and tasks have names that a registry takes."""
     spec = record.spec
     names = {"spec.strategy.name": [spec.strategy.name], "spec.stream.kind": [spec.stream.kind]}
-    for field, given in {**names, "spec.data.tasks": list(spec.data.tasks)}.items():
+    tasks = {
+        "spec.data.tasks": list(spec.data.tasks),
+        "spec.data.eval_tasks": list(spec.data.eval_tasks),
+    }
+    for field, given in {**names, **tasks}.items():
         for name in given:
             if not name.isidentifier():
                 yield Disagreement(field, repr(name), "a name of letters, digits and underscores")
@@ -152,6 +160,7 @@ def _track(record: RunRecord) -> Iterator[Disagreement]:
     pairs: dict[str, tuple[object, object]] = {
         "strategy.name": (record.strategy.name, spec.strategy.name),
         "track.facts.tasks": (sorted(facts.tasks), sorted(spec.data.tasks)),
+        "track.facts.eval_tasks": (sorted(facts.eval_tasks), sorted(spec.data.eval_tasks)),
         "task_order": (sorted(record.task_order), sorted(spec.data.tasks)),
         "track.facts.model_fingerprint": (facts.model_fingerprint, record.fingerprints.model),
         "track.facts.stream": (facts.stream, spec.stream.kind),
@@ -168,7 +177,7 @@ def _track(record: RunRecord) -> Iterator[Disagreement]:
         ),
         "fingerprints.tasks": (
             dict(record.fingerprints.tasks),
-            {name: task.fingerprint for name, task in facts.tasks.items()},
+            {name: task.fingerprint for name, task in facts.scored_tasks.items()},
         ),
     }
     for field, (written, expected) in pairs.items():
@@ -190,6 +199,49 @@ def _shape(record: RunRecord, matrix: ScoreMatrixRecord) -> Iterator[Disagreemen
             yield Disagreement(
                 f"score_matrix.columns.{column.task}.metric", column.metric, facts.metric
             )
+
+
+def _eval_shape(record: RunRecord, matrix: ScoreMatrixRecord) -> Iterator[Disagreement]:
+    """The scores of tasks that were never trained: same rows, the tasks asked for, in range."""
+    scores = record.eval_scores
+    asked = list(record.spec.data.eval_tasks)
+    if scores is None:
+        if asked:
+            yield Disagreement("eval_scores", "missing", short(asked))
+        return
+    if scores.rows != matrix.rows:
+        yield Disagreement("eval_scores.rows", short(scores.rows), short(matrix.rows))
+    tasks = [column.task for column in scores.columns]
+    if tasks != asked or not asked:
+        yield Disagreement("eval_scores.columns", short(tasks), short(asked))
+    for column in scores.columns:
+        facts = record.track.facts.eval_tasks.get(column.task)
+        if facts is not None and facts.metric != column.metric:
+            yield Disagreement(
+                f"eval_scores.columns.{column.task}.metric", column.metric, facts.metric
+            )
+    for row, values, errors in zip(scores.rows, scores.values, scores.standard_errors, strict=True):
+        yield from _outside(f"eval_scores.values.{row}", values, 100)
+        yield from _outside(f"eval_scores.standard_errors.{row}", errors, 100)
+    yield from _outside("eval_scores.n", scores.n, math.inf)
+
+
+def _divergence(record: RunRecord, matrix: ScoreMatrixRecord) -> Iterator[Disagreement]:
+    """The divergence from the base model: one number for each row that follows the base."""
+    measured = record.kl_to_base
+    if measured is None:
+        return
+    rows = tuple(point.row for point in measured.points)
+    if rows != matrix.rows[1:]:
+        yield Disagreement("kl_to_base.points", short(rows), short(matrix.rows[1:]))
+    for point in measured.points:
+        unknown = sorted(set(point.tasks) - set(record.task_order))
+        if unknown:
+            yield Disagreement(f"kl_to_base.{point.row}.tasks", short(unknown), "trained tasks")
+        yield from _outside(f"kl_to_base.{point.row}", [point.nats, point.tokens], math.inf)
+    if measured.examples != record.spec.evaluation.kl_examples:
+        asked = record.spec.evaluation.kl_examples
+        yield Disagreement("kl_to_base.examples", str(measured.examples), str(asked))
 
 
 def _ranges(record: RunRecord, matrix: ScoreMatrixRecord) -> Iterator[Disagreement]:
@@ -255,7 +307,12 @@ def _outside(
 
 def _metrics(record: RunRecord, matrix: ScoreMatrixRecord) -> Iterator[Disagreement]:
     derived = metrics_of(
-        matrix, record.gradient_conflict, record.retention, record.reference_scores
+        matrix,
+        record.gradient_conflict,
+        record.retention,
+        record.reference_scores,
+        record.eval_scores,
+        record.kl_to_base,
     )
     for name, value in record.metrics.items():
         if name not in derived:
@@ -266,21 +323,32 @@ def _metrics(record: RunRecord, matrix: ScoreMatrixRecord) -> Iterator[Disagreem
             yield Disagreement(f"metrics.{name}", _number(record.metrics[name]), _number(value))
 
 
-def _items(record: RunRecord, matrix: ScoreMatrixRecord) -> Iterator[Disagreement]:
-    """The last row is the mean of its items."""
+def _items(
+    part: str, matrix: ScoreMatrixRecord | EvalScoresRecord, packed_items: Mapping[str, str]
+) -> Iterator[Disagreement]:
+    """The last row is the mean of its items.
+
+    Args:
+        part: What fields are named after, with a dot; empty for those of the record itself.
+        matrix: Of the scores.
+        packed_items: The item scores by task.
+    """
+    values = f"{part}values" if part else "score_matrix.values"
     last = dict(zip([c.task for c in matrix.columns], matrix.values[-1], strict=True))
     counts = dict(zip([c.task for c in matrix.columns], matrix.n, strict=True))
-    for name, packed in record.item_scores.items():
+    for name, packed in packed_items.items():
         if name not in last:
-            yield Disagreement(f"item_scores.{name}", "there", "no such task")
+            yield Disagreement(f"{part}item_scores.{name}", "there", "no such task")
             continue
         items = [score for score in unpack_items(packed).values() if score is not None]
         if len(items) != counts[name]:
-            yield Disagreement(f"item_scores.{name}", f"{len(items)} items", f"{counts[name]}")
-        yield from _outside(f"item_scores.{name}", items, 100)
+            yield Disagreement(
+                f"{part}item_scores.{name}", f"{len(items)} items", f"{counts[name]}"
+            )
+        yield from _outside(f"{part}item_scores.{name}", items, 100)
         if items and not _equal(last[name], fmean(items)):
             yield Disagreement(
-                f"score_matrix.values.{matrix.rows[-1]}.{name}",
+                f"{values}.{matrix.rows[-1]}.{name}",
                 _number(last[name]),
                 _number(fmean(items)),
             )

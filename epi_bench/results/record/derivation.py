@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from epi_bench.results.metrics.derived import derive_metrics
+from epi_bench.results.metrics.derived import derive_metrics, retention_metrics
 from epi_bench.results.record.scores import (
+    DivergenceRecord,
+    EvalScoresRecord,
     GradientConflictRecord,
     Retention,
     ScoreColumn,
@@ -19,6 +21,8 @@ def metrics_of(
     conflict: GradientConflictRecord | None,
     retention: Retention | None,
     references: Mapping[str, float | None] | None,
+    eval_scores: EvalScoresRecord | None = None,
+    divergence: DivergenceRecord | None = None,
 ) -> dict[str, float | int | None]:
     """Every metric of a run, by name.
 
@@ -27,10 +31,12 @@ def metrics_of(
         conflict: Gradient-conflict probes, if there were any.
         retention: Loss on the general text, if it was measured.
         references: Single-task score of each task; ``None`` where they were not measured.
+        eval_scores: Scores of tasks that were never trained, if there were any.
+        divergence: From the base model, if it was measured.
     """
     columns = matrix.columns
     known = any(column.untrained_until is not None for column in columns)
-    return derive_metrics(
+    derived = derive_metrics(
         matrix.values,
         [column.learned_at for column in columns],
         [_reference(column, references) for column in columns] if references else None,
@@ -40,6 +46,9 @@ def metrics_of(
         nll_before=retention.nll_before if retention else None,
         nll_after=retention.nll_after if retention else None,
     )
+    kept = retention_metrics(eval_scores.values) if eval_scores else {}
+    moved = {"kl_to_base": divergence.points[-1].nats} if divergence else {}
+    return {**derived, **kept, **moved}
 
 
 def _reference(column: ScoreColumn, references: Mapping[str, float | None]) -> float | None:

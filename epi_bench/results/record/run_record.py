@@ -22,6 +22,8 @@ from epi_bench.results.record.part import Number, Part
 from epi_bench.results.record.scores import (
     Confusion,
     Diagnostics,
+    DivergenceRecord,
+    EvalScoresRecord,
     GradientConflictRecord,
     JudgeRecord,
     LossPoint,
@@ -42,15 +44,17 @@ class RunRecord(Part):
         error: Why a failed run failed; ``None`` for a finished one.
         spec: Every setting of the run, as in its ``run.toml``.
         task_order: The tasks as the stream ordered them.
-        task_data: For each task what became of its rows and examples.
+        task_data: For each task, trained or scored only, what became of its rows and examples.
+        eval_scores: Scores of the tasks that were scored and never trained; ``None`` without any.
         experiences: What each experience trained on, in the order of the stream.
-        secondary_scores: For each task every metric of the last row, in the task's own units.
+        secondary_scores: For each task, trained or scored only, every metric of the last row, in
+            the task's own units.
         secondary_standard_errors: Of ``secondary_scores``, over the test items; records made before
             they were kept have none.
         secondary_units: For each task the units of those metrics that are not shares from 0 to 1.
             Not named are the loss of the reference (nats a token) and the judge's grade (0 to 10).
-        item_scores: For each task the primary metric of each test item in the last row, 0..100,
-            packed by :func:`pack_items`.
+        item_scores: For each trained task the primary metric of each test item in the last row,
+            0..100, packed by :func:`pack_items`.
         confusion: For each task that labels texts which labels the last row's model chose; records
             made before it was kept have none.
         reference_scores: For each task the score of full fine-tuning on it alone, if measured.
@@ -58,6 +62,8 @@ class RunRecord(Part):
         skipped_steps: Steps whose gradients were not finite, so that nothing was updated.
         losses: Training loss at the steps that were logged.
         mask_statistics: What the strategy reported at its refreshes or at intervals.
+        kl_to_base: How far the model moved from the base model on the tasks that it learned;
+            ``None`` where it was turned off, and in records made before it was measured.
         moved_weights: Share of the weights that training could move whose value in the saved model
             differs from the loaded one, in 0..1 (for an adapter that is merged: of the layers it
             is merged into); an estimate above two million weights. Records made before it was
@@ -78,6 +84,7 @@ class RunRecord(Part):
     experiences: tuple[ExperienceRecord, ...] = ()
     task_data: dict[str, TaskDataRecord] = Field(default_factory=dict)
     score_matrix: ScoreMatrixRecord | None = None
+    eval_scores: EvalScoresRecord | None = None
     secondary_scores: dict[str, dict[str, Number]] = Field(default_factory=dict)
     secondary_standard_errors: dict[str, dict[str, Number]] = Field(default_factory=dict)
     secondary_units: dict[str, dict[str, str]] = Field(default_factory=dict)
@@ -88,6 +95,7 @@ class RunRecord(Part):
     gradient_conflict: GradientConflictRecord | None = None
     mask_statistics: tuple[Diagnostics, ...] = ()
     retention: Retention | None = None
+    kl_to_base: DivergenceRecord | None = None
     judge: JudgeRecord | None = None
     cost: Cost | None = None
     losses: tuple[LossPoint, ...] = ()
@@ -96,6 +104,12 @@ class RunRecord(Part):
     moved_weights: float | None = Field(default=None, ge=0, le=1)
     default_chat_template: bool = False
     environment: Environment
+
+    @property
+    def scored_tasks(self) -> tuple[str, ...]:
+        """The trained tasks as the stream ordered them, then those that were scored only."""
+        untrained = self.eval_scores.columns if self.eval_scores else ()
+        return (*self.task_order, *(column.task for column in untrained))
 
     @property
     def final_scores(self) -> dict[str, float | None]:

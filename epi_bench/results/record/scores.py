@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from epi_bench.results.metrics.confusion import balanced_accuracy
 from epi_bench.results.record.part import Number, Part
 
 
-class ScoreColumn(Part):
-    """A column of the score matrix.
+class TaskColumn(Part):
+    """A column of scores.
 
     Attributes:
         task: The task's name.
         metric: The task's primary metric.
+    """
+
+    task: str
+    metric: str
+
+
+class ScoreColumn(TaskColumn):
+    """A column of the score matrix: a task that the run trains.
+
+    Attributes:
         learned_at: The row right after the task was last trained on; ``None`` if there is no such
             moment (mixed stream).
         first_learned_at: The row right after the first experience that trained it. It is another
@@ -26,8 +36,6 @@ class ScoreColumn(Part):
     Records made before the last three were kept are of streams that train every task once.
     """
 
-    task: str
-    metric: str
     learned_at: int | None = None
     first_learned_at: int | None = None
     untrained_until: int | None = None
@@ -53,13 +61,7 @@ class ScoreMatrixRecord(Part):
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> Self:
-        for name, table in (("values", self.values), ("standard_errors", self.standard_errors)):
-            if len(table) != len(self.rows) or any(len(r) != len(self.columns) for r in table):
-                raise ValueError(
-                    f"{name} must have {len(self.rows)} rows of {len(self.columns)} numbers"
-                )
-        if len(self.n) != len(self.columns):
-            raise ValueError(f"n must have {len(self.columns)} numbers")
+        _check_shapes(self)
         for column in self.columns:
             moments = (column.untrained_until, column.first_learned_at, column.learned_at)
             known = [moment for moment in moments if moment is not None]
@@ -68,6 +70,46 @@ class ScoreMatrixRecord(Part):
             if known and not 0 <= known[0] <= known[-1] < len(self.rows):
                 raise ValueError(f"learned_at lies outside a matrix of {len(self.rows)} rows")
         return self
+
+
+class EvalScoresRecord(Part):
+    """Scores of the tasks that were scored whenever the trained ones were, and never trained.
+
+    They are in no metric of the score matrix: average accuracy, backward transfer and the others
+    are of trained tasks. What they tell is what the model kept: ``task_retention`` and
+    ``worst_task_retention``.
+
+    Attributes:
+        rows: Those of the score matrix.
+        columns: The tasks in the order in which they were named.
+        values: ``values[row][column]``, 0..100; ``None`` where not measured.
+        n: Test items of each column.
+        standard_errors: Of ``values``, over the test items.
+        item_scores: For each task the primary metric of each test item in the last row, 0..100,
+            packed by :func:`pack_items`.
+    """
+
+    rows: tuple[str, ...]
+    columns: tuple[TaskColumn, ...]
+    values: tuple[tuple[Number, ...], ...]
+    n: tuple[int, ...]
+    standard_errors: tuple[tuple[Number, ...], ...]
+    item_scores: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> Self:
+        _check_shapes(self)
+        return self
+
+
+def _check_shapes(matrix: ScoreMatrixRecord | EvalScoresRecord) -> None:
+    for name, table in (("values", matrix.values), ("standard_errors", matrix.standard_errors)):
+        if len(table) != len(matrix.rows) or any(len(r) != len(matrix.columns) for r in table):
+            raise ValueError(
+                f"{name} must have {len(matrix.rows)} rows of {len(matrix.columns)} numbers"
+            )
+    if len(matrix.n) != len(matrix.columns):
+        raise ValueError(f"n must have {len(matrix.columns)} numbers")
 
 
 class Confusion(Part):
@@ -142,6 +184,37 @@ class Retention(Part):
     nll_before: Number = None
     nll_after: Number = None
     tokens: int
+
+
+class DivergencePoint(Part):
+    """How far the model was from the base model at one point of evaluation.
+
+    Attributes:
+        row: The point's row in the score matrix.
+        tasks: The tasks of the experience that was being trained; it is measured on theirs.
+        nats: Mean of KL(base || model) a supervised token, in nats.
+        tokens: Supervised tokens that it is a mean of.
+    """
+
+    row: str
+    tasks: tuple[str, ...]
+    nats: Number = None
+    tokens: int
+
+
+class DivergenceRecord(Part):
+    """How far training took the model from the base model, on test examples of the trained tasks.
+
+    Attributes:
+        examples: Test examples of each task, at most.
+        top: Tokens of the base model's distribution that stand for themselves at each position;
+            the others are one class, so that the numbers are lower bounds.
+        points: One for each row of the score matrix after the base model's.
+    """
+
+    examples: int
+    top: int
+    points: tuple[DivergencePoint, ...]
 
 
 class JudgedTask(Part):

@@ -55,6 +55,7 @@ class TrackFacts(Section):
         model_revision: As asked for on the hub.
         model_fingerprint: Hash of the model's content.
         tasks: By name; their order in the stream does not count.
+        eval_tasks: Those that are scored and never trained, by name.
         train_examples: Training examples of each task; ``None`` for all.
         test_examples: Test examples of each task; ``None`` for all.
         max_length: Longest conversation in tokens.
@@ -75,6 +76,7 @@ class TrackFacts(Section):
     model_revision: str | None = None
     model_fingerprint: str
     tasks: dict[str, TaskFacts] = Field(min_length=1)
+    eval_tasks: dict[str, TaskFacts] = Field(default_factory=dict)
     train_examples: int | None = None
     test_examples: int | None = None
     max_length: int
@@ -86,6 +88,11 @@ class TrackFacts(Section):
     stream: str
     stream_options: dict[str, JsonValue] = Field(default_factory=dict)
     stream_code: str | None = None
+
+    @property
+    def scored_tasks(self) -> dict[str, TaskFacts]:
+        """The trained tasks and those that are scored only, by name."""
+        return {**self.tasks, **self.eval_tasks}
 
 
 class Track(Section):
@@ -117,8 +124,8 @@ def track_facts(
     Args:
         spec: The run.
         model_fingerprint: Hash of the model's content.
-        task_fingerprints: For each task the hash of its examples.
-        protocols: For each task its scoring mode, primary metric and version.
+        task_fingerprints: For each task, trained or not, the hash of its examples.
+        protocols: For each of them its scoring mode, primary metric and version.
         stream_options: All options of the stream, the defaults filled in.
         processes: Training processes; each sees ``batch_size`` examples a micro-batch.
     """
@@ -126,20 +133,24 @@ def track_facts(
 
     training = spec.training
     options = changed_task_options(spec.data.options)
+    facts = {
+        task: TaskFacts(
+            fingerprint=task_fingerprints[task],
+            scoring=protocols[task][0],
+            metric=protocols[task][1],
+            version=protocols[task][2],
+            options=options.get(task, {}),
+        )
+        for task in sorted(spec.data.scored_tasks)
+    }
     return TrackFacts(
         training_protocol=TRAINING_PROTOCOL,
         model=re.split(r"[\\/]", spec.model.name.rstrip("\\/"))[-1],
         model_revision=spec.model.revision,
         model_fingerprint=model_fingerprint,
-        tasks={
-            task: TaskFacts(
-                fingerprint=task_fingerprints[task],
-                scoring=protocols[task][0],
-                metric=protocols[task][1],
-                version=protocols[task][2],
-                options=options.get(task, {}),
-            )
-            for task in sorted(spec.data.tasks)
+        tasks={name: of_task for name, of_task in facts.items() if name in spec.data.tasks},
+        eval_tasks={
+            name: of_task for name, of_task in facts.items() if name in spec.data.eval_tasks
         },
         train_examples=spec.data.train_examples,
         test_examples=spec.data.test_examples,

@@ -67,7 +67,7 @@ def test_one_seed_each_is_compared_on_the_test_items(make_run):
     assert found.items.mean_difference == 25.0
     assert found.items.low < 25.0 < found.items.high
     frame = pair.to_frame("item")
-    assert list(frame.columns) == [*RUN, "task", "item", "score"]
+    assert list(frame.columns) == [*RUN, "task", "item", "score", "trained"]
     assert len(frame) == 16
     means = frame.groupby(["strategy", "task"])["score"].mean()
     assert means["epi", "a"] == 75.0
@@ -92,6 +92,19 @@ def test_a_row_a_cell_of_the_score_matrix(results):
     assert table.to_numpy().tolist() == [[0.0, 25.0], [70.0, 20.0], [70.0, 80.0]]
     assert frame["row"].tolist() == ["base", "base", "a", "a", "b", "b"]
     assert frame["learned"].tolist() == [False, False, True, False, True, True]
+
+
+def test_tasks_that_were_never_trained_are_marked_in_frames(make_run):
+    results = epi_bench.Results((make_run(kept=48.0),))
+    assert results.to_frame()["task_retention"].tolist() == [-1.0]
+    cells = results.to_frame("score")
+    assert len(cells) == 3 * 4
+    untrained = cells[~cells["trained"]]
+    table = untrained.pivot(index="position", columns="task", values="score")
+    assert table.to_numpy().tolist() == [[50.0, 40.0], [45.0, 41.0], [48.0, 40.0]]
+    assert not untrained["learned"].any()
+    items = results.to_frame("item")
+    assert items.groupby(["task", "trained"])["score"].mean().to_dict() == {("d", False): 40.0}
 
 
 def test_the_balanced_accuracy_of_tasks_that_label_texts(make_run):

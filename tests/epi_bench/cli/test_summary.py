@@ -100,6 +100,26 @@ def test_no_name_and_no_number_is_cut(make_run, width):
     assert "…" not in text
 
 
+def test_tasks_that_were_never_trained_are_marked_in_the_matrix(make_run):
+    record = make_run(kept=48.0, secondary_scores={"c": {"acc": 0.48, "acc_norm": 0.5}})
+    console = Console(width=100, file=StringIO())
+    print_record(RunOutcome(record.spec, record, Path("record.json")), console)
+    lines = [line.split() for line in console.file.getvalue().splitlines()]
+    assert ["after", "a", "b", "c", "(eval)", "d", "(eval)"] in lines
+    assert ["b", "60.0", "80.0", "48.0", "40.0"] in lines
+    assert ["c", "acc", "48.0", "1.0", "0", "to", "100"] in lines
+    assert "(eval): scored, never trained" in console.file.getvalue()
+
+
+def test_runs_with_eval_tasks_are_listed_with_what_they_kept(make_run, tmp_path):
+    record = make_run(kept=48.0)
+    outcomes = [RunOutcome(record.spec, record, tmp_path)]
+    console = Console(width=100, file=StringIO())
+    print_outcomes(outcomes, Workspace(tmp_path), console)
+    assert "task retention" in console.file.getvalue()
+    assert "-1.0" in console.file.getvalue().split()
+
+
 def test_the_ranking_is_shown_where_there_is_one(tmp_path):
     """Not if no run could start, or none was published."""
 

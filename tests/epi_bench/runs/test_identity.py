@@ -146,6 +146,7 @@ class TestEachInput:
             "strategy.options": {"ratio": 0.25},
             "stream.kind": "mixed",
             "data.tasks": ("mini_math",),
+            "data.eval_tasks": ("gsm8k",),
             "training.steps": 7,
         }
     )

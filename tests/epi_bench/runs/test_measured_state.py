@@ -15,7 +15,7 @@ from epi_bench.evaluation.judge.judge import JudgedScores
 from epi_bench.evaluation.scores import TaskScores
 from epi_bench.results.record.scores import Confusion
 from epi_bench.runs.measured_state import measurements_to_json, take_up_measurements
-from epi_bench.runs.measurements import GradedRow, Measurements
+from epi_bench.runs.measurements import GradedRow, MeasuredDivergence, Measurements
 from epi_bench.task.example import Prediction
 
 
@@ -37,6 +37,7 @@ def measured():
     }
     found.note_row("base", scores)
     found.scored["b"] = TaskScores(items=(5.0,), metrics={})
+    found.divergences.append(MeasuredDivergence("a", ("a", "b"), 0.1 + 0.2, 7, 64))
     found.conflicts.append(ConflictMeasurement([[1.0, None], [None, 1.0]], 12))
     for step, loss in enumerate([2.0, 0.1, 0.7], start=1):
         found.note_step(step, loss, ends_experience=step == 2)

@@ -38,6 +38,16 @@ def test_a_score_that_no_run_has_is_no_zero(make_run):
     assert figure._mean_matrix("epi", [run, make_run(seed=1)])[0] == [0, 25]
 
 
+def test_tasks_that_were_never_trained_come_last_and_are_marked(make_run, tmp_path):
+    pytest.importorskip("matplotlib")
+    track = [make_run("epi", (60, 80), kept=48), make_run("epi", (40, 80), seed=1, kept=44)]
+    found = figure._mean_matrix("epi", track)
+    assert found == [[0, 25, 50, 40], [70, 20, 45, 41], [50, 80, 46, 40]]
+    assert figure._eval_names(track) == ["c (eval)", "d (eval)"]
+    figure.draw_score_matrices(track, ["epi"], tmp_path / "matrix.png")
+    assert is_drawn(tmp_path / "matrix.png")
+
+
 def test_tasks_are_named_where_all_runs_have_one_order(track):
     assert figure._task_names(track) == ["task 1", "task 2"]
     assert figure._task_names(track[2:]) == ["a", "b"]

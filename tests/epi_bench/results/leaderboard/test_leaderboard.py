@@ -205,7 +205,7 @@ class TestRanking:
 
 
 def test_measures_are_those_that_a_record_has(make_run):
-    record = make_run(references=(75, 85))
+    record = make_run(references=(75, 85), kept=45)
     for measure in lb.MEASURES.values():
         keys = record.cost.model_dump() if measure.cost else record.metrics
         assert measure.name in (type(record).model_fields if measure.diagnostic else keys)

@@ -44,6 +44,19 @@ class TestColumns:
     def test_nothing_is_best_where_all_are_equal(self, ranking):
         assert not any(columns(ranking)["extra state MB"].best)
 
+    def test_what_was_kept_has_columns_where_a_track_has_eval_tasks(self, make_run, ranking):
+        assert "task retention" not in columns(ranking)
+        kept = rank_track([make_run("epi", kept=48), make_run("ewc", kept=20)])
+        assert columns(kept)["task retention"].cells == ("-1.0", "-15.0")  # d kept all
+        assert columns(kept)["worst task retention"].cells == ("-2.0", "-30.0")
+        assert columns(kept)["task retention"].best == (True, False)
+        assert "scored and never trained: c, d" in to_markdown(kept)
+        assert "scored and never trained" not in to_markdown(ranking)
+
+    def test_csv_has_columns_of_eval_tasks_where_there_are_any(self, make_run, ranking):
+        heads = [to_csv([r]).splitlines()[0] for r in (ranking, rank_track([make_run(kept=48)]))]
+        assert ["task_retention_half_width" in head for head in heads] == [False, True]
+
     def test_no_share_of_moved_weights_is_the_best(self, make_run):
         moved = [
             make_run(name).model_copy(update={"moved_weights": share})

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epi_bench.results.metrics import score_matrix as m
-from epi_bench.results.metrics.derived import derive_metrics
+from epi_bench.results.metrics.derived import derive_metrics, retention_metrics
 from epi_bench.results.metrics.gradient_conflict import GradientConflict, gradient_conflict
 from epi_bench.results.metrics.mask_overlap import jaccard, jaccard_by_chance
 
@@ -329,6 +329,19 @@ class TestTrainingMoments:
         plans = [self.plan("a", budget=0.5), self.plan("a", "b", budget=3)]
         assert training_moments(plans, "a")["budget"] == 0.5 + 1.5
         assert training_moments(plans, "b")["budget"] == 1.5
+
+
+class TestTasksThatWereNeverTrained:
+    def test_the_change_from_the_base_model(self):
+        scores = [[50.0, 80.0, 10.0], [90.0, 0.0, 0.0], [47.0, 80.0, 22.0]]
+        found = retention_metrics(scores)
+        assert found == {"task_retention": 3.0, "worst_task_retention": -3.0}
+        assert m.task_retention(scores).per_task == (-3.0, 0.0, 12.0)
+
+    def test_a_score_that_is_missing_makes_both_undefined(self):
+        found = retention_metrics([[50.0, None], [40.0, 60.0]])
+        assert found == {"task_retention": None, "worst_task_retention": None}
+        assert m.task_retention([[50.0, None], [40.0, 60.0]]).per_task == (-10.0, None)
 
 
 class TestInvariants:
