@@ -19,6 +19,18 @@ class FinishedWeights(Strategy):
     scored with them, trained without them, and saved with them.
 
     Tied weights are one parameter and are changed once.
+
+    Example:
+        >>> class Halved(FinishedWeights):
+        ...     def finished(self, model):
+        ...         return {name: p.detach() / 2 for name, p in trained_parameters(model).items()}
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> _ = nn.init.constant_(model.weight, 8.0)
+        >>> with Halved().as_finished(model) as finished:
+        ...     finished.weight.item()
+        4.0
+        >>> model.weight.item()
+        8.0
     """
 
     family = "averaging"
@@ -64,5 +76,11 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
     Args:
         model: Any.
+
+    Example:
+        >>> model = nn.Linear(2, 1)
+        >>> _ = model.bias.requires_grad_(False)
+        >>> list(trained_parameters(model))
+        ['weight']
     """
     return {name: p for name, p in model.named_parameters() if p.requires_grad}

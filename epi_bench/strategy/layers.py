@@ -35,6 +35,14 @@ def block_matrices(parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Param
 
     Args:
         parameters: By name.
+
+    Example:
+        >>> import torch
+        >>> names = ("embed.weight", "layers.0.up.weight", "layers.0.norm.weight")
+        >>> shapes = ((4, 2), (2, 2), (2,))
+        >>> sizes = zip(names, shapes, strict=True)
+        >>> list(block_matrices({name: nn.Parameter(torch.zeros(size)) for name, size in sizes}))
+        ['layers.0.up.weight']
     """
     return {
         name: parameter
@@ -48,6 +56,10 @@ def block_count(names: Iterable[str]) -> int:
 
     Args:
         names: Of all parameters.
+
+    Example:
+        >>> block_count(["embed.weight", "layers.0.up.weight", "layers.11.up.weight"])
+        12
     """
     return 1 + max(
         (number for name in names if (number := block_number(name)) is not None), default=-1

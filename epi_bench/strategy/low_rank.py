@@ -37,6 +37,13 @@ class LowRankStrategy(Strategy):
             commas; ``all-linear`` adapts every linear layer but the output head.
         learning_rate_factor: The run's learning rate is multiplied by it, above 0.
         config: Further settings of ``peft.LoraConfig``.
+
+    Example:
+        >>> class Narrow(LowRankStrategy):
+        ...     def __init__(self, rank: int = 2) -> None:
+        ...         super().__init__(rank, 4.0, 0.0, "q_proj,v_proj", 1.0)
+        >>> Narrow().target_modules
+        ('q_proj', 'v_proj')
     """
 
     family = "adapter"

@@ -35,6 +35,29 @@ def test_built_in_strategies_pass(name):
     assert len(passed) == 11
 
 
+def _extremes():
+    """Each built-in strategy with the weakest and the strongest value of its trade-off."""
+    for name in STRATEGIES.names():
+        trade_off = STRATEGIES.get(name).trade_off
+        if STRATEGIES.is_builtin(name) and trade_off is not None:
+            for value in (trade_off.values[0], trade_off.values[-1]):
+                yield pytest.param(name, trade_off.option, value, id=f"{name}-{value:g}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "option", "value"), _extremes())
+def test_built_in_strategies_pass_at_their_weakest_and_strongest(name, option, value, monkeypatch):
+    """Of the checks the one that a value may break: whether all weights stay finite.
+
+    All of them, at the defaults, are made above; at each value they would take minutes.
+    """
+    depend = ("bfloat16",)
+    monkeypatch.setattr(checks, "CHECKS", {check: checks.CHECKS[check] for check in depend})
+    known = options_of(STRATEGIES.get(name))
+    soon = {key: SOON[key] for key in SOON if key in known}
+    assert check_strategy(name, **soon, **{option: value}) == list(depend)
+
+
 class Misspelled(Strategy):
     def begin_experiance(self, experience):
         pass
