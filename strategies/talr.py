@@ -28,9 +28,9 @@ class TokenAdaptiveLossReweighting(Strategy):
     supervised tokens, so the loss is smaller than the plain one.
 
     The paper takes the median of the step's own examples. Here it is that of the step before (of
-    the run's first step: of up to 64 examples), so that the weights do not depend on how a step is cut
-    into micro-batches. In training on several processes each takes the median of its own part. The
-    floor is this project's. No other forward pass; keeps one number.
+    the run's first step: of up to 64 examples), so that the weights do not depend on how a step is
+    cut into micro-batches. In training on several processes each takes the median of its own part.
+    The floor is this project's. No other forward pass; keeps one number.
 
     Args:
         floor: Least weight of a token, in [0, 1]; 1 is full fine-tuning.
