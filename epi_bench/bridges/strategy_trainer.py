@@ -256,7 +256,6 @@ class StrategyTrainer:
             )
         if not len(rows):
             raise UserError("the training data has no rows")
-        trainer.accelerator._dataloaders.clear()  # it was made to be looked at
         return EncodedRows(rows, lambda row: join([row])), steps
 
     def _training(self, steps: int) -> TrainingSpec:
