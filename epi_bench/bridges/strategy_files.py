@@ -65,6 +65,7 @@ def save_strategy_files(run: StrategyRun, folder: Path, weights: ModelState | No
         "experience": None if experience is None else experience.name,
         "experience_steps": 0 if experience is None else experience.steps,
         "entered": run.entered,
+        "lengths": run.lengths,
         "steps": run.steps,
         "steps_in_experience": run.steps_in_experience,
         "skipped": run.skipped,
@@ -131,6 +132,7 @@ class StrategyFiles:
         """
         run, values = self._run, self._values
         run.entered, run.steps = values["entered"], values["steps"]
+        run.lengths = list(values["lengths"])
         run.steps_in_experience, run.skipped = values["steps_in_experience"], values["skipped"]
         run.context.experience_count = run.entered
         _choose_trained(run.context.model, values["trained"], self._folder)
@@ -139,7 +141,7 @@ class StrategyFiles:
             return
         steps = values["experience_steps"]
         run.context.total_steps = run.steps - run.steps_in_experience + steps
-        run.strategy.check_run(training, [run.context.total_steps])
+        run.strategy.check_run(training, run.lengths)
         name = self.experience
         run.experience = Experience(run.entered - 1, name, (name,), examples, steps)
         drawn = self._groups["examples"]

@@ -41,6 +41,7 @@ class StrategyRun:
         experience: The one under way, or ``None``.
         drawn: What its batches are drawn from.
         entered: Experiences begun so far.
+        lengths: Of each of them, in optimizer steps.
         steps: Optimizer steps so far, over all experiences.
         steps_in_experience: The same in the one under way.
         skipped: Steps left out because their gradients were not finite.
@@ -61,7 +62,7 @@ class StrategyRun:
         self.drawn: Sequence[EncodedExample] = ()
         self.entered = self.steps = self.steps_in_experience = self.skipped = 0
         self._skipped_in_a_row = 0
-        self._lengths: list[int] = []  # of the experiences begun, in steps
+        self.lengths: list[int] = []
         self._step: Step | None = None
 
     @property
@@ -112,7 +113,7 @@ class StrategyRun:
             steps: How many it will last; ``None`` if that is not known.
             training: What is known of the optimizer and the schedule.
         """
-        lengths = [*self._lengths, UNKNOWN_STEPS if steps is None else steps]
+        lengths = [*self.lengths, UNKNOWN_STEPS if steps is None else steps]
         for warning in self.strategy.check_run(training, lengths):
             warnings.warn(warning, stacklevel=4)
         experience = Experience(self.entered, name, (name,), examples, steps or 0)
@@ -126,7 +127,7 @@ class StrategyRun:
                 f"there is nothing to train in {name!r}: {self.name} returned no example"
             )
         self.experience = experience
-        self._lengths = lengths
+        self.lengths = lengths
         self.entered += 1
         self.steps_in_experience = 0
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from epi_bench.bridges.experience_rows import EncodedRows
 from epi_bench.bridges.optimizer_steps import bare
+from epi_bench.bridges.strategy_callback import StrategyCallback
 from epi_bench.bridges.strategy_files import StrategyFiles, save_strategy_files
 from epi_bench.bridges.strategy_run import StrategyRun, known_training, overrides, refuse
+from epi_bench.bridges.trainer_support import (
+    ChosenExamples,
+    checkpoint_folder,
+    pad_token,
+    refuse_what_is_not_supported,
+)
 from epi_bench.errors import UserError
 from epi_bench.model.batching import collate
 from epi_bench.model.losses import training_loss
@@ -82,7 +87,7 @@ class StrategyTrainer:
         self._run = StrategyRun(*self.strategy_and_options)
         super().__init__(*args, **kwargs)
         trainer: Any = self
-        _refuse_what_is_not_supported(trainer, self.strategy)
+        refuse_what_is_not_supported(trainer, self.strategy)
         self._has_own_optimizer = trainer.optimizer is None
         self._is_finished = self._is_explicit = False
         self._pending: str | None = None
@@ -95,12 +100,12 @@ class StrategyTrainer:
             model,
             seed=trainer.args.seed,
             device=trainer.args.device,
-            pad_token_id=_pad_token(trainer),
+            pad_token_id=pad_token(trainer),
         )
         # The Trainer's checkpoints hold all weights of a model, but an adapter's alone of peft's.
         self._weights = None if prepared is model else ModelState(prepared)
         trainer.model = trainer.model_wrapped = prepared
-        trainer.add_callback(_StrategyCallback(self))
+        trainer.add_callback(StrategyCallback(self))
 
     @property
     def strategy(self) -> Strategy:
@@ -195,7 +200,7 @@ class StrategyTrainer:
         """As the Trainer's; then the experience ends, unless ``begin_experience`` began it."""
         self._refuse_if_finished()
         trainer: Any = self
-        folder = _checkpoint_folder(resume_from_checkpoint, trainer.args.output_dir)
+        folder = checkpoint_folder(resume_from_checkpoint, trainer.args.output_dir)
         rows, steps = self._own_rows()
         if folder is not None:
             self._resume(folder, rows)
@@ -251,7 +256,6 @@ class StrategyTrainer:
             )
         if not len(rows):
             raise UserError("the training data has no rows")
-        trainer.accelerator._dataloaders.clear()  # it was made to be looked at
         return EncodedRows(rows, lambda row: join([row])), steps
 
     def _training(self, steps: int) -> TrainingSpec:
@@ -279,7 +283,7 @@ class StrategyTrainer:
         own = trainer.train_dataset, trainer.data_collator, trainer.args.max_steps
         pad = self._run.context.pad_token_id
         try:
-            trainer.train_dataset = _Chosen(self._run.drawn)
+            trainer.train_dataset = ChosenExamples(self._run.drawn)
             trainer.data_collator = lambda examples: collate(examples, pad)
             return super().get_train_dataloader()  # type: ignore[misc]
         finally:
@@ -420,99 +424,3 @@ class StrategyTrainer:
     def _refuse_if_finished(self) -> None:
         if self._is_finished:
             raise UserError("finalize_model() has ended the training: make a new trainer")
-
-
-class _StrategyCallback(TrainerCallback):
-    """Tells the strategy what a Trainer tells only callbacks."""
-
-    def __init__(self, trainer: StrategyTrainer) -> None:
-        self._trainer = trainer
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Weights and optimizer of a resumed training are loaded; its strategy is not."""
-        trainer = self._trainer
-        trainer._run.context.optimizer = bare(kwargs["optimizer"])
-        if trainer._files is not None:
-            trainer._files.load(trainer._weights)
-            trainer._files = None
-
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """The optimizer has stepped; gradients are still there."""
-        self._trainer._run.parameters_updated()
-
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """The checkpoint's folder is complete."""
-        if args.should_save:
-            folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-            save_strategy_files(self._trainer._run, folder, self._trainer._weights)
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """If the best weights have been loaded back, so is the strategy's state beside them."""
-        best = state.best_model_checkpoint
-        if args.load_best_model_at_end and best is not None:
-            run = self._trainer._run
-            files = StrategyFiles(Path(best), run)
-            examples: Sequence[Any] = run.experience.examples if run.experience else ()
-            files.place(examples, self._trainer._training(1))
-            files.load(self._trainer._weights)
-
-
-class _Chosen(torch.utils.data.Dataset[Any]):
-    """Examples as a data set of torch."""
-
-    def __init__(self, examples: Sequence[Any]) -> None:
-        self._examples = examples
-
-    def __len__(self) -> int:
-        return len(self._examples)
-
-    def __getitem__(self, position: int) -> Any:
-        return self._examples[position]
-
-
-def _checkpoint_folder(asked: str | bool | None, output: str | None) -> Path | None:
-    if not asked:
-        return None
-    if isinstance(asked, str | Path):
-        return Path(asked)
-    last = get_last_checkpoint(output) if output and Path(output).is_dir() else None
-    if last is None:
-        raise UserError(f"there is no checkpoint in {output}: name the folder to resume from")
-    return Path(last)
-
-
-def _pad_token(trainer: Any) -> int:
-    """What short rows are filled with; it carries no loss."""
-    sources = (getattr(trainer, "processing_class", None), getattr(trainer.model, "config", None))
-    found = (getattr(source, "pad_token_id", None) for source in sources)
-    return next((int(token) for token in found if token is not None), 0)
-
-
-def _refuse_what_is_not_supported(trainer: Any, strategy: Strategy) -> None:
-    args = trainer.args
-    for is_so, reason, remedy in (
-        (trainer.model_init is not None, "keeps one model", "give model instead of model_init"),
-        (args.fp16, "needs gradients that are not scaled", "train in bf16 or float32"),
-        (args.auto_find_batch_size, "cannot go back to the beginning", "give a batch size"),
-        (args.n_gpu > 1, "trains one model", "start one process for each GPU (torchrun)"),
-        (
-            trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled,
-            "is not tested with sharded weights",
-            "train without FSDP and DeepSpeed; EPICallback works with FSDP2",
-        ),
-        (
-            overrides(strategy, "training_examples") and trainer.compute_loss_func is not None,
-            "computes its own loss",
-            "leave compute_loss_func out",
-        ),
-    ):
-        if is_so:
-            raise refuse(strategy, reason, remedy)
