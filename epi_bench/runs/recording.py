@@ -12,7 +12,6 @@ from epi_bench.results.record.circumstances import (
     ExperienceRecord,
     Fingerprints,
     StrategyRecord,
-    TaskDataRecord,
 )
 from epi_bench.results.record.derivation import metrics_of
 from epi_bench.results.record.environment import current_environment
@@ -35,18 +34,14 @@ from epi_bench.results.record.scores import (
     TaskColumn,
 )
 from epi_bench.results.record.track import make_track, track_facts
-from epi_bench.runs.examples import EVAL_SPLITS
+from epi_bench.runs.task_data import task_data
 from epi_bench.strategy.strategy import STRATEGIES
-from epi_bench.task.dataset_task import DatasetTask
-from epi_bench.task.rows.source import SPLITS
 
 if TYPE_CHECKING:
     from epi_bench.evaluation.scores import TaskScores
     from epi_bench.runs.measurements import Measurements
-    from epi_bench.runs.prepared import PreparedRun, PreparedTask, ScoredTask
+    from epi_bench.runs.prepared import PreparedRun
     from epi_bench.spec.streams import ExperiencePlan
-    from epi_bench.task.rows.source import Split
-    from epi_bench.task.split_overlap import SplitOverlap
 
 
 def build_record(prepared: PreparedRun, measured: Measurements) -> RunRecord:
@@ -158,13 +153,7 @@ def _known_before_training(prepared: PreparedRun, measured: Measurements) -> dic
         ),
         "task_order": tuple(prepared.tasks),
         "experiences": tuple(_experience_records(prepared)),
-        "task_data": {
-            **{name: _task_data(task, measured) for name, task in prepared.tasks.items()},
-            **{
-                name: _eval_task_data(task, prepared.trained_examples_of(task), measured)
-                for name, task in prepared.eval_tasks.items()
-            },
-        },
+        "task_data": task_data(prepared, measured),
         "fingerprints": fingerprints,
         "default_chat_template": prepared.encoder.uses_default_template,
         "environment": current_environment(
@@ -201,48 +190,6 @@ def _experience_records(prepared: PreparedRun) -> list[ExperienceRecord]:
             )
         )
     return records
-
-
-def _task_data(prepared: PreparedTask, measured: Measurements) -> TaskDataRecord:
-    counts = prepared.report
-    return TaskDataRecord(
-        train_examples=counts.encoded,
-        truncated=counts.truncated,
-        unsupervised=counts.unsupervised,
-        **_scored_data(prepared, prepared.overlap, measured, SPLITS),
-    )
-
-
-def _eval_task_data(
-    scored: ScoredTask, overlap: SplitOverlap, measured: Measurements
-) -> TaskDataRecord:
-    """The same of a task that is scored only: what of it the others train on counts."""
-    return TaskDataRecord(train_examples=0, **_scored_data(scored, overlap, measured, EVAL_SPLITS))
-
-
-def _scored_data(
-    scored: ScoredTask, overlap: SplitOverlap, measured: Measurements, splits: Sequence[Split]
-) -> dict[str, Any]:
-    """What became of a task's rows and test examples."""
-    task = scored.task
-    reports = (
-        {split: task.report(split) for split in splits} if isinstance(task, DatasetTask) else {}
-    )
-    return {
-        "test_examples": len(scored.test),
-        "test_prompts_trained": overlap.prompts,
-        "test_examples_trained": overlap.answers,
-        "prompts_cut": measured.prompts_cut.get(task.name, 0),
-        "answers_cut": {
-            row: scores[task.name].answers_cut
-            for row, scores in measured.rows
-            if task.card.scoring == "generate"
-        },
-        "rows_read": {split: report.rows_read for split, report in reports.items()},
-        "skipped_rows": {
-            split: dict(report.skipped) for split, report in reports.items() if report.skipped
-        },
-    }
 
 
 def _packed_items(scores: Mapping[str, TaskScores], tasks: Iterable[str]) -> dict[str, str]:

@@ -42,7 +42,7 @@ def _make_run(
     """A finished run on two tasks: learned at 70 and 80, with ``scores`` at the end.
 
     With ``kept`` there are two tasks that it never trains: c, which the base model does at 50 and
-    the finished one at ``kept``, and d, which stays at 40.
+    the finished one at ``kept``, and d, which stays at 40; and it ends 0.25 nats from the base.
     """
     options = options or {}
     spec = complete_spec(
@@ -56,7 +56,7 @@ def _make_run(
     )
     protocols = {"a": ("generate", "exact_match", 1), "b": ("choice", "acc", 1)}
     fingerprints = {"model": "m1", "tasks": {"a": "f1", "b": "f2"}, "chat_template": "c"}
-    untrained = None
+    untrained = divergence = None
     if kept is not None:
         protocols |= {"c": ("choice", "acc", 1), "d": ("generate", "exact_match", 1)}
         fingerprints["tasks"] |= {"c": "f3", "d": "f4"}
@@ -72,7 +72,13 @@ def _make_run(
     learned_at = [1, 2] if stream == "sequential" else [None, None]
     metrics = derive_metrics(values, learned_at, references)
     if untrained is not None:
-        metrics |= retention_metrics(untrained["values"])
+        points = zip(order, (0.125, 0.25), strict=True)
+        divergence = {
+            "examples": 32,
+            "top": 64,
+            "points": [{"row": r, "tasks": [r], "nats": kl, "tokens": 9} for r, kl in points],
+        }
+        metrics |= {**retention_metrics(untrained["values"]), "kl_to_base": 0.25}
     content = {
         "run_id": "unknown",
         "status": "finished",
@@ -103,6 +109,7 @@ def _make_run(
             "standard_errors": [[1.0, 2.0]] * 3,
         },
         "eval_scores": untrained,
+        "kl_to_base": divergence,
         "metrics": metrics,
         "reference_scores": dict(zip(order, references, strict=True)) if references else None,
         "cost": {
