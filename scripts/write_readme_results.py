@@ -32,11 +32,13 @@ def results_section(root: Path = ROOT) -> str:
     """The text between the README's marks: one table for each stream of the embedded suite."""
     published = load_published(root / "leaderboards")
     parts = []
+    shown: set[str] = set()
     for kind, measures in SHOWN.items():
         (track,) = (name for name in published.tracks if name.startswith(f"mini-tiny-{kind}-"))
         ranking = rank_track(published.tracks[track])
         parts.append(_table(kind, ranking, measures))
-        if kind == "mixed" and (idle := _idle()):
+        shown |= {record.strategy.name for record in published.tracks[track]}
+        if kind == "mixed" and (idle := _idle(shown)):
             parts.append(
                 f"{', '.join(f'`{name}`' for name in idle)} act from the second experience on: on "
                 "a stream of one they are `full_sft` and were not run."
@@ -44,9 +46,9 @@ def results_section(root: Path = ROOT) -> str:
     return "\n\n".join(parts)
 
 
-def _idle() -> list[str]:
-    """Built-in strategies that are full fine-tuning on a stream of one experience."""
-    builtin = [name for name in STRATEGIES.names() if STRATEGIES.is_builtin(name)]
+def _idle(published: set[str]) -> list[str]:
+    """Published strategies that are full fine-tuning on a stream of one experience."""
+    builtin = [name for name in STRATEGIES.names() if name in published]
     return [name for name in builtin if create_strategy(name, {}).acts_from >= 1]
 
 
