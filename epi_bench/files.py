@@ -158,9 +158,7 @@ def written_into(folder: Path) -> Iterator[Path]:
         OSError: If it cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_beside(
-        folder / "epi-bench-files"
-    )  # inside, so that it is on the same disk
+    temporary = temporary_beside(folder / "epi-bench-files")  # inside: on the same disk
     try:
         temporary.mkdir()
         yield temporary
