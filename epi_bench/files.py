@@ -158,7 +158,7 @@ def written_into(folder: Path) -> Iterator[Path]:
         OSError: If it cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_beside(folder / "files")  # inside, so that it is on the same disk
+    temporary = temporary_beside(folder / "epi-bench-files")  # inside: on the same disk
     try:
         temporary.mkdir()
         yield temporary
@@ -178,7 +178,11 @@ LEFT_AFTER_SECONDS = 600.0
 """A temporary file that is older than this belongs to a process that was killed."""
 
 
-def sweep(folder: Path, older_than: float = LEFT_AFTER_SECONDS) -> None:
+LEFT_IN_FOLDER = ".epi-bench-files.*.tmp"
+"""Names of what :func:`written_into` leaves behind if it is killed: the folder may hold others'."""
+
+
+def sweep(folder: Path, older_than: float = LEFT_AFTER_SECONDS, *, pattern: str = ".*.tmp") -> None:
     """Remove what writers left behind in a folder that were killed.
 
     What cannot be removed stays.
@@ -186,10 +190,11 @@ def sweep(folder: Path, older_than: float = LEFT_AFTER_SECONDS) -> None:
     Args:
         folder: Need not be there.
         older_than: Seconds since the last change; what is younger may be another writer's.
+        pattern: Of the names; a narrower one for a folder that does not belong to the program.
     """
     before = time.time() - older_than
     with suppress(OSError):
-        for path in folder.glob(".*.tmp"):
+        for path in folder.glob(pattern):
             with suppress(OSError):
                 if path.stat().st_mtime > before:
                     continue

@@ -11,9 +11,11 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["EPI_BENCH_CACHE"] = "off"  # tests that need a cache make one of their own
-# A suite that a shell starts in the background inherits an ignored SIGINT, and so would what it
-# starts: the tests of Ctrl-C need the default.
+# A suite that a shell starts in the background inherits an ignored SIGINT, one under nohup an
+# ignored SIGHUP, and so would what it starts: the tests of both need the default.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epi_bench.errors import UserError, describe_error
-from epi_bench.files import sweep, written_folder, written_into
+from epi_bench.files import LEFT_IN_FOLDER, sweep, written_folder, written_into
 from epi_bench.model.location import GENERAL_TEXT, general_text
 
 if TYPE_CHECKING:
@@ -180,6 +180,8 @@ class ModelKeeper:
         """Remove what a run left behind that was killed. Call it as the run's only writer."""
         sweep(self.models, older_than=0)
         sweep(self.adapters, older_than=0)
+        if self.save_model is not None:  # a folder of the user
+            sweep(self.save_model, older_than=0, pattern=LEFT_IN_FOLDER)
 
     def _write(self, name: str, model: nn.Module) -> None:
         path = self.models / name

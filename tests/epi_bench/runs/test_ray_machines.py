@@ -24,7 +24,7 @@ from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.ray_cluster import RayCluster
 from epi_bench.runs.request import RunRequest
 
-pytestmark = [pytest.mark.multi_process, pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.multi_process, pytest.mark.slow, pytest.mark.xdist_group("ray machines")]
 
 PATIENCE = 900.0
 """Seconds that a busy machine may need for what takes a few."""
@@ -253,7 +253,7 @@ def test_runs_wait_for_a_machine_that_can_hold_them(cluster, toy_spec, toy_tasks
 
 @pytest.mark.parametrize(
     ("number", "code", "on_cluster"),
-    [(signal.SIGINT, 130, False), (signal.SIGTERM, 143, True), (signal.SIGKILL, -9, True)],
+    [(signal.SIGTERM, 143, True), (signal.SIGKILL, -9, True)],
 )
 def test_everything_ends_with_who_asked(
     number, code, on_cluster, cluster, toy_model, toy_tasks, waits, short_folder, tmp_path

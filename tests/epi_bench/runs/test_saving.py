@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from epi_bench.errors import UserError
+from epi_bench.files import written_into
 from epi_bench.results.record.record_file import comparable, load_record
 from epi_bench.results.record.workspace import Workspace
 from epi_bench.runs import saving
@@ -165,6 +166,16 @@ def test_what_a_killed_run_left_behind_is_swept(tmp_path):
     (tmp_path / "models" / "final").mkdir()
     keeper.sweep()
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["final"]
+
+
+def test_in_a_folder_of_the_user_nothing_else_is_swept(tmp_path):
+    (tmp_path / ".mine.tmp").touch()
+    writing = written_into(tmp_path)
+    (writing.__enter__() / "config.json").touch()
+    [left] = tmp_path.glob(".*/config.json")  # the writer is killed here
+    ModelKeeper(tmp_path / "run", save_model=tmp_path).sweep()
+    assert not left.exists()
+    assert [path.name for path in tmp_path.iterdir()] == [".mine.tmp"]
 
 
 def test_what_transformers_cannot_save_is_a_problem_and_no_error(tmp_path):
