@@ -11,12 +11,6 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["EPI_BENCH_CACHE"] = "off"  # tests that need a cache make one of their own
-# A suite that a shell starts in the background inherits an ignored SIGINT, one under nohup an
-# ignored SIGHUP, and so would what it starts: the tests of both need the default.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-if hasattr(signal, "SIGHUP"):
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
     "{% if message['role'] == 'assistant' %}{% generation %}"
@@ -24,6 +18,19 @@ CHATML = (
     "{% else %}{{ message['content'] + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+
+
+@pytest.fixture(autouse=True)
+def default_signals():
+    """What each test of signals needs, whatever came before.
+
+    A suite that a shell starts in the background inherits an ignored SIGINT, one under nohup an
+    ignored SIGHUP, and so would what it starts; Ray leaves a SIGTERM handler of its own behind.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,6 @@ from typing import Any, Self
 from uuid import uuid4
 
 from epi_bench.errors import UserError
-from epi_bench.foreign_text import for_terminal
 from epi_bench.results.record.record_file import load_record
 from epi_bench.runs.child import GRACE_SECONDS
 from epi_bench.runs.messages import Message, outcome_from_json
@@ -26,6 +25,7 @@ from epi_bench.runs.order import Order
 from epi_bench.runs.ray_resources import RaySettings, check_settings
 from epi_bench.runs.ray_worker import Surroundings, appears
 from epi_bench.runs.request import RunOutcome
+from epi_bench.runs.worker import why_it_ended
 
 COMMAND = (sys.executable, "-m", "epi_bench.runs.ray_driver")
 
@@ -180,8 +180,7 @@ class RayCluster:
     def _last_words(self, process: subprocess.Popen[bytes]) -> str:
         code = process.wait()
         self._errors.seek(0)
-        lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
-        return for_terminal(lines[-1]) if lines else f"its process ended with code {code}"
+        return why_it_ended(code, self._errors.read().decode("utf-8", "replace"))
 
 
 def _known(message: dict[str, Any], order: Order) -> Message:

@@ -70,13 +70,7 @@ class Worker:
         file = self._errors.fileno()
         start = max(self._said_before, os.fstat(file).st_size - LONGEST_LAST_WORDS)
         said = os.pread(file, LONGEST_LAST_WORDS, start).decode("utf-8", "replace")
-        lines = said.strip().splitlines()
-        if code == -signal.SIGKILL:
-            return "its process was killed, as the system does when memory runs out"
-        if code < 0:
-            with suppress(ValueError):  # a signal without a name
-                return f"its process was ended by {signal.Signals(-code).name}"
-        return for_terminal(lines[-1]) if lines else f"its process ended with code {code}"
+        return why_it_ended(code, said)
 
     def let_go(self) -> None:
         """Have it end: at once if it is idle, else when its run has written a checkpoint."""
@@ -111,3 +105,24 @@ class Worker:
                 self._ready = self._ready or "ready" in message
                 tell(self, message)
         tell(self, None)
+
+
+def why_it_ended(code: int, said: str) -> str:
+    """Why a process ended, in one line: the signal, its last words, or its exit code.
+
+    Args:
+        code: As :class:`subprocess.Popen` gives it.
+        said: What it has written to its error output.
+
+    >>> why_it_ended(1, "loading\\nno such cluster")
+    'no such cluster'
+    >>> why_it_ended(-15, "loading")
+    'its process was ended by SIGTERM'
+    """
+    if code == -signal.SIGKILL:
+        return "its process was killed, as the system does when memory runs out"
+    if code < 0:
+        with suppress(ValueError):  # a signal without a name
+            return f"its process was ended by {signal.Signals(-code).name}"
+    lines = said.strip().splitlines()
+    return for_terminal(lines[-1]) if lines else f"its process ended with code {code}"

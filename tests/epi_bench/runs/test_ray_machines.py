@@ -225,15 +225,6 @@ def test_no_run_is_lost_with_its_machine_and_none_counts_twice(
     assert not list(tmp_path.glob("**/.epi-bench-*"))
 
 
-def test_what_takes_too_long_is_stopped_and_said(cluster, toy_spec, toy_tasks, waits, tmp_path):
-    spec = toy_spec("waits", {"folder": str(tmp_path)})
-    request = RunRequest(Workspace(tmp_path / "out"), plugins=(toy_tasks, waits))
-    backend = RayCluster(cluster.address, timeout=20, cpus_per_run=1)
-    [outcome] = make_runs([spec], request, backend, RunObserver())
-    assert outcome.record is None
-    assert outcome.error == "stopped after 20 seconds (timeout)"
-
-
 def test_runs_wait_for_a_machine_that_can_hold_them(cluster, toy_spec, toy_tasks, tmp_path):
     heard = Heard()
     request = RunRequest(Workspace(tmp_path), plugins=(toy_tasks,))
