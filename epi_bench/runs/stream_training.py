@@ -7,8 +7,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from epi_bench.model.base_examples import BaseExamples
+from epi_bench.model.location import general_text
 from epi_bench.results.record.scores import Retention
-from epi_bench.runs.base_examples import BaseExamples
 from epi_bench.runs.instruments import (
     general_text_of,
     make_base_distributions,
@@ -168,7 +169,9 @@ class StreamTraining:
             total_steps=self.prepared.total_steps,
             experience_count=len(self.prepared.experiences),
             base_texts=BaseExamples(
-                backbone.tokenizer, self.prepared.location, spec.data.max_length
+                backbone.tokenizer,
+                lambda: [general_text(self.prepared.location)],
+                spec.data.max_length,
             ),
         )
         self.measurements.training = loop.cost
