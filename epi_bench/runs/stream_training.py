@@ -180,6 +180,7 @@ class StreamTraining:
         elif checkpoints.is_on:
             checkpoints.first_random = random_state()
         loop.start()
+        self.keeper.begin_adapter(loop.model)
         if checkpoints.is_on:
             loop.remember_start()
         if point is not None and (state := point.loop) is not None:
@@ -197,6 +198,7 @@ class StreamTraining:
                 self._score_unfinished(plan.name, plan, loop, f"score {experience.index}")
                 self._save_unfinished(experience, loop)
         with loop.precision.as_saved(loop.model):
+            self.keeper.look_at_base(loop.model)
             self.keeper.keep_adapter(loop.model)
         finished: Any = self.prepared.strategy.finalize_model(loop.model)
         with loop.precision.as_saved(finished):
@@ -382,6 +384,7 @@ class StreamTraining:
             return
         self.observer.stage("saving the model")
         strategy = self.prepared.strategy
+        self.keeper.look_at_base(loop.model)
         with loop.precision.as_saved(loop.model), strategy.as_finished(loop.model) as model:
             self.keeper.keep_unfinished(experience.index, model)
         with self.signals.held_off():
