@@ -143,6 +143,10 @@ class ForgettingPrice(Strategy):
         )
         self._start = {}
 
+    def stiffness(self) -> Mapping[str, Tensor]:
+        """The curvature, in nats a token."""
+        return self._elastic.stiffness if self.price > 0 else {}
+
     def diagnostics(self) -> dict[str, float]:
         """Nats a token that finished experiences are predicted to have lost, and the last scale."""
         if not self._scale:

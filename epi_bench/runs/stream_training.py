@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -237,7 +238,7 @@ class StreamTraining:
             score_midway,
             undivided=self.signals.held_off,
             at_rest=self._at_rest,
-            before_end=self._before_end,
+            before_end=partial(self._before_end, experience),
         )
         self._diagnose(loop.steps_done)
         self._probe(probe, loop, done)
@@ -247,8 +248,12 @@ class StreamTraining:
     def _at_rest(self) -> None:
         self.checkpoints.after_step(stopping=self.signals.requested is not None)
 
-    def _before_end(self) -> None:
+    def _before_end(self, experience: Experience) -> None:
+        from epi_bench.strategy.stiffness_shares import stiffness_shares
+
+        shares = stiffness_shares(self.prepared.strategy.stiffness())
         with self.signals.held_off():
+            self.measurements.note_stiffness(experience.index, shares)
             self.checkpoints.before_hook()
 
     def _on_step(self, step: Step, learning_rate: float) -> None:
