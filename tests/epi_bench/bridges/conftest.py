@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from itertools import islice
 from typing import ClassVar
 
@@ -14,6 +15,15 @@ from epi_bench.strategy.strategy import create_strategy
 from epi_bench.testing import toy_loop, toy_tasks
 from epi_bench.testing import toy_model as make_toy_model
 from epi_bench.testing.toys import BATCH, LEARNING_RATE, STEPS, own_numerics
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _what_was_imported_is_no_garbage():
+    """A Trainer looks through all objects for garbage each time it begins: here, the new ones."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture
@@ -54,7 +64,8 @@ class Toys:
     """The toy tasks in a Trainer with a strategy, and in this package's own loop.
 
     Attributes:
-        acting: Options with which a strategy acts within six steps; others do so by default.
+        acting: Options with which a strategy acts within six steps, and measures little; others act
+            by default.
     """
 
     acting: ClassVar = {
@@ -62,6 +73,12 @@ class Toys:
         "epi_adaptive": {"longest_interval": 2, "slow": 0.9, "fast": 0.5},
         "random_mask": {"ratio": 0.3, "interval": 2, "warmup": 1},
         "inverted_mask": {"ratio": 0.3, "interval": 2, "warmup": 1},
+        "epi_similarity": {"fisher_samples": 4},
+        "epi_consolidated": {"fisher_samples": 4},
+        "forgetting_price": {"fisher_samples": 4},
+        "ewc": {"fisher_samples": 4},
+        "mas": {"samples": 4},
+        "fggm": {"fisher_samples": 4},
     }
 
     def __init__(self):
