@@ -116,6 +116,13 @@ class EWC(Strategy):
         ]
         return self.strength / 2 * torch.stack(distances).sum()
 
+    def stiffness(self) -> Mapping[str, Tensor]:
+        """The Fisher information of all terms."""
+        total: dict[str, Tensor] = {}
+        for fisher, _ in self._terms if self.strength > 0 else ():
+            total = {name: new + total[name] if total else new for name, new in fisher.items()}
+        return total
+
     def state_dict(self) -> dict[str, Tensor]:
         """Fisher information and anchors of every term."""
         return {

@@ -95,6 +95,10 @@ class MemoryAwareSynapses(Strategy):
             self._importance[name] = new + self._importance.get(name, 0)
         self._anchor = {name: p.detach().clone() for name, p in parameters.items()}
 
+    def stiffness(self) -> Mapping[str, Tensor]:
+        """The features' sensitivity to each weight."""
+        return self._importance if self.strength > 0 else {}
+
     def state_dict(self) -> dict[str, Tensor]:
         """Importance and anchor of each weight."""
         state = {f"importance.{name}": t for name, t in self._importance.items()}

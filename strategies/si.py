@@ -115,6 +115,10 @@ class SynapticIntelligence(Strategy):
             self._importance[name] = self._importance.get(name, 0) + new
             self._anchor[name] = parameters[name].detach().float().clone()
 
+    def stiffness(self) -> Mapping[str, Tensor]:
+        """The importance of each weight."""
+        return self._importance if self.strength > 0 else {}
+
     def state_dict(self) -> dict[str, Tensor]:
         """Path, importance and anchor of each weight."""
         kept = zip(PARTS, (self._path, self._importance, self._anchor), strict=True)

@@ -39,22 +39,41 @@ def read_base_text(source: str) -> tuple[str, str] | None:
     """
     if source in SOURCES:
         return None
-    path = Path(source).expanduser()
+    path = text_file(source)
+    if path is None:
+        close = get_close_matches(source, SOURCES, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise UserError(
+            f"protect_base={source!r} is no text file: choose none, general_text or self, or "
+            f"give the path of one{hint}"
+        )
+    text = read_text(path)
+    return text, hashlib.sha256(text.encode()).hexdigest()
+
+
+def text_file(name: str | Path) -> Path | None:
+    """The file of a name; ``None`` if there is none."""
+    path = Path(name).expanduser()
     try:
-        if not source or not path.is_file():
-            close = get_close_matches(source, SOURCES, n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            raise UserError(
-                f"protect_base={source!r} is no text file: choose none, general_text or self, or "
-                f"give the path of one{hint}"
-            )
+        return path if path.is_file() else None
+    except OSError:  # longer than any name of a file: a text, perhaps
+        return None
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, at most a million characters of it.
+
+    Raises:
+        UserError: If it cannot be read, is not UTF-8, or is empty.
+    """
+    try:
         with path.open(encoding="utf-8") as file:
             text = file.read(MOST_CHARACTERS)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}; it must be UTF-8 text") from error
     if not text.strip():
         raise UserError(f"{path} is empty: write some text into it")
-    return text, hashlib.sha256(text.encode()).hexdigest()
+    return text
 
 
 def text_windows(

@@ -38,7 +38,7 @@ class GeneralText:
     """
 
     def __init__(self, backbone: Backbone, max_length: int, batch_size: int) -> None:
-        from epi_bench.evaluation.running_text import text_token_ids
+        from epi_bench.model.chat.text_tokens import text_token_ids
         from epi_bench.model.location import general_text
 
         self._tokenizer = backbone.tokenizer

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from epi_bench.errors import UserError, foreign_code
 from epi_bench.foreign_text import for_terminal
+from epi_bench.model.base_examples import check_base_text
 from epi_bench.model.chat.chat_encoder import ChatEncoder
 from epi_bench.model.chat.encoding_cache import EncodingCache
 from epi_bench.model.load import load_tokenizer
 from epi_bench.model.location import ModelLocation, locate_model
 from epi_bench.model.stored_weights import check_files
-from epi_bench.runs.base_examples import base_text_warnings, check_base_text
 from epi_bench.runs.examples import (
     ExampleEncoding,
     permitted,
@@ -27,7 +27,12 @@ from epi_bench.runs.identity import plugin_fingerprints, run_id
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.prepared import PreparedRun, PreparedTask, ScoredTask
 from epi_bench.runs.reproducibility import current_execution, overruled_settings
-from epi_bench.runs.warnings import data_warnings, idle_warnings, precision_warnings
+from epi_bench.runs.warnings import (
+    base_text_warnings,
+    data_warnings,
+    idle_warnings,
+    precision_warnings,
+)
 from epi_bench.spec.randomness import seeded_generator
 from epi_bench.spec.run_spec import RunSpec
 from epi_bench.spec.streams import (

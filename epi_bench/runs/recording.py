@@ -24,6 +24,7 @@ from epi_bench.results.record.scores import (
     DivergencePoint,
     DivergenceRecord,
     EvalScoresRecord,
+    GradedProtection,
     GradientConflictRecord,
     JudgedRow,
     JudgedTask,
@@ -78,6 +79,10 @@ def build_record(prepared: PreparedRun, measured: Measurements) -> RunRecord:
         gradient_conflict=conflict,
         mask_statistics=tuple(
             Diagnostics(step=step, values=dict(values)) for step, values in measured.diagnostics
+        ),
+        graded_protection=tuple(
+            GradedProtection(experience=experience, parts=dict(parts))
+            for experience, parts in measured.stiffness.items()
         ),
         retention=retention,
         skipped_steps=measured.training.skipped_steps,

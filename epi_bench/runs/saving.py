@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from epi_bench.errors import UserError, describe_error
 from epi_bench.files import LEFT_IN_FOLDER, sweep, written_folder, written_into
 from epi_bench.model.location import GENERAL_TEXT, general_text
+from epi_bench.runs.adapter_saving import AdapterSaving
 
 if TYPE_CHECKING:
     from torch import nn
@@ -75,6 +76,7 @@ class ModelKeeper:
         problems: One line for each model that could not be written.
     """
 
+    _adapters: AdapterSaving
     _backbone: Backbone
     _warn: Callable[[str], None]
 
@@ -115,6 +117,26 @@ class ModelKeeper:
         """
         self._backbone = backbone
         self._warn = warn
+        if self.names:
+            self._adapters = AdapterSaving(backbone.model)
+
+    def begin_adapter(self, model: nn.Module) -> None:
+        """Take in the model as the strategy prepared it, before the first step.
+
+        Args:
+            model: With an adapter or without.
+        """
+        if self.names and is_adapted(model):
+            self._adapters.begin(model)
+
+    def look_at_base(self, model: nn.Module) -> None:
+        """Look at what lies under an adapter; call it before the adapter is kept.
+
+        Args:
+            model: As it is trained: an adapter is not merged.
+        """
+        if self.names and is_adapted(model):
+            self._adapters.look_at_base(model)
 
     def keeps(self, experience: int) -> bool:
         """Whether the model is kept that there is after an experience which is not the last.
@@ -155,9 +177,15 @@ class ModelKeeper:
         """
         if name not in self.names or not is_adapted(model):
             return
-        adapted: Any = model
-        with self._noting(self.adapters / name), written_folder(self.adapters / name) as folder:
-            adapted.save_pretrained(folder, save_embedding_layers=False)
+        place = self.adapters / name
+        if reason := self._adapters.obstacle(model):
+            self._warn(
+                f"the adapter is not saved to {place}: {reason}; {self.models / name} is the whole "
+                "model"
+            )
+            return
+        with self._noting(place), written_folder(place) as folder:
+            self._adapters.save(model, folder)
 
     def keep_final(self, model: nn.Module) -> None:
         """Keep the finished model, here and where else it was asked for.

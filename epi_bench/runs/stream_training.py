@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from epi_bench.model.base_examples import BaseExamples
+from epi_bench.model.location import general_text
 from epi_bench.results.record.scores import Retention
-from epi_bench.runs.base_examples import BaseExamples
 from epi_bench.runs.instruments import (
     general_text_of,
     make_base_distributions,
@@ -165,7 +167,9 @@ class StreamTraining:
             total_steps=self.prepared.total_steps,
             experience_count=len(self.prepared.experiences),
             base_texts=BaseExamples(
-                backbone.tokenizer, self.prepared.location, spec.data.max_length
+                backbone.tokenizer,
+                lambda: [general_text(self.prepared.location)],
+                spec.data.max_length,
             ),
         )
         self.measurements.training = loop.cost
@@ -174,6 +178,7 @@ class StreamTraining:
         elif checkpoints.is_on:
             checkpoints.first_random = random_state()
         loop.start()
+        self.keeper.begin_adapter(loop.model)
         if checkpoints.is_on:
             loop.remember_start()
         if point is not None and (state := point.loop) is not None:
@@ -191,6 +196,7 @@ class StreamTraining:
                 self._score_unfinished(plan.name, plan, loop, f"score {experience.index}")
                 self._save_unfinished(experience, loop)
         with loop.precision.as_saved(loop.model):
+            self.keeper.look_at_base(loop.model)
             self.keeper.keep_adapter(loop.model)
         finished: Any = self.prepared.strategy.finalize_model(loop.model)
         with loop.precision.as_saved(finished):
@@ -229,7 +235,7 @@ class StreamTraining:
             score_midway,
             undivided=self.signals.held_off,
             at_rest=self._at_rest,
-            before_end=self._before_end,
+            before_end=partial(self._before_end, experience),
         )
         self._diagnose(loop.steps_done)
         self._probe(probe, loop, done)
@@ -239,8 +245,12 @@ class StreamTraining:
     def _at_rest(self) -> None:
         self.checkpoints.after_step(stopping=self.signals.requested is not None)
 
-    def _before_end(self) -> None:
+    def _before_end(self, experience: Experience) -> None:
+        from epi_bench.strategy.stiffness_shares import stiffness_shares
+
+        shares = stiffness_shares(self.prepared.strategy.stiffness())
         with self.signals.held_off():
+            self.measurements.note_stiffness(experience.index, shares)
             self.checkpoints.before_hook()
 
     def _on_step(self, step: Step, learning_rate: float) -> None:
@@ -376,6 +386,7 @@ class StreamTraining:
             return
         self.observer.stage("saving the model")
         strategy = self.prepared.strategy
+        self.keeper.look_at_base(loop.model)
         with loop.precision.as_saved(loop.model), strategy.as_finished(loop.model) as model:
             self.keeper.keep_unfinished(experience.index, model)
         with self.signals.held_off():

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from epi_bench.errors import foreign_code
 from epi_bench.foreign_text import for_terminal
+from epi_bench.model.base_text import GENERAL
 from epi_bench.model.chat.chat_encoder import ChatEncoder
 from epi_bench.model.precision import warn_of_slow_bfloat16
 from epi_bench.runs.examples import EVAL_SPLITS
@@ -56,6 +57,20 @@ def idle_warnings(strategy: Strategy, experiences: int) -> list[str]:
     return [
         f"{strategy.name} acts from experience {strategy.acts_from + 1} on: on this stream of "
         f"{experiences} it trains as full_sft does"
+    ]
+
+
+def base_text_warnings(source: str) -> list[str]:
+    """A warning where the base is protected by the text on which it is measured afterwards.
+
+    Args:
+        source: ``protect_base`` of the strategy.
+    """
+    if source != GENERAL:
+        return []
+    return [
+        "protect_base=general_text protects what the run's general text needs, and the loss on "
+        "that text is reported too: it looks better than it would on another text"
     ]
 
 

@@ -255,6 +255,18 @@ class Strategy:
         """Bytes the strategy keeps beside model and optimizer, now."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self.state_dict().values())
 
+    def stiffness(self) -> Mapping[str, Tensor]:
+        """How strongly each weight is drawn to an earlier value at this point, in any unit.
+
+        For strategies that protect weights by degrees; ``epi-bench inspect`` shows where in the
+        model it is. Asked for once an experience, after its last step.
+
+        Returns:
+            For names of ``context.model.named_parameters()`` a tensor of the parameter's shape, not
+            negative; empty where nothing is drawn. They may be those that it works with.
+        """
+        return {}
+
     def diagnostics(self) -> dict[str, float]:
         """Numbers worth logging at this point, by name.
 

@@ -28,6 +28,7 @@ from epi_bench.strategy.hooks import Experience, Step
 from epi_bench.strategy.strategy import Strategy
 from epi_bench.training.context import BaseTexts, TrainingContext
 from epi_bench.training.cost import TrainingCost
+from epi_bench.training.example_checks import check_each_is_supervised, check_some_count
 from epi_bench.training.loop_state import (
     LoopState,
     ModelState,
@@ -40,7 +41,7 @@ from epi_bench.training.loop_state import (
     random_state,
     trained_names,
 )
-from epi_bench.training.micro_batches import MicroBatches, predicted_tokens
+from epi_bench.training.micro_batches import MicroBatches
 from epi_bench.training.optimizer import build_optimizer
 from epi_bench.training.schedule import learning_rate_share, set_learning_rate
 from epi_bench.training.strategy_state import put_strategy_state, strategy_state
@@ -470,19 +471,8 @@ class TrainingLoop:
     def _training_examples(self, experience: Experience) -> Sequence[EncodedExample]:
         """What the strategy wants trained, checked: every example has something to learn."""
         examples = self.strategy.training_examples(experience)
-        if not examples:
-            raise TrainingFailedError(
-                f"there is nothing to train in {experience.name!r}: the strategy's "
-                "training_examples returned no example"
-            )
-        empty = sum(not predicted_tokens(example) for example in examples)
-        if empty:
-            raise TrainingFailedError(
-                f"{empty} of {len(examples)} training examples of {experience.name!r} have no "
-                "supervised token after their first: leave them out of what the task or the "
-                "strategy's training_examples returns"
-            )
-        _check_weights(examples, experience)
+        check_some_count(examples, experience)
+        check_each_is_supervised(examples, experience)
         return examples
 
     def _drawn_steps(
@@ -493,18 +483,3 @@ class TrainingLoop:
         size = self.spec.examples_a_step(self.accelerator.num_processes)
         for positions in drawn_steps(len(examples), size, generator):
             yield [examples[position] for position in positions]
-
-
-def _check_weights(examples: Sequence[EncodedExample], experience: Experience) -> None:
-    """Examples may weigh more or less than others, as long as one of them counts."""
-    wrong = next((e.weight for e in examples if not 0 <= e.weight < float("inf")), None)
-    if wrong is not None:
-        raise TrainingFailedError(
-            f"a training example of {experience.name!r} has weight={wrong}: the strategy's "
-            "training_examples must give weights of at least 0"
-        )
-    if not any(example.weight for example in examples):
-        raise TrainingFailedError(
-            f"every training example of {experience.name!r} has weight 0: the strategy's "
-            "training_examples leaves nothing to learn"
-        )

@@ -272,6 +272,8 @@ def _counts(record: RunRecord) -> Iterator[Disagreement]:
         yield from _outside(f"task_data.{name}", _numbers_in(data.model_dump()), math.inf)
     for name, confusion in record.confusion.items():
         yield from _outside(f"confusion.{name}", _numbers_in(confusion.counts), math.inf)
+    graded = [point.experience for point in record.graded_protection]
+    yield from _outside("graded_protection.experience", graded, len(record.experiences) - 1)
     for point in record.gradient_conflict.points if record.gradient_conflict else ():
         # sums in float32, as older versions made them, are off by some ten-thousandths
         cosines = [c for c in _numbers_in(point.cosines) if abs(c) > 1.01]
