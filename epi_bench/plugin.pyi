@@ -4,6 +4,7 @@ from epi_bench.isolation import Isolation as Isolation
 from epi_bench.isolation.saved_state import state_part as state_part
 from epi_bench.model.chat.chat_encoder import ChatEncoder as ChatEncoder
 from epi_bench.model.chat.encoded_example import EncodedExample as EncodedExample
+from epi_bench.strategy.chosen_weights import ChosenWeights as ChosenWeights
 from epi_bench.strategy.elastic_anchor import ElasticAnchor as ElasticAnchor
 from epi_bench.strategy.example_memory import ExampleMemory as ExampleMemory
 from epi_bench.strategy.facts import TradeOff as TradeOff
@@ -16,12 +17,18 @@ from epi_bench.strategy.generator_state import set_generator_state as set_genera
 from epi_bench.strategy.hooks import Experience as Experience
 from epi_bench.strategy.hooks import Step as Step
 from epi_bench.strategy.hooks import StrategyContext as StrategyContext
+from epi_bench.strategy.hooks import ValidationSplit as ValidationSplit
+from epi_bench.strategy.interpolation import spherical_interpolation as spherical_interpolation
 from epi_bench.strategy.isolation_strategy import IsolationStrategy as IsolationStrategy
 from epi_bench.strategy.layers import block_matrices as block_matrices
 from epi_bench.strategy.layers import block_count as block_count
 from epi_bench.strategy.layers import block_number as block_number
+from epi_bench.strategy.layers import require_blocks as require_blocks
 from epi_bench.strategy.low_rank import LowRankStrategy as LowRankStrategy
+from epi_bench.strategy.owned_weights import OwnedWeights as OwnedWeights
 from epi_bench.strategy.partial_step import PartialStep as PartialStep
+from epi_bench.strategy.perturbation import perturbed_weights as perturbed_weights
+from epi_bench.strategy.probing import probed_weights as probed_weights
 from epi_bench.strategy.scores import normalise as normalise
 from epi_bench.strategy.scores import reassign as reassign
 from epi_bench.strategy.scores import top_share as top_share

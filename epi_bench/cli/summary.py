@@ -48,7 +48,7 @@ def print_record(outcome: RunOutcome, console: Console) -> None:
     for table in tables:
         console.print(table)
         console.print()
-    for line in _cut_lines(record):
+    for line in (*_early_lines(record), *_cut_lines(record)):
         console.print(line, highlight=False, markup=False)
     if record.cost:
         console.print(_cost_line(record.cost), highlight=False, markup=False)
@@ -137,11 +137,21 @@ def _cut_lines(record: RunRecord) -> list[str]:
     return lines
 
 
+def _early_lines(record: RunRecord) -> list[str]:
+    """Which experiences the strategy ended before their last step."""
+    return [
+        f"Ended early: {experience.name} after {experience.steps_made} of {experience.steps} steps"
+        for experience in record.experiences
+        if experience.steps_made is not None
+    ]
+
+
 def _cost_line(cost: Cost) -> str:
+    extra = f" and {cost.extra_tokens:,} more for the strategy" if cost.extra_tokens else ""
     memory = f"{(cost.peak_memory_bytes or 0) / 2**30:.2f} GB peak memory"
     return (
         f"Cost: {cost.training_seconds:.1f} s training, {cost.evaluation_seconds:.1f} s "
-        f"scoring, {cost.tokens_trained:,} tokens, {memory}, "
+        f"scoring, {cost.tokens_trained:,} tokens{extra}, {memory}, "
         f"{cost.extra_state_bytes / 2**20:.1f} MB of strategy state, "
         f"{cost.trainable_parameters:,} of {cost.total_parameters:,} parameters trained"
     )

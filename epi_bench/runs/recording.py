@@ -152,7 +152,7 @@ def _known_before_training(prepared: PreparedRun, measured: Measurements) -> dic
             )
         ),
         "task_order": tuple(prepared.tasks),
-        "experiences": tuple(_experience_records(prepared)),
+        "experiences": tuple(_experience_records(prepared, measured)),
         "task_data": task_data(prepared, measured),
         "fingerprints": fingerprints,
         "default_chat_template": prepared.encoder.uses_default_template,
@@ -172,12 +172,15 @@ def _strategy_record(prepared: PreparedRun) -> StrategyRecord:
         name=name,
         hyperparameters=dict(prepared.strategy_options),
         source="built-in" if STRATEGIES.is_builtin(name) else "plugin",
+        sees_all_tasks="all tasks" in prepared.strategy.needs,
     )
 
 
-def _experience_records(prepared: PreparedRun) -> list[ExperienceRecord]:
+def _experience_records(prepared: PreparedRun, measured: Measurements) -> list[ExperienceRecord]:
     records = []
+    made, held_out = measured.training.steps_made, measured.training.held_out
     for experience in prepared.experiences:
+        key = str(experience.index)
         reports = [prepared.tasks[name].report for name in experience.tasks]
         records.append(
             ExperienceRecord(
@@ -187,6 +190,8 @@ def _experience_records(prepared: PreparedRun) -> list[ExperienceRecord]:
                 examples=len(experience.examples),
                 truncated=sum(report.truncated for report in reports),
                 unsupervised=sum(report.unsupervised for report in reports),
+                steps_made=made.get(key),
+                held_out=held_out.get(key, 0),
             )
         )
     return records
@@ -332,6 +337,7 @@ def _cost(prepared: PreparedRun, measured: Measurements) -> Cost:
         evaluation_seconds=measured.evaluation_seconds,
         total_seconds=perf_counter() - measured.started,
         tokens_trained=training.tokens,
+        extra_tokens=training.extra_tokens,
         tokens_per_second=training.tokens / training.seconds if training.seconds else None,
         peak_memory_bytes=max(peak_memory_bytes(measured.device) or 0, measured.peak_memory_before)
         or None,

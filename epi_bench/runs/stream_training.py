@@ -170,6 +170,7 @@ class StreamTraining:
             base_texts=BaseExamples(
                 backbone.tokenizer, self.prepared.location, spec.data.max_length
             ),
+            stream=self.prepared.experiences,
         )
         self.measurements.training = loop.cost
         if checkpoints.first_random is not None:  # an adapter is drawn as it was the first time
@@ -261,7 +262,7 @@ class StreamTraining:
                 learning_rate=learning_rate,
             )
         )
-        is_last = step.number_in_experience == experience.steps
+        is_last = step.ends_early or step.number_in_experience == experience.steps
         is_new_point = self.measurements.note_step(step.number, loss, ends_experience=is_last)
         if is_new_point and not is_last:  # else the strategy is asked once it has ended it
             self._diagnose(step.number)
@@ -373,7 +374,9 @@ class StreamTraining:
         key = f"save {experience.index}"
         if not self.keeper.keeps(experience.index) or key in self.checkpoints.done:
             return
-        steps = sum(e.steps for e in self.prepared.experiences[: experience.index + 1])
+        made = loop.cost.steps_made
+        until_here = self.prepared.experiences[: experience.index + 1]
+        steps = sum(made.get(str(e.index), e.steps) for e in until_here)
         if loop.steps_done > steps:  # an earlier process, which was not to keep it, went on
             self.keeper.miss(experience.index)
             return
