@@ -43,12 +43,14 @@ def inspect(
         TextFormat, typer.Option("--format", help="How the tables are printed.")
     ] = TextFormat.TABLE,
 ) -> None:
-    """Show how a run's mask moved and what it protected.
+    """Show how a run's mask moved and what it protected, and its WiSE-FT curve.
 
     Of one run: the overlap (Jaccard) of the mask with the previous and the
     first one, beside that of two random masks of its size, the protected share
     by kind of module, and the overlap between the experiences' masks. --out
-    draws the same over all steps, with the protected share by layer.
+    draws the same over all steps, with the protected share by layer. Of a run
+    with --wise-ft-curve, the scores between the base model and the finished
+    one, too.
 
     Of several runs: mean, smallest and largest overlap, strategy by strategy.
     """
@@ -76,18 +78,23 @@ def _of_strategy(records: Sequence[RunRecord], strategy: str) -> list[RunRecord]
 
 
 def _tables_of_run(record: RunRecord, output: Path | None) -> list[FittedTable]:
+    from epi_bench.cli.interpolation_table import interpolation_table
     from epi_bench.results.masks.figure import draw_mask
     from epi_bench.results.masks.trace import trace_mask
 
+    run = f"{record.strategy.name}, seed {record.spec.seed}, run {record.run_id}"
+    curve = interpolation_table(record, f"{run}: ")
+    has_mask = any("achieved_ratio" in point.values for point in record.mask_statistics)
+    if curve is not None and output is None and not has_mask:
+        return [curve]
     trace = trace_mask(record)
     if output is not None:
         draw_mask(record, output)
         say(f"figure: {output}", aside=True)
-    run = f"{record.strategy.name}, seed {record.spec.seed}, run {record.run_id}"
     tables = [_mask_table(run, trace)]
     if len(trace.overlap.experiences) > 1:
         tables.append(_overlap_table(trace))
-    return tables
+    return [*tables, *([curve] if curve is not None else [])]
 
 
 def _mask_table(run: str, trace: MaskTrace) -> FittedTable:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from epi_bench.cli.interpolation_table import interpolation_table
 from epi_bench.results.leaderboard import MEASURES, OWN_BOARD
 from epi_bench.results.record.circumstances import Cost
 from epi_bench.results.record.run_record import RunRecord
@@ -36,6 +37,8 @@ def print_record(outcome: RunOutcome, console: Console) -> None:
     if record is None or record.score_matrix is None:
         return
     tables = [_matrix_table(record.score_matrix, record.eval_scores), _metrics_table(record)]
+    if (curve := interpolation_table(record)) is not None:
+        tables.append(curve)
     if record.judge:
         tables.append(_judge_table(record.judge))
     if record.secondary_scores:

@@ -25,6 +25,8 @@ from epi_bench.results.record.scores import (
     DivergenceRecord,
     EvalScoresRecord,
     GradientConflictRecord,
+    InterpolationPoint,
+    InterpolationRecord,
     JudgedRow,
     JudgedTask,
     JudgeRecord,
@@ -60,6 +62,7 @@ def build_record(prepared: PreparedRun, measured: Measurements) -> RunRecord:
         score_matrix=matrix,
         eval_scores=eval_scores,
         kl_to_base=divergence,
+        wise_ft=_interpolation(measured),
         metrics=metrics_of(matrix, conflict, retention, references, eval_scores, divergence),
         reference_scores=dict(references) if references else None,
         secondary_scores=_secondary_scores(measured),
@@ -292,6 +295,24 @@ def _divergence(prepared: PreparedRun, measured: Measurements) -> DivergenceReco
         points=tuple(
             DivergencePoint(row=row, tasks=tasks, nats=nats, tokens=tokens)
             for row, tasks, nats, tokens, _ in measured.divergences
+        ),
+    )
+
+
+def _interpolation(measured: Measurements) -> InterpolationRecord | None:
+    if not measured.curve:
+        return None
+    tasks = tuple(measured.curve[0].means)
+    return InterpolationRecord(
+        tasks=tasks,
+        points=tuple(
+            InterpolationPoint(
+                alpha=point.alpha,
+                values=tuple(point.means[task] for task in tasks),
+                standard_errors=tuple(point.errors[task] for task in tasks),
+                nll=point.loss,
+            )
+            for point in measured.curve
         ),
     )
 
