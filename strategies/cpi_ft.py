@@ -57,7 +57,7 @@ class CoreParameterIsolation(ChosenWeights):
     """
 
     needs = ("boundaries", "all tasks", "own loop")
-    bytes_per_parameter = "4 * share * experiences + 0.35 + 4 * share * (experiences - 1)"
+    bytes_per_parameter = "0.375 + 4 * share * (3 * experiences - 2) + 8 / width"
     trade_off = TradeOff("share", (0.001, 0.005, 0.01, 0.05, 0.1))
     evidence = (
         "Its authors report a drop of 5.7 points over two tasks, where full fine-tuning in stages "

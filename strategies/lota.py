@@ -45,7 +45,7 @@ class LotteryTicketAdaptation(ChosenWeights):
     """
 
     needs = ("boundaries", "own loop")
-    bytes_per_parameter = "1 + 4.125"
+    bytes_per_parameter = "5.5 + 8 / width"
     trade_off = TradeOff("sparsity", (0.5, 0.7, 0.9, 0.95, 0.99))
     evidence = "Its authors report full fine-tuning's scores with a tenth of the weights."
 

@@ -48,7 +48,7 @@ class PackNet(ChosenWeights):
     """
 
     needs = ("boundaries", "old weights")
-    bytes_per_parameter = "5 + 4.125"
+    bytes_per_parameter = "9.5 + 8 / width"
     trade_off = TradeOff("prune", (0.3, 0.5, 0.7, 0.8, 0.9))
 
     def __init__(self, prune: float = 0.5, retrain: float = 0.5) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import Trainer, TrainingArguments
 
+import epi_bench
 from epi_bench import Strategy, UserError
 from epi_bench.bridges import with_strategy
 from epi_bench.model.batching import drawn_steps
@@ -24,6 +25,9 @@ ACTING = {
     "inverted_mask": {"ratio": 0.3, "interval": 2, "warmup": 1},
 }
 """Options with which a strategy acts within six steps; others act with their defaults."""
+
+OWN_LOOP = [n for n in STRATEGIES.names() if "own loop" in STRATEGIES.get(n).needs]
+WORKING = [name for name in STRATEGIES.names() if name not in OWN_LOOP]
 
 ROUNDING = 1e-5
 """How far a weight may end from the loop's where micro-batches are summed in another order."""
@@ -117,7 +121,7 @@ def _distance(first, second):
     )
 
 
-@pytest.mark.parametrize("name", STRATEGIES.names())
+@pytest.mark.parametrize("name", WORKING)
 def test_a_strategy_trains_as_in_the_loop(name, tmp_path):
     trainer = _trainer(name, tmp_path)
     weights = _trained(trainer)
@@ -128,7 +132,48 @@ def test_a_strategy_trains_as_in_the_loop(name, tmp_path):
         assert _distance(weights, _loop_weights("full_sft")) > 1e-5, "the strategy did not act"
 
 
-@pytest.mark.parametrize("name", STRATEGIES.names())
+@pytest.mark.parametrize("name", OWN_LOOP)
+def test_a_strategy_that_needs_its_own_loop_is_refused_in_one_line(name):
+    model = toy_model()
+    optimizer = torch.optim.AdamW(model.parameters())
+    for refused in (
+        lambda: with_strategy(Trainer, name),
+        lambda: epi_bench.protect(optimizer, model, strategy=name),
+    ):
+        with pytest.raises(UserError, match=f"^strategy '{name}' .*: train with epi-bench run"):
+            refused()
+
+
+def test_a_strategy_ends_an_experience_early(tmp_path):
+    """Of three steps the second keeps nothing, so that the weights are those after the first."""
+    options = {"check_every": 1, "patience": 1, "tolerance": 0.9}
+    trainer = _trainer("early_stop", tmp_path, options=options)
+    strategy = create_strategy("early_stop", options)
+    with own_numerics():
+        trainer.train()
+        loop = toy_loop(strategy, training={"decay": "constant", "warmup_share": 0.0})
+        loop.train(toy_tasks()[0])
+    assert trainer.state.global_step == 2
+    assert loop.cost.steps_made == {"0": 2}
+    assert _distance(_weights(trainer.model), _weights(loop.model)) == 0
+
+
+def test_an_experience_that_the_strategy_ended_is_not_resumed(tmp_path):
+    options = {"check_every": 1, "patience": 1, "tolerance": 0.9}
+    settings = {"save_strategy": "steps", "save_steps": 1, "save_only_model": False}
+    trainer = _trainer("early_stop", tmp_path, options=options, **settings)
+    with own_numerics():
+        trainer.train()
+        ended = _weights(trainer.model)
+        again = _trainer("early_stop", tmp_path, options=options, **settings)
+        with pytest.raises(UserError, match="there is nothing left to train in it"):
+            again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+        third = _trainer("early_stop", tmp_path, options=options, **settings)
+        third.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    assert _distance(_weights(third.model), ended) == 0
+
+
+@pytest.mark.parametrize("name", WORKING)
 def test_micro_batches_and_resuming(name, tmp_path):
     """Micro-batches are summed in another order, so rounding differs, and Adam enlarges it where a
     gradient is all but zero; a training that is resumed is the same to the last bit."""
