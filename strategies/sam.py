@@ -29,8 +29,8 @@ class SharpnessAwareMinimization(Strategy):
 
     ``|g|`` is the norm over all trained weights, and ``g`` the complete gradient of the step: its
     micro-batches go through the model a second time, with the same dropout masks. Clipping is of
-    ``g'``. Afterwards the weights are what they were, bit for bit. Costs twice the time, and a copy
-    of the weights within a step.
+    ``g'``. Afterwards the weights are what they were, bit for bit. Costs twice the time, and
+    copies of weights and gradient within a step.
 
     Args:
         rho: Distance of the nearby weights, at least 0; 0 is full fine-tuning.
