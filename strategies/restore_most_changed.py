@@ -14,6 +14,7 @@ from epi_bench import (
     UserError,
     block_matrices,
     register_strategy,
+    require_blocks,
     state_part,
     top_share,
     trained_parameters,
@@ -53,11 +54,7 @@ class RestoreMostChanged(FinishedWeights):
 
     def check_model(self, model: nn.Module) -> None:
         """There must be numbered blocks."""
-        if not block_matrices(trained_parameters(model)):
-            raise UserError(
-                "restore_most_changed finds no numbered transformer blocks in this model: use "
-                "another strategy, wise_ft for example"
-            )
+        require_blocks(self.name, model)
 
     def prepare_model(self, model: nn.Module) -> nn.Module:
         """Keep the base model's weights."""

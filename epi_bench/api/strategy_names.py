@@ -38,7 +38,7 @@ def chosen_strategies(asked: Sequence[str]) -> ChosenStrategies:
 
     Example:
         >>> chosen_strategies(["replay", "baseline"]).names
-        ('replay', 'full_sft', 'low_learning_rate')
+        ('replay', 'early_stop', 'full_sft', 'low_learning_rate')
     """
     names: list[str] = []
     for name in asked:

@@ -245,6 +245,11 @@ class StrategyTrainer(StrategyLoss):
         self._is_explicit = self._pending is not None or self._is_explicit
         self._pending = None
         files.place(rows, self._training(1))
+        if self._run.is_over:
+            raise UserError(
+                f"the strategy ended experience {files.experience!r} where {folder} was saved, so "
+                "there is nothing left to train in it: resume from an earlier checkpoint"
+            )
         self._files = files
         if self._has_own_optimizer:
             trainer: Any = self

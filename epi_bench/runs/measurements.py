@@ -54,6 +54,22 @@ class MeasuredDivergence(NamedTuple):
     top: int
 
 
+class CurvePoint(NamedTuple):
+    """Scores of a model between the base model and the finished one.
+
+    Attributes:
+        alpha: Share of the finished weights, in 0..1.
+        means: Score of each task, 0..100.
+        errors: Their standard errors.
+        loss: On the general text, in nats a token.
+    """
+
+    alpha: float
+    means: Mapping[str, float | None]
+    errors: Mapping[str, float | None]
+    loss: float
+
+
 class JudgeIdentity(NamedTuple):
     """Which judge graded: the model's name and the SHA-256 of its prompts."""
 
@@ -82,6 +98,7 @@ class Measurements:
         answers: Scores of the last row with what the model said to each test item.
         conflicts: Gradient conflict at each point after the base model's.
         divergences: From the base model, at each row after its own.
+        curve: Scores of the models between the base model and the finished one, where asked for.
         losses: Step, and mean loss (nats a token) of the steps since the point before.
         diagnostics: Step and what the strategy reported.
         stiffness: For each experience in which weights were drawn to earlier values, where in the
@@ -118,6 +135,7 @@ class Measurements:
     answers: Mapping[str, TaskScores] = field(default_factory=dict)
     conflicts: list[ConflictMeasurement] = field(default_factory=list)
     divergences: list[MeasuredDivergence] = field(default_factory=list)
+    curve: list[CurvePoint] = field(default_factory=list)
     losses: list[tuple[int, float]] = field(default_factory=list)
     diagnostics: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     stiffness: dict[int, Mapping[str, StiffnessShare]] = field(default_factory=dict)

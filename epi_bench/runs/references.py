@@ -30,7 +30,9 @@ def reference_spec(spec: RunSpec, task: str) -> RunSpec:
             "data": spec.data.model_copy(
                 update={"tasks": (task,), "eval_tasks": (), "options": options}
             ),
-            "evaluation": spec.evaluation.model_copy(update={"probe_examples": 0}),
+            "evaluation": spec.evaluation.model_copy(
+                update={"probe_examples": 0, "wise_ft_curve": False}
+            ),
             "seed": 0,
         }
     )

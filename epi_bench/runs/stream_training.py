@@ -16,7 +16,9 @@ from epi_bench.runs.instruments import (
     make_base_distributions,
     make_conflict_probe,
 )
+from epi_bench.runs.interpolation_curve import InterpolationCurve
 from epi_bench.runs.measurements import (
+    CurvePoint,
     GradedRow,
     MeasuredDivergence,
     Measurements,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from epi_bench.evaluation.judge.judge import Judge
     from epi_bench.evaluation.scores import TaskScores
     from epi_bench.model.load import Backbone
+    from epi_bench.runs.instruments import GeneralText
     from epi_bench.runs.run_checkpoints import ResumePoint, RunCheckpoints
     from epi_bench.runs.stopping import StopSignals
     from epi_bench.spec.streams import ExperiencePlan
@@ -50,7 +53,8 @@ class StreamTraining:
         experience 1        trained, probed for gradient conflict, scored, compared with the base
         ...                 (a stream may score in the middle of an experience too)
         last experience     trained, probed; the strategy finishes the model; scored, judged,
-                            general text read, moved weights counted, saved
+                            general text read, moved weights counted, scored between the base
+                            and itself if that is asked for, saved
 
     Args:
         prepared: The run.
@@ -114,6 +118,7 @@ class StreamTraining:
             measured.text_before = text.negative_log_likelihood(model)
         if self.base is not None:
             self.base.remember(model)
+        curve = InterpolationCurve(model) if self._asks_for_curve else None
         loop = self._start_loop(backbone, accelerator, point)
         finished = self._train_stream(loop)
         self._warn_of_losses(loop)
@@ -121,6 +126,8 @@ class StreamTraining:
         with loop.precision.as_saved(finished):
             after, _ = text.negative_log_likelihood(finished)
             self._measure_movement(loop, finished)
+            if curve is not None:
+                self._measure_curve(curve, finished, text)
             self._save(finished)
         before, tokens = measured.text_before
         measured.retention = Retention(nll_before=before, nll_after=after, tokens=tokens)
@@ -171,6 +178,7 @@ class StreamTraining:
                 lambda: [general_text(self.prepared.location)],
                 spec.data.max_length,
             ),
+            stream=self.prepared.experiences,
         )
         self.measurements.training = loop.cost
         if checkpoints.first_random is not None:  # an adapter is drawn as it was the first time
@@ -268,7 +276,7 @@ class StreamTraining:
                 learning_rate=learning_rate,
             )
         )
-        is_last = step.number_in_experience == experience.steps
+        is_last = step.ends_early or step.number_in_experience == experience.steps
         is_new_point = self.measurements.note_step(step.number, loss, ends_experience=is_last)
         if is_new_point and not is_last:  # else the strategy is asked once it has ended it
             self._diagnose(step.number)
@@ -375,12 +383,44 @@ class StreamTraining:
             for message in warn_of_little_movement(share, held, is_rounded(model)):
                 self.observer.warning(message)
 
+    @property
+    def _asks_for_curve(self) -> bool:
+        return self.prepared.spec.evaluation.wise_ft_curve
+
+    def _measure_curve(
+        self, curve: InterpolationCurve, model: PreTrainedModel, text: GeneralText
+    ) -> None:
+        """Score the models between the base model and the finished one."""
+        if not curve.fits(model):
+            self.observer.warning(
+                "there is no WiSE-FT curve: the finished model has other parameters than the base "
+                "model, so nothing lies between the two"
+            )
+            return
+
+        def keep(point: CurvePoint) -> None:
+            with self.signals.held_off():
+                self.measurements.curve.append(point)
+                self.measurements.evaluation_seconds = self.evaluator.seconds
+                self.checkpoints.after_measurement()
+
+        curve.measure(
+            model,
+            self.evaluator,
+            text,
+            self.measurements,
+            lambda alpha: self.observer.stage(f"scoring at alpha {alpha:g}"),
+            keep,
+        )
+
     def _save_unfinished(self, experience: Experience, loop: TrainingLoop) -> None:
         """Keep a model in the middle of the stream, if that was asked for."""
         key = f"save {experience.index}"
         if not self.keeper.keeps(experience.index) or key in self.checkpoints.done:
             return
-        steps = sum(e.steps for e in self.prepared.experiences[: experience.index + 1])
+        made = loop.cost.steps_made
+        until_here = self.prepared.experiences[: experience.index + 1]
+        steps = sum(made.get(str(e.index), e.steps) for e in until_here)
         if loop.steps_done > steps:  # an earlier process, which was not to keep it, went on
             self.keeper.miss(experience.index)
             return

@@ -377,6 +377,11 @@ class EvaluationSpec(Section):
         description="Test examples of each trained task on which the divergence from the base "
         "model is measured after each experience that trains the task; 0 turns that off.",
     )
+    wise_ft_curve: Annotated[bool, Flag("Evaluation")] = Field(
+        default=False,
+        description="Whether the models between the base model and the finished one are scored, "
+        "too: (1 - alpha) base + alpha finished for alpha from 0 to 1 in steps of 0.1.",
+    )
     max_new_tokens: Annotated[
         int | None,
         Flag(

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from torch import nn
 
+from epi_bench.errors import UserError
+
 
 def block_number(name: str) -> int | None:
     """Number of the transformer block that a parameter belongs to, from 0 at the bottom.
@@ -49,6 +51,23 @@ def block_matrices(parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Param
         for name, parameter in parameters.items()
         if parameter.dim() >= 2 and block_number(name) is not None
     }
+
+
+def require_blocks(strategy: str, model: nn.Module) -> None:
+    """Refuse a model in which no transformer block is numbered.
+
+    Args:
+        strategy: Name of the strategy that needs them, for the message.
+        model: Any.
+
+    Raises:
+        UserError: If none of its trained matrices is in one.
+    """
+    if not block_matrices({n: p for n, p in model.named_parameters() if p.requires_grad}):
+        raise UserError(
+            f"{strategy} finds no numbered transformer blocks in this model: use another strategy, "
+            "wise_ft for example"
+        )
 
 
 def block_count(names: Iterable[str]) -> int:

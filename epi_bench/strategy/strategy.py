@@ -81,10 +81,11 @@ class Strategy:
             has an option of this name.
         family: By what means it keeps what was learned before; ``--strategy FAMILY`` takes all of a
             family. ``baseline``, ``averaging``, ``mask``, ``penalty``, ``rehearsal``, ``data``,
-            ``adapter`` or ``other``.
+            ``optimizer``, ``adapter`` or ``other``.
         needs: What it cannot do without: ``boundaries`` (to be told where an experience ends),
-            ``old weights`` (a copy of them), ``all tasks`` (from the beginning). Old examples
-            are said by ``stores_examples``.
+            ``old weights`` (a copy of them), ``all tasks`` (from the beginning), ``own loop``
+            (a second gradient of a step, or training in between). Old examples are said by
+            ``stores_examples``.
         bytes_per_parameter: What it keeps beside model and optimizer, at most, at its default
             options and with float32 weights; between two steps, for each parameter of the model. A
             formula in Python of its options, ``experiences`` (finished ones, at least 2) and
@@ -217,6 +218,20 @@ class Strategy:
 
     def parameters_updated(self, step: Step) -> None:
         """The optimizer has just stepped; gradients are still there."""
+
+    def stop_experience(self, step: Step) -> bool:
+        """Whether the experience ends with this step, which has just been made.
+
+        The steps that are left are not made, and :meth:`end_experience` comes next. The learning
+        rates are those of an experience that is trained to its end.
+
+        Example:
+            .. code-block:: python
+
+                def stop_experience(self, step):  # as soon as the batch is learned
+                    return bool(step.loss < 0.1)
+        """
+        return False
 
     def end_experience(self, experience: Experience) -> None:
         """Called after an experience's last step, before the model is scored."""

@@ -60,7 +60,8 @@ def resuming_problem(
         whole = started()
         interruptions = list(_interruptions(whole))
         end = _fingerprints(whole)
-    for finished, where, state in (interruptions[point] for point in points):
+    last = len(interruptions) - 1  # there are fewer where the strategy ends a task early
+    for finished, where, state in (interruptions[min(point, last)] for point in points):
         with own_numerics():
             loop = started()
             try:
@@ -87,7 +88,7 @@ def _interruptions(loop: TrainingLoop) -> Iterator[tuple[int, str, LoopState]]:
         within: list[LoopState] = []
         loop.train(experience, at_rest=partial(_save, loop, within))
         for step, state in enumerate(within, start=1):
-            before = ", before end_experience" if step == STEPS else ""
+            before = ", before end_experience" if step == len(within) else ""
             yield index, f"after step {step} of the {experience.name} task{before}", state
         yield index + 1, f"after end_experience of the {experience.name} task", _saved(loop)
 

@@ -118,6 +118,7 @@ def toy_loop(
         total_steps=sum(experience.steps for experience in experiences),
         experience_count=len(experiences),
         base_texts=_toy_texts,
+        stream=experiences,
     ).start()
 
 

@@ -17,10 +17,10 @@ from epi_bench.testing.toys import STEPS, own_numerics
 
 BUILTIN = [name for name in STRATEGIES.names() if STRATEGIES.is_builtin(name)]
 
-SOON = {"warmup": 1, "interval": 2, "fisher_samples": 2, "samples": 2}
+SOON = {"warmup": 1, "interval": 2, "fisher_samples": 2, "samples": 2, "check_every": 1}
 """Options with which a strategy acts within the few steps of a toy task, and is quick."""
 
-LONGER = {"agem": 15}
+LONGER = {"agem": 15, "early_stop": 30}
 """Steps of a toy task, where it takes more than usual until a strategy does anything."""
 
 LOADED_AGAIN = {"kl_to_base"}

@@ -63,6 +63,41 @@ class Misspelled(Strategy):
         pass
 
 
+class EndsEarly(Strategy):
+    """Ends the first task after two steps, the second after one."""
+
+    def stop_experience(self, step):
+        return step.number_in_experience == 2 - step.experience.index
+
+
+class ForgetsThatItEnds(Strategy):
+    """Ends a task by what it counted itself, which is not in its state."""
+
+    def __init__(self):
+        self.steps = 0
+
+    def parameters_updated(self, step):
+        self.steps += 1
+
+    def stop_experience(self, step):
+        return self.steps == 2
+
+
+def test_a_strategy_may_end_tasks_early():
+    assert check_strategy(EndsEarly) == list(checks.CHECKS)
+    with own_numerics():
+        loop = toy_loop(EndsEarly())
+        for experience in toy_tasks():
+            loop.train(experience)
+    assert loop.steps_done == 3
+    assert loop.cost.steps_made == {"0": 2, "1": 1}
+
+
+def test_what_decides_over_the_end_must_be_in_the_state():
+    with pytest.raises(StrategyCheckError, match="keeps steps, which its state_dict does not"):
+        check_strategy(ForgetsThatItEnds)
+
+
 class CallsItsOwnHooks(Strategy):
     def parameters_updated(self, step):
         if step.number_in_experience == 2:
