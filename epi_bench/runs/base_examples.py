@@ -32,14 +32,20 @@ class BaseExamples:
         tokenizer: Of the model.
         location: Of the model, whose folder may hold a general text.
         max_length: Longest text of the run, in tokens.
+        general_texts: What the user gave for the run's general text; ``None`` for the model's own.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, location: ModelLocation, max_length: int
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        location: ModelLocation,
+        max_length: int,
+        general_texts: Sequence[str] | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._location = location
         self._window = min(max_length, LONGEST_WINDOW)
+        self._general_texts = general_texts
 
     def __call__(
         self, model: nn.Module, source: str, count: int, generator: torch.Generator
@@ -74,9 +80,17 @@ class BaseExamples:
         from epi_bench.model.location import general_text
 
         given = read_base_text(source)
-        text = general_text(self._location) if given is None else given[0]
-        ids = text_token_ids(self._tokenizer, text)
-        return text_windows(ids, sequence_start(self._tokenizer), self._window)
+        texts: Sequence[str]
+        if given is not None:
+            texts = given[0]
+        else:
+            texts = self._general_texts or [general_text(self._location)]
+        prefix = sequence_start(self._tokenizer)
+        return [
+            window
+            for text in texts
+            for window in text_windows(text_token_ids(self._tokenizer, text), prefix, self._window)
+        ]
 
     def _written(
         self, model: nn.Module, count: int, generator: torch.Generator
@@ -114,8 +128,8 @@ def check_base_text(source: str, tokenizer: PreTrainedTokenizerBase) -> str | No
     given = read_base_text(source)
     if given is None:
         return None
-    text, digest = given
-    if len(text_token_ids(tokenizer, text)) < 2:
+    texts, digest = given
+    if all(len(text_token_ids(tokenizer, text)) < 2 for text in texts):
         raise UserError(f"{source} is a single token: write more text into it")
     return digest
 

@@ -168,7 +168,10 @@ class StreamTraining:
             total_steps=self.prepared.total_steps,
             experience_count=len(self.prepared.experiences),
             base_texts=BaseExamples(
-                backbone.tokenizer, self.prepared.location, spec.data.max_length
+                backbone.tokenizer,
+                self.prepared.location,
+                spec.data.max_length,
+                self.prepared.general_texts,
             ),
         )
         self.measurements.training = loop.cost
