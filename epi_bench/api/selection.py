@@ -282,7 +282,7 @@ def split_names(text: str, setting: str = "data.tasks") -> list[str]:
 
 def _not_selected(owner: str, option: str, names: Sequence[str]) -> UserError:
     """The error for an option of a strategy that does not run."""
-    if owner not in STRATEGIES.names():
+    if not STRATEGIES.knows(owner):
         return unknown_name("strategy", owner, STRATEGIES.names())
     return UserError(
         f"{owner} is not among the strategies of this run ({', '.join(names)}): add {owner} to "
