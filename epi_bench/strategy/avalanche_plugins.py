@@ -9,7 +9,8 @@ exactly.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -72,9 +73,7 @@ def avalanche_strategy(name: str) -> type[Strategy]:
         return cls
     if name in REFUSED:
         raise UserError(f"{shown} cannot be a strategy: {REFUSED[name]}")
-    from avalanche.training import plugins
-
-    if name.endswith("Plugin") and hasattr(plugins, name):
+    if name.endswith("Plugin") and hasattr(_plugins(), name):
         raise UserError(
             f"{shown} cannot be a strategy: it is for classifiers, or nobody has tried it on the "
             f"losses of tokens; choose from: {', '.join(sorted(_STRATEGIES))}"
@@ -92,7 +91,7 @@ class AvalancheStrategy(Strategy):
         batch_size: Examples of a batch where the plugin looks at an experience's examples itself.
     """
 
-    needs = ("boundaries",)
+    needs: ClassVar[Collection[str]] = ("boundaries",)
     changes_gradients: ClassVar[bool] = False
     not_in_state = ("plugin", "_loop")
     acts_from = 1
@@ -198,7 +197,7 @@ class EWCPlugin(AvalanchePenalty):
 
     family = "penalty"
     needs = ("boundaries", "old weights")
-    bytes_per_parameter = "8 if mode == 'online' else 8 * experiences"
+    bytes_per_parameter = "8 * experiences"
     trade_off = TradeOff("ewc_lambda", (1.0, 10.0, 100.0, 1000.0))
 
     def __init__(
@@ -208,14 +207,12 @@ class EWCPlugin(AvalanchePenalty):
         decay_factor: float = 1.0,
         batch_size: int = 8,
     ) -> None:
-        from avalanche.training import plugins
-
         if ewc_lambda < 0:
             raise UserError(f"{self.name}: ewc_lambda={ewc_lambda} must be at least 0")
         if not 0 <= decay_factor <= 1:
             raise UserError(f"{self.name}: decay_factor={decay_factor} must lie in [0, 1]")
         decay = decay_factor if mode == "online" else None
-        super().__init__(plugins.EWCPlugin(ewc_lambda, mode, decay), batch_size)
+        super().__init__(_plugins().EWCPlugin(ewc_lambda, mode, decay), batch_size)
 
     def _plugin_state(self) -> dict[str, Tensor]:
         parts = {"importance": self.plugin.importances, "anchor": self.plugin.saved_params}
@@ -256,13 +253,11 @@ class MASPlugin(AvalanchePenalty):
     trade_off = TradeOff("lambda_reg", (0.01, 0.1, 1.0, 10.0))
 
     def __init__(self, lambda_reg: float = 1.0, alpha: float = 0.5, batch_size: int = 8) -> None:
-        from avalanche.training import plugins
-
         if lambda_reg < 0:
             raise UserError(f"{self.name}: lambda_reg={lambda_reg} must be at least 0")
         if not 0 <= alpha <= 1:
             raise UserError(f"{self.name}: alpha={alpha} must lie in [0, 1]")
-        super().__init__(plugins.MASPlugin(lambda_reg, alpha), batch_size)
+        super().__init__(_plugins().MASPlugin(lambda_reg, alpha), batch_size)
 
     def _plugin_state(self) -> dict[str, Tensor]:
         parts = {"importance": self.plugin.importance, "anchor": self.plugin.params}
@@ -299,15 +294,13 @@ class AGEMPlugin(AvalancheStrategy):
     stores_examples = True
 
     def __init__(self, patterns_per_experience: int = 128, sample_size: int = 16) -> None:
-        from avalanche.training import plugins
-
         for name, value in (
             ("patterns_per_experience", patterns_per_experience),
             ("sample_size", sample_size),
         ):
             if value < 1:
                 raise UserError(f"{self.name}: {name}={value} must be at least 1")
-        super().__init__(plugins.AGEMPlugin(patterns_per_experience, sample_size), sample_size)
+        super().__init__(_plugins().AGEMPlugin(patterns_per_experience, sample_size), sample_size)
 
     def check_run(self, training: TrainingSpec, steps: Sequence[int]) -> Sequence[str]:
         """A batch of the memory has an example of each finished experience."""
@@ -358,6 +351,15 @@ class AGEMPlugin(AvalancheStrategy):
 _STRATEGIES: dict[str, type[AvalancheStrategy]] = {
     cls.__name__: cls for cls in (EWCPlugin, MASPlugin, AGEMPlugin)
 }
+
+
+def _plugins() -> Any:
+    """avalanche's plugins, imported without what its own imports say to their users."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from avalanche.training import plugins
+
+    return plugins
 
 
 def _kept(name: str, tensor: Tensor) -> Any:
