@@ -26,7 +26,11 @@ def to_avalanche(stream: Stream, *, pad_token_id: int, test: Stream = ()) -> Any
 
         benchmark = to_avalanche(stream, pad_token_id=tokenizer.pad_token_id)
         strategy = Naive(
-            model=TokenModel(model), optimizer=optimizer, criterion=token_loss, train_mb_size=8
+            model=TokenModel(model),
+            optimizer=optimizer,
+            criterion=token_loss,
+            train_mb_size=8,
+            evaluator=EvaluationPlugin(loss_metrics(experience=True)),
         )
         for experience in benchmark.train_stream:
             strategy.train(experience)
