@@ -22,6 +22,8 @@ from epi_bench.strategy.layers import block_count as block_count
 from epi_bench.strategy.layers import block_number as block_number
 from epi_bench.strategy.low_rank import LowRankStrategy as LowRankStrategy
 from epi_bench.strategy.partial_step import PartialStep as PartialStep
+from epi_bench.strategy.path_scale import mean_token_loss as mean_token_loss
+from epi_bench.strategy.path_scale import scale_on_path as scale_on_path
 from epi_bench.strategy.scores import normalise as normalise
 from epi_bench.strategy.scores import reassign as reassign
 from epi_bench.strategy.scores import top_share as top_share
