@@ -20,7 +20,6 @@ from epi_bench.api.selection import (
 from epi_bench.api.strategy_names import chosen_strategies, nothing_left
 from epi_bench.api.where import Where
 from epi_bench.errors import UserError, short_repr
-from epi_bench.plugins.loading import load_plugin_files
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.runs.backend_choice import choose_backend
 from epi_bench.runs.many_runs import make_runs
@@ -108,7 +107,7 @@ def run(
         ```
     """
     where = where or Where()
-    load_plugin_files(where.plugin_files)
+    where.load()
     selected, scored = _selected(tasks), _named(eval_tasks)
     chosen = [StrategySpec(name=strategy, options=checked_options(strategy, options or {}))]
     common = _common_spec(model, selected, scored, stream, settings)
@@ -132,7 +131,7 @@ def run_spec(
         RunFailedError: If training failed; its ``record`` says why.
     """
     where = where or Where()
-    load_plugin_files(where.plugin_files)
+    where.load()
     return _single(spec, where.request(), observer)
 
 
@@ -186,7 +185,7 @@ def compare(
     where = where or Where()
     if jobs < 1:
         raise UserError(f"jobs={jobs} must be at least 1")
-    load_plugin_files(where.plugin_files)
+    where.load()
     selected, scored = _selected(tasks), _named(eval_tasks)
     common = _common_spec(model, selected, scored, stream, settings)
     labels = _labelled(strategies, common)

@@ -47,7 +47,7 @@ def chosen_strategies(asked: Sequence[str]) -> ChosenStrategies:
         elif name in FAMILIES:
             loaded, _ = STRATEGIES.load_all()
             names += [known for known, cls in loaded.items() if cls.family == name]
-        elif name in STRATEGIES.names():
+        elif STRATEGIES.knows(name):
             names.append(name)
         else:
             raise unknown_name("strategy", name, [*STRATEGIES.names(), *FAMILIES, ALL])

@@ -115,16 +115,11 @@ def _draw(record: RunRecord, output: Path) -> None:
 def _mask_tables(run: str, record: RunRecord) -> list[FittedTable]:
     from epi_bench.results.masks.trace import trace_mask
 
-    run = f"{record.strategy.name}, seed {record.spec.seed}, run {record.run_id}"
-    curve = interpolation_table(record, f"{run}: ")
-    has_mask = any("achieved_ratio" in point.values for point in record.mask_statistics)
-    if curve is not None and output is None and not has_mask:
-        return [curve]
     trace = trace_mask(record)
     tables = [_mask_table(run, trace)]
     if len(trace.overlap.experiences) > 1:
         tables.append(_overlap_table(trace))
-    return [*tables, *([curve] if curve is not None else [])]
+    return tables
 
 
 def _mask_table(run: str, trace: MaskTrace) -> FittedTable:

@@ -18,6 +18,7 @@ from epi_bench.errors import TrainingFailedError, UserError
 from epi_bench.evaluation.answers import AnswerReader, ending_texts, ending_tokens
 from epi_bench.evaluation.confusion import confusion_of
 from epi_bench.evaluation.generation import generate_greedily
+from epi_bench.evaluation.harness_evaluator import HarnessEvaluator
 from epi_bench.evaluation.options import option_log_likelihoods
 from epi_bench.evaluation.references import TokenScores, reference_token_scores
 from epi_bench.evaluation.scores import TaskScores
@@ -25,6 +26,7 @@ from epi_bench.model.chat.chat_encoder import ChatEncoder
 from epi_bench.model.chat.encoded_example import EncodedExample
 from epi_bench.results.metrics.statistics import standard_error
 from epi_bench.task.example import Example, Prediction
+from epi_bench.task.harness_task import HarnessTask
 from epi_bench.task.task import Task
 
 if TYPE_CHECKING:
@@ -197,6 +199,27 @@ class TaskEvaluator:
         return found
 
 
+def evaluator_of(
+    task: Task,
+    examples: Sequence[Example],
+    encoder: ChatEncoder,
+    batch_size: int,
+    max_new_tokens: int | None = None,
+) -> TaskEvaluator | HarnessEvaluator:
+    """What scores models on a task: this package, or the harness on a task of its own.
+
+    Args:
+        task: Whose test it is.
+        examples: What to score on; not empty.
+        encoder: Encodes conversations; its tokenizer decodes answers.
+        batch_size: Examples (or options) scored at once.
+        max_new_tokens: Longest answer if that is less than the task's own limit.
+    """
+    if isinstance(task, HarnessTask):
+        return HarnessEvaluator(task, examples, encoder, batch_size, max_new_tokens=max_new_tokens)
+    return TaskEvaluator(task, examples, encoder, batch_size, max_new_tokens=max_new_tokens)
+
+
 @dataclass
 class Evaluator:
     """Scores a model on all tasks and keeps the time it takes.
@@ -206,7 +229,7 @@ class Evaluator:
         seconds: Spent in :meth:`score` so far.
     """
 
-    tasks: Mapping[str, TaskEvaluator]
+    tasks: Mapping[str, TaskEvaluator | HarnessEvaluator]
     seconds: float = 0.0
 
     def score(

@@ -23,6 +23,7 @@ from epi_bench.runs.examples import (
     prepare_eval_task,
     prepare_task,
 )
+from epi_bench.runs.given_text import given_text
 from epi_bench.runs.identity import plugin_fingerprints, run_id
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.prepared import PreparedRun, PreparedTask, ScoredTask
@@ -95,6 +96,7 @@ def prepare_run(
         name: prepare_eval_task(allowed[name], spec.data, plugins.get(f"task:{name}"))
         for name in spec.data.eval_tasks
     }
+    general = given_text(spec.data, data_dir)
     experiences = _experiences(plans, tasks, spec, execution.processes)
     warnings = [
         *data_warnings(tasks, eval_tasks, encoding.encoder),
@@ -104,9 +106,12 @@ def prepare_run(
         *precision_warnings(spec, execution.device),
         *_check_strategy(strategy, spec, experiences),
         *base_text_warnings(strategy.protect_base),
+        *(general.warnings(encoding.encoder.tokenizer) if general else ()),
     ]
     base_text = check_base_text(strategy.protect_base, encoding.encoder.tokenizer)
     texts = {} if base_text is None else {"protect_base": base_text}
+    if general is not None:
+        texts["general_text"] = general.fingerprint
     fingerprints = _fingerprints(location, {**tasks, **eval_tasks}, plugins, texts)
     return PreparedRun(
         run_id=run_id(
@@ -130,6 +135,7 @@ def prepare_run(
         fingerprints=fingerprints,
         plugins=plugins,
         texts=texts,
+        general_texts=general.texts if general else None,
         warnings=warnings,
     )
 

@@ -157,6 +157,7 @@ def _known_before_training(prepared: PreparedRun, measured: Measurements) -> dic
                 protocols,
                 prepared.stream_options,
                 measured.processes,
+                prepared.texts.get("general_text"),
             )
         ),
         "task_order": tuple(prepared.tasks),

@@ -28,7 +28,12 @@ def reference_spec(spec: RunSpec, task: str) -> RunSpec:
                 update={"kind": "sequential", "order": "given", "options": {}}
             ),
             "data": spec.data.model_copy(
-                update={"tasks": (task,), "eval_tasks": (), "options": options}
+                update={
+                    "tasks": (task,),
+                    "eval_tasks": (),
+                    "general_text": None,
+                    "options": options,
+                }
             ),
             "evaluation": spec.evaluation.model_copy(
                 update={"probe_examples": 0, "wise_ft_curve": False}

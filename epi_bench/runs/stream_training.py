@@ -175,7 +175,7 @@ class StreamTraining:
             experience_count=len(self.prepared.experiences),
             base_texts=BaseExamples(
                 backbone.tokenizer,
-                lambda: [general_text(self.prepared.location)],
+                lambda: self.prepared.general_texts or [general_text(self.prepared.location)],
                 spec.data.max_length,
             ),
             stream=self.prepared.experiences,

@@ -150,6 +150,16 @@ class DataSpec(Section):
         description="Tasks that are scored whenever the trained ones are, and never trained: what "
         "the model should keep. Named as data.tasks.",
     )
+    general_text: Annotated[
+        str | None,
+        Flag("Model and data", default_as="the model's own", elsewhere=("eval-text", "text-file")),
+    ] = Field(
+        default=None,
+        description="The text whose loss before and after training tells what the model has kept: "
+        "a text file, a .jsonl file with a text in each row, or the test of a task that is not "
+        "trained. By default it is the general_text.txt beside the model, or a short one that is "
+        "shipped.",
+    )
     train_examples: Annotated[
         int | None,
         Flag(
@@ -203,6 +213,17 @@ class DataSpec(Section):
                     f"task {name!r} is trained (data.tasks), so its scores do not tell what the "
                     "model keeps untrained: leave it out of data.eval_tasks"
                 )
+        for name in self.tasks:
+            if ":" in name:
+                raise ValueError(
+                    f"task {name!r} is another library's, which scores it and trains nothing: name "
+                    "it in data.eval_tasks"
+                )
+        if self.general_text in self.tasks:
+            raise ValueError(
+                f"task {self.general_text!r} is trained (data.tasks), so the loss on its test does "
+                "not tell what the model keeps untrained: give another data.general_text"
+            )
         for name in self.options:
             if name not in self.scored_tasks:
                 known = ", ".join(self.scored_tasks)

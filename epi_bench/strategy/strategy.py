@@ -307,6 +307,7 @@ STRATEGIES: Registry[type[Strategy]] = Registry(
     "epi_bench.strategies",
     problem=_problem,
     reserved=lambda: ("all", *FAMILIES),
+    libraries={"avalanche": "epi_bench.strategy.avalanche_plugins:avalanche_strategy"},
 )
 
 

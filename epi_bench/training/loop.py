@@ -43,7 +43,7 @@ from epi_bench.training.loop_state import (
     random_state,
     trained_names,
 )
-from epi_bench.training.micro_batches import BackwardPass, MicroBatches, predicted_tokens
+from epi_bench.training.micro_batches import BackwardPass, MicroBatches
 from epi_bench.training.optimizer import build_optimizer
 from epi_bench.training.plain_steps import PlainSteps
 from epi_bench.training.schedule import learning_rate_share, set_learning_rate

@@ -124,7 +124,8 @@ class Fingerprints(Part):
         chat_template: Of the template's text.
         plugins: Of the source of each plugin that took part, by ``strategy:NAME``, ``task:NAME``
             and ``stream:NAME``.
-        texts: Of each text file that an option of the strategy names, by the option.
+        texts: Of each text file that an option of the strategy names, by the option; and of
+            ``general_text``, if it was given.
         plugin: Of the strategy's file, in records made before ``plugins`` was kept.
     """
 
