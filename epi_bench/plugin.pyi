@@ -4,13 +4,20 @@ from epi_bench.isolation import Isolation as Isolation
 from epi_bench.isolation.saved_state import state_part as state_part
 from epi_bench.model.chat.chat_encoder import ChatEncoder as ChatEncoder
 from epi_bench.model.chat.encoded_example import EncodedExample as EncodedExample
+from epi_bench.strategy.distillation import DistillationStrategy as DistillationStrategy
+from epi_bench.strategy.distillation import summed_divergence as summed_divergence
+from epi_bench.strategy.distillation import frozen_copy as frozen_copy
 from epi_bench.strategy.elastic_anchor import ElasticAnchor as ElasticAnchor
 from epi_bench.strategy.example_memory import ExampleMemory as ExampleMemory
+from epi_bench.strategy.example_memory import examples_as_tensors as examples_as_tensors
+from epi_bench.strategy.example_memory import examples_from_tensors as examples_from_tensors
 from epi_bench.strategy.facts import TradeOff as TradeOff
 from epi_bench.strategy.finished_weights import FinishedWeights as FinishedWeights
 from epi_bench.strategy.finished_weights import trained_parameters as trained_parameters
 from epi_bench.strategy.fisher import diagonal_fisher as diagonal_fisher
 from epi_bench.strategy.fisher import experience_fisher as experience_fisher
+from epi_bench.strategy.fisher import fisher_samples as fisher_samples
+from epi_bench.strategy.fisher_information import FisherInformation as FisherInformation
 from epi_bench.strategy.generator_state import generator_state as generator_state
 from epi_bench.strategy.generator_state import set_generator_state as set_generator_state
 from epi_bench.strategy.hooks import Experience as Experience
@@ -21,13 +28,26 @@ from epi_bench.strategy.layers import block_matrices as block_matrices
 from epi_bench.strategy.layers import block_count as block_count
 from epi_bench.strategy.layers import block_number as block_number
 from epi_bench.strategy.low_rank import LowRankStrategy as LowRankStrategy
+from epi_bench.strategy.own_answers import answer_ending as answer_ending
+from epi_bench.strategy.own_answers import longest_answer as longest_answer
+from epi_bench.strategy.own_answers import prompt_of as prompt_of
+from epi_bench.strategy.own_answers import with_answer as with_answer
+from epi_bench.strategy.own_answers import write_answers as write_answers
 from epi_bench.strategy.partial_step import PartialStep as PartialStep
+from epi_bench.strategy.quadratic_pull import weighted_square as weighted_square
+from epi_bench.strategy.rehearsal import with_replayed as with_replayed
 from epi_bench.strategy.scores import normalise as normalise
 from epi_bench.strategy.scores import reassign as reassign
 from epi_bench.strategy.scores import top_share as top_share
 from epi_bench.strategy.scores import unit_mean as unit_mean
 from epi_bench.strategy.strategy import Strategy as Strategy
 from epi_bench.strategy.strategy import register_strategy as register_strategy
+from epi_bench.strategy.synthesis import Prompt as Prompt
+from epi_bench.strategy.synthesis import PromptFrame as PromptFrame
+from epi_bench.strategy.synthesis import WrittenPrompts as WrittenPrompts
+from epi_bench.strategy.synthesis import prompt_embeddings as prompt_embeddings
+from epi_bench.strategy.synthesis import representative as representative
+from epi_bench.strategy.synthesis import write_prompts as write_prompts
 from epi_bench.strategy.token_losses import token_losses as token_losses
 
 # Tasks

@@ -27,7 +27,12 @@ from epi_bench.runs.identity import plugin_fingerprints, run_id
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.prepared import PreparedRun, PreparedTask, ScoredTask
 from epi_bench.runs.reproducibility import current_execution, overruled_settings
-from epi_bench.runs.warnings import data_warnings, idle_warnings, precision_warnings
+from epi_bench.runs.warnings import (
+    data_warnings,
+    idle_warnings,
+    own_answer_warnings,
+    precision_warnings,
+)
 from epi_bench.spec.randomness import seeded_generator
 from epi_bench.spec.run_spec import RunSpec
 from epi_bench.spec.streams import (
@@ -96,6 +101,7 @@ def prepare_run(
         *encoding.cache.warnings,
         *overruled_settings(spec.training, spec.model.dtype),
         *idle_warnings(strategy, len(experiences)),
+        *own_answer_warnings(strategy, tasks),
         *precision_warnings(spec, execution.device),
         *_check_strategy(strategy, spec, experiences),
         *base_text_warnings(strategy.protect_base),

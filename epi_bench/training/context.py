@@ -31,6 +31,18 @@ class BaseTexts(Protocol):
         """At most ``count`` examples of a source; every draw is the generator's."""
 
 
+class TaskKnowledge(Protocol):
+    """What is known of the tasks that are trained, beside their encoded examples."""
+
+    def answer_scores(
+        self, experience: Experience, answers: Sequence[tuple[int, Sequence[int]]]
+    ) -> list[float]:
+        """Scores, 0..100, of answers to examples of an experience."""
+
+    def test_prompts_among(self, prompts: Sequence[Sequence[int]]) -> int:
+        """How many prompts are those of test examples."""
+
+
 @dataclass
 class TrainingContext:
     """What strategies are offered; see :class:`epi_bench.strategy.hooks.StrategyContext`."""
@@ -43,6 +55,7 @@ class TrainingContext:
     experience_count: int
     optimizer: torch.optim.Optimizer | None = None
     base_texts: BaseTexts | None = None
+    tasks: TaskKnowledge | None = None
 
     def generator(self, purpose: str) -> random.Random:
         return seeded_generator(purpose, self.seed)
@@ -59,6 +72,19 @@ class TrainingContext:
         generator = self.torch_generator(f"base examples of {source}")
         examples = self.base_texts(self.model, source, count, generator)
         return Experience(-1, "base model", (), examples, 0)
+
+    def answer_scores(
+        self, experience: Experience, answers: Sequence[tuple[int, Sequence[int]]]
+    ) -> list[float]:
+        if self.tasks is None:
+            raise UserError(
+                "the strategy has answers scored as the tasks score them, and this training knows "
+                "of no task: use it in epi-bench run"
+            )
+        return self.tasks.answer_scores(experience, answers)
+
+    def test_prompts_among(self, prompts: Sequence[Sequence[int]]) -> int | None:
+        return None if self.tasks is None else self.tasks.test_prompts_among(prompts)
 
     def batches(
         self, examples: Sequence[EncodedExample], batch_size: int

@@ -26,7 +26,7 @@ from epi_bench.model.weight_movement import WeightMovement
 from epi_bench.spec.run_spec import TrainingSpec
 from epi_bench.strategy.hooks import Experience, Step
 from epi_bench.strategy.strategy import Strategy
-from epi_bench.training.context import BaseTexts, TrainingContext
+from epi_bench.training.context import BaseTexts, TaskKnowledge, TrainingContext
 from epi_bench.training.cost import TrainingCost
 from epi_bench.training.loop_state import (
     LoopState,
@@ -87,6 +87,7 @@ class TrainingLoop:
         total_steps: Steps of the whole stream.
         experience_count: Experiences of the whole stream.
         base_texts: Gives strategies that ask for it examples of what the base model can do.
+        tasks: Scores answers for strategies that let the model write some.
 
     Attributes:
         model: The model that is trained; after :meth:`start` as the strategy prepared it.
@@ -122,6 +123,7 @@ class TrainingLoop:
         total_steps: int,
         experience_count: int,
         base_texts: BaseTexts | None = None,
+        tasks: TaskKnowledge | None = None,
     ) -> None:
         self.spec = spec
         self.strategy = strategy
@@ -137,6 +139,7 @@ class TrainingLoop:
             total_steps=total_steps,
             experience_count=experience_count,
             base_texts=base_texts,
+            tasks=tasks,
         )
         self._is_started = False
         self._has_begun = False

@@ -23,8 +23,8 @@ from epi_bench.testing import (
 )
 from epi_bench.testing.toys import own_numerics
 
-SOON = {"warmup": 1, "interval": 2}
-"""Options with which a mask strategy acts within the few steps of a check."""
+SOON = {"warmup": 1, "interval": 2, "per_task": 8}
+"""Options with which a strategy acts within the few steps of a check, and is quick."""
 
 
 @pytest.mark.parametrize("name", [n for n in STRATEGIES.names() if STRATEGIES.is_builtin(n)])
