@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from epi_bench.errors import UserError
 from epi_bench.model.chat.encoded_example import EncodedExample
+from epi_bench.model.sampling import write_on
 from epi_bench.model.text_file import read_text_file, texts_fingerprint
 
 if TYPE_CHECKING:
@@ -103,50 +104,15 @@ def written_by(
     Returns:
         The texts in their order, those left out of which nothing was written.
     """
-    import torch
-
-    was_training = model.training
-    model.eval()
+    endings = frozenset(stop)
     found = []
-    with torch.no_grad():
-        for first in range(0, len(starts), batch_size):
-            rows = [list(start) for start in starts[first : first + batch_size]]
-            context = len(rows[0])
-            _continue(model, rows, length - context, frozenset(stop), generator)
-            found += [
-                EncodedExample(tuple(row), (False,) * context + (True,) * (len(row) - context))
-                for row in rows
-                if len(row) > context
-            ]
-    model.train(was_training)
+    for first in range(0, len(starts), batch_size):
+        rows = [list(start) for start in starts[first : first + batch_size]]
+        context = len(rows[0])
+        write_on(model, rows, length - context, lambda new: new[-1] in endings, generator)
+        found += [
+            EncodedExample(tuple(row), (False,) * context + (True,) * (len(row) - context))
+            for row in rows
+            if len(row) > context
+        ]
     return found
-
-
-def _continue(
-    model: Any,
-    rows: list[list[int]],
-    count: int,
-    stop: frozenset[int],
-    generator: torch.Generator,
-) -> None:
-    """Add so many tokens at most; rows that have ended are read on but written no further."""
-    import torch
-
-    device = next(model.parameters()).device
-    ids = torch.tensor(rows, device=device)
-    ended = [False] * len(rows)
-    cache = None
-    for _ in range(count):
-        given = ids[:, -1:] if cache is not None else ids
-        mask = torch.ones_like(ids)
-        output = model(input_ids=given, attention_mask=mask, past_key_values=cache, use_cache=True)
-        cache = getattr(output, "past_key_values", None)
-        probabilities = output.logits[:, -1].float().softmax(-1).cpu()
-        drawn = torch.multinomial(probabilities, 1, generator=generator)
-        ids = torch.cat([ids, drawn.to(device)], dim=1)
-        for row, token in enumerate(drawn[:, 0].tolist()):
-            if not ended[row]:
-                rows[row].append(token)
-                ended[row] = token in stop
-        if all(ended):
-            return

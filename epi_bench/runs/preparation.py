@@ -32,6 +32,7 @@ from epi_bench.runs.warnings import (
     base_text_warnings,
     data_warnings,
     idle_warnings,
+    own_answer_warnings,
     precision_warnings,
 )
 from epi_bench.spec.randomness import seeded_generator
@@ -103,6 +104,7 @@ def prepare_run(
         *encoding.cache.warnings,
         *overruled_settings(spec.training, spec.model.dtype),
         *idle_warnings(strategy, len(experiences)),
+        *own_answer_warnings(strategy, tasks),
         *precision_warnings(spec, execution.device),
         *_check_strategy(strategy, spec, experiences),
         *base_text_warnings(strategy.protect_base),

@@ -17,6 +17,7 @@ from epi_bench.runs.instruments import (
     make_conflict_probe,
 )
 from epi_bench.runs.interpolation_curve import InterpolationCurve
+from epi_bench.runs.known_tasks import KnownTasks
 from epi_bench.runs.measurements import (
     CurvePoint,
     GradedRow,
@@ -160,6 +161,7 @@ class StreamTraining:
     def _start_loop(
         self, backbone: Backbone, accelerator: Accelerator, point: ResumePoint | None
     ) -> TrainingLoop:
+        from epi_bench.evaluation.answers import ending_texts
         from epi_bench.training.loop import TrainingLoop
         from epi_bench.training.loop_state import put_random_state, random_state
 
@@ -179,6 +181,7 @@ class StreamTraining:
                 spec.data.max_length,
             ),
             stream=self.prepared.experiences,
+            tasks=KnownTasks(self.prepared, ending_texts(backbone.model)),
         )
         self.measurements.training = loop.cost
         if checkpoints.first_random is not None:  # an adapter is drawn as it was the first time

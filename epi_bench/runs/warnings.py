@@ -74,6 +74,23 @@ def base_text_warnings(source: str) -> list[str]:
     ]
 
 
+def own_answer_warnings(strategy: Strategy, tasks: Mapping[str, PreparedTask]) -> list[str]:
+    """A warning for each task whose one right answer is the given one.
+
+    Args:
+        strategy: May train on answers of the model that a task scores as right.
+        tasks: Those that are trained, by name.
+    """
+    if not strategy.scores_answers:
+        return []
+    return [
+        f"{strategy.name}: a right answer to {name!r} is the given one (its scoring is "
+        f"{prepared.task.card.scoring}), so it trains this task as full_sft does"
+        for name, prepared in tasks.items()
+        if prepared.task.card.scoring != "generate"
+    ]
+
+
 def precision_warnings(spec: RunSpec, device: str) -> list[str]:
     """Warnings about training in bfloat16.
 

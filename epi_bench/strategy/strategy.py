@@ -63,6 +63,8 @@ class Strategy:
     Attributes:
         name: As registered.
         stores_examples: Whether training data of earlier experiences is kept.
+        scores_answers: Whether it asks for scores of answers to training prompts
+            (``context.answer_scores``): it is told then where a task has one right answer only.
         learning_rate_factor: The run's learning rate is multiplied by it. For strategies whose
             trained parameters need another scale than full fine-tuning's (adapters).
         later_options: Options added after results of the strategy were published, with the value
@@ -101,6 +103,7 @@ class Strategy:
     later_options: ClassVar[Mapping[str, Any]] = {}
     changes_gradients: ClassVar[bool] = True
     stores_examples: ClassVar[bool] = False
+    scores_answers: ClassVar[bool] = False
     learning_rate_factor: float = 1.0
     not_in_state: ClassVar[Collection[str]] = ()
     acts_from: int = 0

@@ -26,7 +26,7 @@ from epi_bench.model.weight_movement import WeightMovement
 from epi_bench.spec.run_spec import TrainingSpec
 from epi_bench.strategy.hooks import Experience, Step
 from epi_bench.strategy.strategy import Strategy
-from epi_bench.training.context import BaseTexts, TrainingContext
+from epi_bench.training.context import BaseTexts, TaskKnowledge, TrainingContext
 from epi_bench.training.cost import TrainingCost
 from epi_bench.training.example_checks import check_each_is_supervised, check_some_count
 from epi_bench.training.loop_state import (
@@ -94,6 +94,7 @@ class TrainingLoop:
         experience_count: Experiences of the whole stream.
         base_texts: Gives strategies that ask for it examples of what the base model can do.
         stream: All experiences, for strategies that need all tasks from the beginning.
+        tasks: Scores answers for strategies that let the model write some.
 
     Attributes:
         model: The model that is trained; after :meth:`start` as the strategy prepared it.
@@ -130,6 +131,7 @@ class TrainingLoop:
         experience_count: int,
         base_texts: BaseTexts | None = None,
         stream: Sequence[Experience] | None = None,
+        tasks: TaskKnowledge | None = None,
     ) -> None:
         self.spec = spec
         self.strategy = strategy
@@ -148,6 +150,7 @@ class TrainingLoop:
             stream=stream if "all tasks" in strategy.needs else None,
             cost=self.cost,
             train_plainly=self._train_plainly,
+            tasks=tasks,
         )
         self._is_started = False
         self._has_begun = False

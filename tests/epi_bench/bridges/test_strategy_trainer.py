@@ -25,7 +25,10 @@ class SevenMore(Strategy):
 
 
 OWN_LOOP = [n for n in STRATEGIES.names() if "own loop" in STRATEGIES.get(n).needs]
-WORKING = [name for name in STRATEGIES.names() if name not in OWN_LOOP]
+ALONE = {"self_output": "answers scored as the tasks score them"}
+"""Strategies that work in this package's loop only, and what the refusal says."""
+
+WORKING = [name for name in STRATEGIES.names() if name not in (*OWN_LOOP, *ALONE)]
 
 
 @pytest.mark.parametrize("name", WORKING)
@@ -63,6 +66,14 @@ def test_a_strategy_that_needs_its_own_loop_is_refused_in_one_line(name):
     ):
         with pytest.raises(UserError, match=f"^strategy '{name}' .*: train with epi-bench run"):
             refused()
+
+
+@pytest.mark.parametrize(("name", "message"), ALONE.items())
+def test_what_needs_the_tasks_scoring_is_refused_before_a_step(name, message, toys, tmp_path):
+    trainer = toys.trainer(name, tmp_path)
+    with pytest.raises(UserError, match=message):
+        trainer.train()
+    assert trainer.state.global_step == 0
 
 
 EARLY = {"check_every": 1, "patience": 1, "tolerance": 0.9}
