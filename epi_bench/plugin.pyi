@@ -20,14 +20,23 @@ from epi_bench.strategy.isolation_strategy import IsolationStrategy as Isolation
 from epi_bench.strategy.layers import block_matrices as block_matrices
 from epi_bench.strategy.layers import block_count as block_count
 from epi_bench.strategy.layers import block_number as block_number
+from epi_bench.strategy.layers import frozen_share as frozen_share
 from epi_bench.strategy.low_rank import LowRankStrategy as LowRankStrategy
+from epi_bench.strategy.low_rank_adapter import adapted_layers as adapted_layers
+from epi_bench.strategy.low_rank_adapter import restart_updates as restart_updates
+from epi_bench.strategy.low_rank_adapter import scaled_updates as scaled_updates
+from epi_bench.strategy.low_rank_adapter import updated_weights as updated_weights
 from epi_bench.strategy.partial_step import PartialStep as PartialStep
+from epi_bench.strategy.rank_allocation import RankAllocation as RankAllocation
 from epi_bench.strategy.scores import normalise as normalise
 from epi_bench.strategy.scores import reassign as reassign
 from epi_bench.strategy.scores import top_share as top_share
 from epi_bench.strategy.scores import unit_mean as unit_mean
 from epi_bench.strategy.strategy import Strategy as Strategy
 from epi_bench.strategy.strategy import register_strategy as register_strategy
+from epi_bench.strategy.task_vectors import TaskVectors as TaskVectors
+from epi_bench.strategy.task_vectors import elected_mean as elected_mean
+from epi_bench.strategy.task_vectors import trimmed as trimmed
 from epi_bench.strategy.token_losses import token_losses as token_losses
 
 # Tasks

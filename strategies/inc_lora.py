@@ -22,6 +22,7 @@ class IncLoRA(LowRankStrategy):
     """
 
     needs = ("boundaries",)
+    adapter_is_whole = False  # earlier ones are in the weights
     bytes_per_parameter = "0"
     trade_off = TradeOff("rank", (32, 16, 8, 4, 2))
     evidence = (

@@ -33,6 +33,7 @@ class NonCollidingLoRA(LowRankStrategy):
     """
 
     needs = ("boundaries",)
+    adapter_is_whole = False  # earlier ones are in the weights
     bytes_per_parameter = "0"
     trade_off = TradeOff("sparsity", (1e-5, 1e-4, 1e-3, 1e-2))
     evidence = "Its authors report more than ``o_lora`` on the same tasks."

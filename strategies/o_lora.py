@@ -39,6 +39,7 @@ class OrthogonalLoRA(LowRankStrategy):
     """
 
     needs = ("boundaries",)
+    adapter_is_whole = False  # earlier ones are in the weights
     bytes_per_parameter = "4 * rank * experiences / width"
     trade_off = TradeOff("orthogonality", (0.05, 0.1, 0.5, 1.0, 5.0))
 
@@ -64,7 +65,7 @@ class OrthogonalLoRA(LowRankStrategy):
 
     def prepare_model(self, model: nn.Module) -> nn.Module:
         """Wrap the model; every adapted layer must have rows of input directions."""
-        for name in self._adapted(model):
+        for name in self.adapter.layers_to_adapt(model):
             if isinstance(model.get_submodule(name), nn.Embedding):
                 raise UserError(
                     f"o_lora: target_modules adapts the embedding {name!r}, which reads no input "

@@ -83,7 +83,9 @@ def _tables_of_run(record: RunRecord, output: Path | None) -> list[FittedTable]:
     if output is not None:
         draw_mask(record, output)
         say(f"figure: {output}", aside=True)
-    run = f"{record.strategy.name}, seed {record.spec.seed}, run {record.run_id}"
+    run = f"{record.spec.label}, seed {record.spec.seed}, run {record.run_id}"
+    if record.spec.adapter.kind != "none":
+        run += f" (weights of the {record.spec.adapter.kind} adapter)"
     tables = [_mask_table(run, trace)]
     if len(trace.overlap.experiences) > 1:
         tables.append(_overlap_table(trace))
