@@ -25,6 +25,7 @@ from epi_bench.strategy.low_rank import LowRankStrategy as LowRankStrategy
 from epi_bench.strategy.low_rank_adapter import adapted_layers as adapted_layers
 from epi_bench.strategy.low_rank_adapter import restart_updates as restart_updates
 from epi_bench.strategy.low_rank_adapter import scaled_updates as scaled_updates
+from epi_bench.strategy.low_rank_adapter import update_factors as update_factors
 from epi_bench.strategy.low_rank_adapter import updated_weights as updated_weights
 from epi_bench.strategy.partial_step import PartialStep as PartialStep
 from epi_bench.strategy.rank_allocation import RankAllocation as RankAllocation

@@ -93,6 +93,23 @@ class LowRankStrategy(Strategy):
         """
         return self.adapter.merge(model)
 
+    def refuse_embeddings(self, model: nn.Module, reason: str) -> None:
+        """Refuse to adapt an embedding: for strategies that work on the factors of linear layers.
+
+        Args:
+            model: As it was loaded.
+            reason: What is wrong with an embedding, as the end of "which ...".
+
+        Raises:
+            UserError: If one is among the layers to adapt.
+        """
+        for name in sorted(self.adapter.layers_to_adapt(model)):
+            if isinstance(model.get_submodule(name), nn.Embedding):
+                raise UserError(
+                    f"{self.name}: target_modules adapts the embedding {name!r}, which {reason}: "
+                    "leave it out"
+                )
+
     @property
     def adapted_layers(self) -> dict[str, Any]:
         """The adapted layers of the model that is trained, by their path; ``LoraLayer`` of peft."""

@@ -111,7 +111,7 @@ class LowRankAdapter:
         self.check(model)
         asked = self.layers_to_adapt(model)
         config = (make_config or self._lora_config)(sorted(asked))
-        wrapped: Any = get_peft_model(model, config)  # type: ignore[arg-type]
+        wrapped: Any = get_peft_model(model, config)
         adapted = set(wrapped.base_model.targeted_module_names)
         if adapted != asked:
             raise TrainingFailedError(
@@ -227,6 +227,16 @@ def adapted_layers(model: nn.Module) -> dict[str, Any]:
     from peft.tuners.lora import LoraLayer
 
     return {path: layer for path, layer in model.named_modules() if isinstance(layer, LoraLayer)}
+
+
+def update_factors(layer: Any) -> tuple[nn.Parameter, nn.Parameter]:
+    """``A`` (rank, inputs) and ``B`` (outputs, rank) of an adapted linear layer.
+
+    Args:
+        layer: As :func:`adapted_layers` gives it, with one adapter.
+    """
+    (adapter,) = layer.active_adapters
+    return layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
 
 
 @torch.no_grad()
