@@ -171,8 +171,8 @@ def _check_strategy(
     """Let the strategy refuse the run; what it warns of otherwise."""
     if spec.adapter.kind != "none" and strategy.refuses_adapter:
         raise UserError(
-            f"{spec.strategy.name} {strategy.refuses_adapter}: leave adapter.kind out "
-            f"({spec.adapter.kind}), or choose another strategy",
+            f"{spec.strategy.name} {strategy.refuses_adapter}: leave "
+            f"adapter.kind={spec.adapter.kind} out, or choose another strategy",
             setting="adapter.kind",
         )
     steps = [experience.steps for experience in experiences]

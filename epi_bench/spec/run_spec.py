@@ -140,16 +140,6 @@ class AdapterSpec(Section):
         "all-linear is every linear layer but the output head.",
     )
 
-    @model_validator(mode="after")
-    def _has_an_effect(self) -> Self:
-        if self.kind == "none" and (given := self.model_dump(exclude_defaults=True)):
-            name = next(iter(given))
-            raise ValueError(
-                f"adapter.{name} has no effect without an adapter: set adapter.kind to lora, or "
-                f"leave adapter.{name} out"
-            )
-        return self
-
 
 class StreamSpec(Section):
     """Which stream, in which task order, with which options."""
@@ -487,6 +477,17 @@ class RunSpec(Section):
         """
         adapted = "" if self.adapter.kind == "none" else f" + {self.adapter.kind}"
         return self.strategy.name + adapted
+
+    @model_validator(mode="after")
+    def _adapter_has_an_effect(self) -> Self:
+        given = self.adapter.model_dump(exclude_defaults=True)
+        if self.adapter.kind == "none" and given:
+            name = next(iter(given))
+            raise ValueError(
+                f"adapter.{name} has no effect without an adapter: set adapter.kind to lora, or "
+                f"leave adapter.{name} out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _master_weights_fit(self) -> Self:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+import epi_bench
+from epi_bench.api.selection import Selection
 from epi_bench.errors import UserError
 from epi_bench.results.leaderboard import group_by_configuration
 from epi_bench.runs.identity import run_id
@@ -64,7 +66,7 @@ def test_an_adapter_that_is_not_the_whole_model_is_not_kept(run_toy):
 
 @pytest.mark.parametrize("name", ["lora", "o_lora"])
 def test_a_strategy_with_an_adapter_of_its_own_refuses_it(run_toy, name, tmp_path):
-    message = f"{name} brings an adapter of its own: leave adapter.kind out"
+    message = f"{name} brings an adapter of its own: leave adapter.kind=lora out"
     with pytest.raises(UserError, match=message) as told:
         run_toy(name, {}, out=tmp_path, **LORA)
     assert told.value.settings == ("adapter.kind",)
@@ -92,3 +94,30 @@ def test_runs_with_and_without_are_no_repetitions(make_run):
     )
     groups = group_by_configuration([plain, adapted])
     assert list(groups) == ["ewc", "ewc (adapter=lora, adapter_rank=4)"]
+
+
+def _selection(strategies):
+    return Selection(
+        given={"adapter": {"kind": "lora"}},
+        strategies=strategies,
+        strategy_options=[],
+        tasks=None,
+        stream_options=[],
+        seeds=1,
+        config=None,
+        plugins=[],
+        data_dir=None,
+    )
+
+
+def test_families_leave_out_what_cannot_train_it():
+    selection = _selection("mask,adapter,lora")
+    names = {spec.strategy.name for spec in selection.specs()}
+    assert {"epi", "hft", "lora"} <= names  # what is named itself refuses by itself
+    assert {"osf", "o_lora", "inc_lora"} <= set(selection.refusing)
+    assert names.isdisjoint(selection.refusing)
+    message = "no strategy of adapter can train an adapter that the run puts on the model"
+    with pytest.raises(UserError, match=message):
+        _selection("adapter").specs()
+    with pytest.raises(UserError, match=message):
+        epi_bench.compare("adapter", settings={"adapter": {"kind": "lora"}})

@@ -11,6 +11,7 @@ from epi_bench.errors import UserError
 from epi_bench.plugins.options import options_of
 from epi_bench.spec.defaults import complete_spec
 from epi_bench.spec.run_spec import AdapterSpec
+from epi_bench.strategy.low_rank import LowRankStrategy
 from epi_bench.strategy.low_rank_adapter import adapted_layers, updated_weights
 from epi_bench.strategy.strategy import STRATEGIES, create_strategy
 from epi_bench.testing.resuming import resuming_problem
@@ -19,7 +20,7 @@ from epi_bench.training.adapter import make_adapter
 
 ADAPTER = {"kind": "lora", "rank": 2, "alpha": 4.0}
 
-BRING_THEIR_OWN = {"inc_lora", "lora", "n_lora", "o_lora"}
+BRING_THEIR_OWN = {"inc_lora", "increlora", "lora", "n_lora", "o_lora"}
 
 REFUSE = BRING_THEIR_OWN | {"osf"}
 
@@ -69,9 +70,12 @@ def _trained(name, options=None, **settings):
         return loop, _weights(loop.finalize_model())
 
 
-def test_all_but_those_with_weights_of_their_own_compose():
-    builtin = {name for name in STRATEGIES.names() if STRATEGIES.is_builtin(name)}
-    assert builtin - set(COMPOSE) == REFUSE
+def test_every_mask_penalty_average_and_replay_composes():
+    refused = {n for n in STRATEGIES.names() if STRATEGIES.is_builtin(n)} - set(COMPOSE)
+    assert refused >= REFUSE
+    for name in refused - {"osf"}:
+        cls = STRATEGIES.get(name)
+        assert issubclass(cls, LowRankStrategy) or "all tasks" in cls.needs, name
 
 
 def test_plain_fine_tuning_of_an_adapter_is_lora():
