@@ -60,13 +60,6 @@ class JudgeIdentity(NamedTuple):
     prompt_fingerprint: str
 
 
-class Parameters(NamedTuple):
-    """Numbers of a model's parameters: those that get a gradient, and all of them."""
-
-    trained: int
-    all: int
-
-
 @dataclass
 class Measurements:
     """What is measured while a run goes on.
@@ -80,7 +73,7 @@ class Measurements:
         started: The same as a reading of ``perf_counter``, in seconds.
         device: What is trained on, as torch names it: ``cpu``, ``cuda:0``.
         processes: Processes that train together.
-        parameters: Of the model as the strategy prepared it, and as it was loaded.
+        total_parameters: Of the model as it was loaded.
         training: Seconds, tokens and skipped steps of the training.
         evaluation_seconds: Of all scoring.
         rows: The scored points, the base model first.
@@ -114,7 +107,7 @@ class Measurements:
     started: float = field(default_factory=perf_counter)
     device: str = "cpu"
     processes: int = 1
-    parameters: Parameters = field(default=Parameters(0, 0))
+    total_parameters: int = 0
     training: TrainingCost = field(default_factory=TrainingCost)
     evaluation_seconds: float = 0.0
     rows: list[ScoredRow] = field(default_factory=list)

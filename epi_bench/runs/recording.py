@@ -336,6 +336,6 @@ def _cost(prepared: PreparedRun, measured: Measurements) -> Cost:
         peak_memory_bytes=max(peak_memory_bytes(measured.device) or 0, measured.peak_memory_before)
         or None,
         extra_state_bytes=prepared.strategy.state_bytes(),
-        trainable_parameters=measured.parameters.trained,
-        total_parameters=measured.parameters.all,
+        trainable_parameters=training.trained_parameters,
+        total_parameters=measured.total_parameters,
     )

@@ -18,7 +18,6 @@ from epi_bench.runs.measurements import (
     GradedRow,
     MeasuredDivergence,
     Measurements,
-    Parameters,
 )
 from epi_bench.runs.observer import RunObserver, StepReport
 from epi_bench.runs.prepared import PreparedRun
@@ -106,7 +105,7 @@ class StreamTraining:
             self._take_up(point)
         measured, model = self.measurements, backbone.model.to(accelerator.device)
         text = general_text_of(self.prepared, backbone)
-        total_parameters = sum(p.numel() for p in model.parameters())
+        measured.total_parameters = sum(p.numel() for p in model.parameters())
         self._score("base", model, "score base")
         self._judge_last_row("judge base")
         if measured.text_before is None:
@@ -114,8 +113,6 @@ class StreamTraining:
         if self.base is not None:
             self.base.remember(model)
         loop = self._start_loop(backbone, accelerator, point)
-        trained = sum(p.numel() for p in loop.model.parameters() if p.requires_grad)
-        measured.parameters = Parameters(trained, total_parameters)
         finished = self._train_stream(loop)
         self._warn_of_losses(loop)
         self._judge_last_row("judge last")

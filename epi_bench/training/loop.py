@@ -281,6 +281,8 @@ class TrainingLoop:
             self.strategy.begin_training()
             self._has_begun = True
         self.strategy.begin_experience(experience)
+        trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        self.cost.trained_parameters = max(self.cost.trained_parameters, trained)
         examples = self._training_examples(experience)
         peak = self.spec.learning_rate * self.strategy.learning_rate_factor
         optimizer = self._experience_optimizer(peak)

@@ -83,7 +83,8 @@ class Cost(Part):
         tokens_per_second: While training.
         peak_memory_bytes: Largest memory of the process, or of the GPU.
         extra_state_bytes: What the strategy keeps beside model and optimizer, at its largest.
-        trainable_parameters: Parameters that get a gradient.
+        trainable_parameters: Parameters that get a gradient, in the experience where most of them
+            do.
         total_parameters: Of the model being trained.
     """
 

@@ -27,3 +27,12 @@ def tiny_llama():
             )
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def no_accelerator_of_another_test():
+    """``accelerate`` keeps its state for the whole process: what a Trainer left in it goes."""
+    from accelerate.state import AcceleratorState, GradientState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
