@@ -4,6 +4,11 @@ from epi_bench.isolation import Isolation as Isolation
 from epi_bench.isolation.saved_state import state_part as state_part
 from epi_bench.model.chat.chat_encoder import ChatEncoder as ChatEncoder
 from epi_bench.model.chat.encoded_example import EncodedExample as EncodedExample
+from epi_bench.strategy.adapted_weights import adapted_layers as adapted_layers
+from epi_bench.strategy.adapted_weights import restart_updates as restart_updates
+from epi_bench.strategy.adapted_weights import scaled_updates as scaled_updates
+from epi_bench.strategy.adapted_weights import update_factors as update_factors
+from epi_bench.strategy.adapted_weights import updated_weights as updated_weights
 from epi_bench.strategy.elastic_anchor import ElasticAnchor as ElasticAnchor
 from epi_bench.strategy.example_memory import ExampleMemory as ExampleMemory
 from epi_bench.strategy.facts import TradeOff as TradeOff
@@ -22,11 +27,6 @@ from epi_bench.strategy.layers import block_count as block_count
 from epi_bench.strategy.layers import block_number as block_number
 from epi_bench.strategy.layers import frozen_share as frozen_share
 from epi_bench.strategy.low_rank import LowRankStrategy as LowRankStrategy
-from epi_bench.strategy.low_rank_adapter import adapted_layers as adapted_layers
-from epi_bench.strategy.low_rank_adapter import restart_updates as restart_updates
-from epi_bench.strategy.low_rank_adapter import scaled_updates as scaled_updates
-from epi_bench.strategy.low_rank_adapter import update_factors as update_factors
-from epi_bench.strategy.low_rank_adapter import updated_weights as updated_weights
 from epi_bench.strategy.partial_step import PartialStep as PartialStep
 from epi_bench.strategy.rank_allocation import RankAllocation as RankAllocation
 from epi_bench.strategy.scores import normalise as normalise

@@ -112,9 +112,10 @@ class IncreLoRA(LowRankStrategy):
             sizes = []
             for factor in (down, up):
                 if factor.grad is not None:
-                    rows, gradient = (factor, factor.grad) if factor is down else (up.T, up.grad.T)
-                    gradient[rank:] = 0.0
-                    sizes.append((rows[:rank] * gradient[:rank]).abs().mean())
+                    by_rank = [factor, factor.grad] if factor is down else [up.T, factor.grad.T]
+                    weights, gradients = by_rank
+                    gradients[rank:] = 0.0
+                    sizes.append((weights[:rank] * gradients[:rank]).abs().mean())
             found.append(torch.stack(sizes).sum().cpu() if sizes else torch.tensor(0.0))
             factors[f"A {name}"], factors[f"B {name}"] = down, up
         importance = torch.stack(found).float()

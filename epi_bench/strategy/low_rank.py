@@ -9,11 +9,8 @@ import torch
 from torch import nn
 
 from epi_bench.errors import UserError
-from epi_bench.strategy.low_rank_adapter import (
-    LowRankAdapter,
-    adapted_layers,
-    restart_updates,
-)
+from epi_bench.strategy.adapted_weights import adapted_layers, restart_updates
+from epi_bench.strategy.low_rank_adapter import LowRankAdapter
 from epi_bench.strategy.strategy import Strategy
 
 

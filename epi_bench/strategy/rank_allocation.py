@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from epi_bench.errors import UserError
 from epi_bench.isolation.saved_state import state_part
-from epi_bench.strategy.low_rank_adapter import LowRankAdapter, adapted_layers
+from epi_bench.strategy.adapted_weights import adapted_layers
+from epi_bench.strategy.low_rank_adapter import LowRankAdapter
 
 MORE_AT_FIRST = 1.5
 """Rank of each update at first, in units of the mean rank that is left at the end."""

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from epi_bench.errors import UserError
 from epi_bench.isolation.saved_state import state_part
-from epi_bench.strategy.finished_weights import FinishedWeights, trained_parameters
-from epi_bench.strategy.hooks import Experience
-from epi_bench.strategy.low_rank_adapter import (
+from epi_bench.strategy.adapted_weights import (
     adapted_layers,
     restart_updates,
     scaled_updates,
     updated_weights,
 )
+from epi_bench.strategy.finished_weights import FinishedWeights, trained_parameters
+from epi_bench.strategy.hooks import Experience
 from epi_bench.strategy.scores import top_share
 
 Vectors = Sequence[Mapping[str, Tensor]]
@@ -75,7 +75,8 @@ class TaskVectors(FinishedWeights):
     def prepare_model(self, model: nn.Module) -> nn.Module:
         """Keep the base model's weights."""
         parameters = dict(model.named_parameters())
-        names = updated_weights(model) if adapted_layers(model) else trained_parameters(model)
+        under_adapter = [f"{path}.base_layer.weight" for path in adapted_layers(model)]
+        names = under_adapter or trained_parameters(model)
         self._base = {name: parameters[name].detach().clone() for name in names}
         return model
 

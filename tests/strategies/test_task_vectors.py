@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from epi_bench.errors import UserError
-from epi_bench.strategy.low_rank_adapter import updated_weights
+from epi_bench.strategy.adapted_weights import updated_weights
 from epi_bench.strategy.strategy import create_strategy
 from epi_bench.strategy.task_vectors import elected_mean, trimmed
 from epi_bench.testing.toys import STEPS, own_numerics, toy_loop, toy_model, toy_tasks

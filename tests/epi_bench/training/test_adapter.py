@@ -11,8 +11,8 @@ from epi_bench.errors import UserError
 from epi_bench.plugins.options import options_of
 from epi_bench.spec.defaults import complete_spec
 from epi_bench.spec.run_spec import AdapterSpec
+from epi_bench.strategy.adapted_weights import adapted_layers, updated_weights
 from epi_bench.strategy.low_rank import LowRankStrategy
-from epi_bench.strategy.low_rank_adapter import adapted_layers, updated_weights
 from epi_bench.strategy.strategy import STRATEGIES, create_strategy
 from epi_bench.testing.resuming import resuming_problem
 from epi_bench.testing.toys import STEPS, own_numerics, toy_loop, toy_model, toy_tasks
