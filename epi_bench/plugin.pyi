@@ -5,6 +5,7 @@ from epi_bench.isolation.saved_state import state_part as state_part
 from epi_bench.model.chat.chat_encoder import ChatEncoder as ChatEncoder
 from epi_bench.model.chat.encoded_example import EncodedExample as EncodedExample
 from epi_bench.strategy.adapted_weights import adapted_layers as adapted_layers
+from epi_bench.strategy.adapted_weights import require_plain_adapter as require_plain_adapter
 from epi_bench.strategy.adapted_weights import restart_updates as restart_updates
 from epi_bench.strategy.adapted_weights import scaled_updates as scaled_updates
 from epi_bench.strategy.adapted_weights import update_factors as update_factors

@@ -16,6 +16,7 @@ from epi_bench import (
     block_matrices,
     block_number,
     register_strategy,
+    require_plain_adapter,
     scaled_updates,
     state_part,
     top_share,
@@ -69,6 +70,7 @@ class RestoreMostChanged(FinishedWeights):
 
     def prepare_model(self, model: nn.Module) -> nn.Module:
         """Keep the base model's weights."""
+        require_plain_adapter(self.name, model)
         if self.share > 0 and not adapted_layers(model):
             chosen = block_matrices(trained_parameters(model))
             self._base = {name: p.detach().clone() for name, p in chosen.items()}

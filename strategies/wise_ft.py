@@ -15,6 +15,7 @@ from epi_bench import (
     UserError,
     adapted_layers,
     register_strategy,
+    require_plain_adapter,
     scaled_updates,
     state_part,
     trained_parameters,
@@ -60,6 +61,7 @@ class WiseFT(FinishedWeights):
 
     def prepare_model(self, model: nn.Module) -> nn.Module:
         """Keep the base model's weights."""
+        require_plain_adapter(self.name, model)
         self._keep(model)
         return model
 

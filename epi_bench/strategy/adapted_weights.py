@@ -32,6 +32,34 @@ def adapted_layers(model: nn.Module) -> dict[str, Any]:
     return {path: layer for path, layer in model.named_modules() if isinstance(layer, LoraLayer)}
 
 
+def require_plain_adapter(strategy: str, model: nn.Module) -> None:
+    """Refuse a model whose adapter is more than low-rank updates; call in ``prepare_model``.
+
+    For strategies that scale updates or work on merged weights. A model without a low-rank adapter
+    is left alone.
+
+    Args:
+        strategy: Name of the strategy, for the message.
+        model: Any.
+
+    Raises:
+        UserError: If an update has lengths of its own (DoRA), or more is trained than the adapter.
+    """
+    layers = adapted_layers(model)
+    for path, layer in layers.items():
+        if any(getattr(layer, "use_dora", {}).values()):
+            raise UserError(
+                f"{strategy} cannot work with the adapter of {path!r}: with DoRA the lengths of "
+                "its rows are trained apart; give an adapter without"
+            )
+    for name, parameter in model.named_parameters() if layers else ():
+        if parameter.requires_grad and not any(name.startswith(f"{path}.") for path in layers):
+            raise UserError(
+                f"{strategy} works on the adapter alone, and {name!r} is trained beside it: freeze "
+                "it, or choose another strategy"
+            )
+
+
 def update_factors(layer: Any) -> tuple[nn.Parameter, nn.Parameter]:
     """``A`` (rank, inputs) and ``B`` (outputs, rank) of an adapted linear layer.
 
@@ -47,7 +75,7 @@ def updated_weights(model: nn.Module) -> dict[str, Tensor]:
     """The weights of the adapted layers as they would be merged, in float32.
 
     Args:
-        model: With a low-rank adapter.
+        model: With a plain low-rank adapter, see :func:`require_plain_adapter`.
 
     Returns:
         For names of ``model.named_parameters()``, of the layers' own weights, what the adapter
@@ -80,23 +108,15 @@ def scaled_updates(model: nn.Module, factor: float) -> dict[str, Tensor]:
     """What makes an adapter's updates ``factor`` times as large: one factor of each, by name.
 
     Args:
-        model: With a low-rank adapter.
+        model: With a plain low-rank adapter, see :func:`require_plain_adapter`.
         factor: 0 makes it the base model, 1 changes nothing.
 
     Returns:
         For names of ``model.named_parameters()`` their new values.
-
-    Raises:
-        UserError: If an update does not grow with one of its factors, as with DoRA.
     """
     found = {}
     for path, layer in adapted_layers(model).items():
         for adapter in layer.active_adapters:
-            if getattr(layer, "use_dora", {}).get(adapter):
-                raise UserError(
-                    "an adapter with DoRA cannot be scaled: its lengths are trained apart; use one "
-                    "without"
-                )
             for last in (f"lora_E.{adapter}", f"lora_embedding_B.{adapter}",
                          f"lora_B.{adapter}.weight"):  # fmt: skip
                 parameter = dict(layer.named_parameters()).get(last)

@@ -12,6 +12,7 @@ from epi_bench.errors import UserError
 from epi_bench.isolation.saved_state import state_part
 from epi_bench.strategy.adapted_weights import (
     adapted_layers,
+    require_plain_adapter,
     restart_updates,
     scaled_updates,
     updated_weights,
@@ -74,6 +75,7 @@ class TaskVectors(FinishedWeights):
 
     def prepare_model(self, model: nn.Module) -> nn.Module:
         """Keep the base model's weights."""
+        require_plain_adapter(self.name, model)
         parameters = dict(model.named_parameters())
         under_adapter = [f"{path}.base_layer.weight" for path in adapted_layers(model)]
         names = under_adapter or trained_parameters(model)

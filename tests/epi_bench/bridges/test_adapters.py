@@ -52,7 +52,7 @@ def _adapted():
     return make_adapter(AdapterSpec(**ADAPTER)).wrap(toy_model())
 
 
-def _trainer(name, options, folder, **settings):
+def _trainer(name, options, folder, model=None, **settings):
     arguments = TrainingArguments(
         **{
             "output_dir": str(folder), "max_steps": STEPS, "per_device_train_batch_size": BATCH,
@@ -62,7 +62,7 @@ def _trainer(name, options, folder, **settings):
         }
     )  # fmt: skip
     cls = with_strategy(_SameBatches, name, **options)
-    return cls(model=_adapted(), args=arguments, train_dataset=_rows(toy_tasks()[0]))
+    return cls(model=model or _adapted(), args=arguments, train_dataset=_rows(toy_tasks()[0]))
 
 
 def _weights(model):
@@ -100,3 +100,16 @@ def test_it_trains_the_adapter_as_a_run_does(name, options, tmp_path):
 def test_strategies_with_weights_of_their_own_refuse_it(name, tmp_path):
     with pytest.raises(UserError, match=f"'{name}' .*, and the model has an adapter: give"):
         _trainer(name, {}, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["wise_ft", "restore_most_changed", "ties"])
+def test_an_adapter_that_is_more_than_low_rank_updates_is_refused(name, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    with_lengths = get_peft_model(toy_model(), LoraConfig(r=2, use_dora=True))
+    with pytest.raises(UserError, match=f"{name} cannot work with the adapter of .*DoRA"):
+        _trainer(name, {}, tmp_path, with_lengths)
+    beside = _adapted()
+    beside.get_input_embeddings().weight.requires_grad_(True)
+    with pytest.raises(UserError, match=f"{name} works on the adapter alone, and .*embed_tokens"):
+        _trainer(name, {}, tmp_path, beside)
