@@ -8,6 +8,12 @@ from epi_bench.strategy.chosen_weights import ChosenWeights as ChosenWeights
 from epi_bench.strategy.distillation import DistillationStrategy as DistillationStrategy
 from epi_bench.strategy.distillation import summed_divergence as summed_divergence
 from epi_bench.strategy.distillation import frozen_copy as frozen_copy
+from epi_bench.strategy.adapted_weights import adapted_layers as adapted_layers
+from epi_bench.strategy.adapted_weights import require_plain_adapter as require_plain_adapter
+from epi_bench.strategy.adapted_weights import restart_updates as restart_updates
+from epi_bench.strategy.adapted_weights import scaled_updates as scaled_updates
+from epi_bench.strategy.adapted_weights import update_factors as update_factors
+from epi_bench.strategy.adapted_weights import updated_weights as updated_weights
 from epi_bench.strategy.elastic_anchor import ElasticAnchor as ElasticAnchor
 from epi_bench.strategy.example_memory import ExampleMemory as ExampleMemory
 from epi_bench.strategy.example_memory import examples_as_tensors as examples_as_tensors
@@ -31,6 +37,7 @@ from epi_bench.strategy.layers import block_matrices as block_matrices
 from epi_bench.strategy.layers import block_count as block_count
 from epi_bench.strategy.layers import block_number as block_number
 from epi_bench.strategy.layers import require_blocks as require_blocks
+from epi_bench.strategy.layers import frozen_share as frozen_share
 from epi_bench.strategy.low_rank import LowRankStrategy as LowRankStrategy
 from epi_bench.strategy.own_answers import answer_ending as answer_ending
 from epi_bench.strategy.own_answers import longest_answer as longest_answer
@@ -44,6 +51,7 @@ from epi_bench.strategy.path_scale import scale_on_path as scale_on_path
 from epi_bench.strategy.perturbation import perturbed_weights as perturbed_weights
 from epi_bench.strategy.probing import probed_weights as probed_weights
 from epi_bench.strategy.quadratic_pull import weighted_square as weighted_square
+from epi_bench.strategy.rank_allocation import RankAllocation as RankAllocation
 from epi_bench.strategy.rehearsal import with_replayed as with_replayed
 from epi_bench.strategy.scores import normalise as normalise
 from epi_bench.strategy.scores import reassign as reassign
@@ -57,6 +65,9 @@ from epi_bench.strategy.synthesis import WrittenPrompts as WrittenPrompts
 from epi_bench.strategy.synthesis import prompt_embeddings as prompt_embeddings
 from epi_bench.strategy.synthesis import representative as representative
 from epi_bench.strategy.synthesis import write_prompts as write_prompts
+from epi_bench.strategy.task_vectors import TaskVectors as TaskVectors
+from epi_bench.strategy.task_vectors import elected_mean as elected_mean
+from epi_bench.strategy.task_vectors import trimmed as trimmed
 from epi_bench.strategy.token_losses import token_losses as token_losses
 
 # Tasks

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from epi_bench.bridges.between_steps import between_steps
 from epi_bench.errors import TrainingFailedError, UserError, foreign_code
+from epi_bench.model.adapted import is_adapted
 from epi_bench.model.chat.encoded_example import EncodedExample
 from epi_bench.plugins.options import check_options, complete_options, options_of
 from epi_bench.spec.run_spec import TrainingSpec
@@ -104,6 +105,12 @@ class StrategyRun:
         Returns:
             The model to train.
         """
+        if self.strategy.refuses_adapter and is_adapted(model):
+            raise refuse(
+                self.strategy,
+                f"{self.strategy.refuses_adapter}, and the model has an adapter",
+                "give the model without it, or choose another strategy",
+            )
         self.strategy.check_model(model)
         self.strategy.context = TrainingContext(
             model=model,

@@ -25,6 +25,7 @@ from epi_bench.bridges.trainer_support import (
     refuse_what_is_not_supported,
 )
 from epi_bench.errors import UserError
+from epi_bench.model.adapted import is_adapted
 from epi_bench.spec.run_spec import TrainingSpec
 from epi_bench.training.loop_state import ModelState
 
@@ -109,7 +110,8 @@ class StrategyTrainer(StrategyLoss):
         )
         refuse_an_optimizer_of_other_weights(trainer, self.strategy, prepared, known)
         # The Trainer's checkpoints hold all weights of a model, but an adapter's alone of peft's.
-        self._weights = None if prepared is model else ModelState(prepared)
+        is_whole = prepared is model and not is_adapted(model)
+        self._weights = None if is_whole else ModelState(prepared)
         trainer.model = trainer.model_wrapped = prepared
         trainer.add_callback(StrategyCallback(self))
 

@@ -90,7 +90,9 @@ def _tables_of_run(record: RunRecord, output: Path | None) -> list[FittedTable]:
     from epi_bench.results.masks.graded import trace_graded
     from epi_bench.results.masks.trace import has_mask
 
-    run = f"{record.strategy.name}, seed {record.spec.seed}, run {record.run_id}"
+    run = f"{record.spec.label}, seed {record.spec.seed}, run {record.run_id}"
+    if record.spec.adapter.kind != "none":
+        run += f" (weights of the {record.spec.adapter.kind} adapter)"
     tables: list[FittedTable] = []
     curve = interpolation_table(record, f"{run}: ")
     if has_mask(record) or not (record.graded_protection or curve):

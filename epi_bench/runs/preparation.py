@@ -29,6 +29,7 @@ from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.prepared import PreparedRun, PreparedTask, ScoredTask
 from epi_bench.runs.reproducibility import current_execution, overruled_settings
 from epi_bench.runs.warnings import (
+    adapter_warnings,
     base_text_warnings,
     data_warnings,
     idle_warnings,
@@ -105,6 +106,7 @@ def prepare_run(
         *overruled_settings(spec.training, spec.model.dtype),
         *idle_warnings(strategy, len(experiences)),
         *own_answer_warnings(strategy, tasks),
+        *adapter_warnings(strategy, spec.adapter),
         *precision_warnings(spec, execution.device),
         *_check_strategy(strategy, spec, experiences),
         *base_text_warnings(strategy.protect_base),
@@ -176,6 +178,12 @@ def _check_strategy(
     strategy: Strategy, spec: RunSpec, experiences: Sequence[Experience]
 ) -> list[str]:
     """Let the strategy refuse the run; what it warns of otherwise."""
+    if spec.adapter.kind != "none" and strategy.refuses_adapter:
+        raise UserError(
+            f"{spec.strategy.name} {strategy.refuses_adapter}: leave "
+            f"adapter.kind={spec.adapter.kind} out, or choose another strategy",
+            setting="adapter.kind",
+        )
     steps = [experience.steps for experience in experiences]
     with foreign_code(f"strategy {spec.strategy.name!r} fails to check the run"):
         return [for_terminal(str(warning)) for warning in strategy.check_run(spec.training, steps)]

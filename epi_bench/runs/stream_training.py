@@ -153,7 +153,7 @@ class StreamTraining:
                 self.observer.warning(message)
         self.observer.run_started(
             self.prepared.run_id,
-            f"{spec.strategy.name} · {spec.stream.kind} · seed {spec.seed}",
+            f"{spec.label} · {spec.stream.kind} · seed {spec.seed}",
             self.prepared.total_steps,
             list(self.prepared.scored_tasks),
         )
@@ -162,6 +162,7 @@ class StreamTraining:
         self, backbone: Backbone, accelerator: Accelerator, point: ResumePoint | None
     ) -> TrainingLoop:
         from epi_bench.evaluation.answers import ending_texts
+        from epi_bench.training.adapter import make_adapter
         from epi_bench.training.loop import TrainingLoop
         from epi_bench.training.loop_state import put_random_state, random_state
 
@@ -182,6 +183,7 @@ class StreamTraining:
             ),
             stream=self.prepared.experiences,
             tasks=KnownTasks(self.prepared, ending_texts(backbone.model)),
+            adapter=make_adapter(spec.adapter),
         )
         self.measurements.training = loop.cost
         if checkpoints.first_random is not None:  # an adapter is drawn as it was the first time
@@ -206,10 +208,11 @@ class StreamTraining:
             if experience is not experiences[-1]:
                 self._score_unfinished(plan.name, plan, loop, f"score {experience.index}")
                 self._save_unfinished(experience, loop)
-        with loop.precision.as_saved(loop.model):
+        if self.keeper.keeps_adapter(loop.model):
             self.keeper.look_at_base(loop.model)
-            self.keeper.keep_adapter(loop.model)
-        finished: Any = self.prepared.strategy.finalize_model(loop.model)
+            with loop.precision.as_saved(loop.model), loop.as_finished() as adapted:
+                self.keeper.keep_adapter(adapted)
+        finished: Any = loop.finalize_model()
         with loop.precision.as_saved(finished):
             last = self.prepared.plans[-1]
             self._score(last.name, finished, "score last", last.tasks)
@@ -344,8 +347,7 @@ class StreamTraining:
         """A row in the middle of the stream: of the model as it would be saved now."""
         if key in self.checkpoints.done:
             return
-        strategy = self.prepared.strategy
-        with loop.precision.as_saved(loop.model), strategy.as_finished(loop.model) as model:
+        with loop.precision.as_saved(loop.model), loop.as_finished() as model:
             as_saved: Any = model
             self._score(row, as_saved, key, plan.tasks)
 
@@ -428,9 +430,8 @@ class StreamTraining:
             self.keeper.miss(experience.index)
             return
         self.observer.stage("saving the model")
-        strategy = self.prepared.strategy
         self.keeper.look_at_base(loop.model)
-        with loop.precision.as_saved(loop.model), strategy.as_finished(loop.model) as model:
+        with loop.precision.as_saved(loop.model), loop.as_finished() as model:
             self.keeper.keep_unfinished(experience.index, model)
         with self.signals.held_off():
             self.checkpoints.finish(key)

@@ -81,6 +81,12 @@ class Strategy:
             ``general_text`` (the run's), ``self`` (which the model writes) or the path of a text
             file, whose content is part of the run's identity. A strategy that lets the user choose
             has an option of this name.
+        refuses_adapter: Why it cannot train an adapter that the run has put on the model
+            (``adapter.kind``), as what follows its name in a message; empty if it can. Then the
+            model that its hooks see has an adapter, and what it trains are the adapter's weights.
+        adapter_is_whole: Whether an adapter at the end, laid on the model as it was loaded, is the
+            finished model. Only then a run keeps it as an adapter (``keep_model``), beside the
+            model that it is merged into.
         family: By what means it keeps what was learned before; ``--strategy FAMILY`` takes all of a
             family. ``baseline``, ``averaging``, ``mask``, ``penalty``, ``rehearsal``, ``data``,
             ``optimizer``, ``adapter`` or ``other``.
@@ -108,6 +114,8 @@ class Strategy:
     not_in_state: ClassVar[Collection[str]] = ()
     acts_from: int = 0
     protect_base: str = "none"
+    refuses_adapter: str = ""
+    adapter_is_whole: bool = True
     family: ClassVar[str] = "other"
     needs: ClassVar[Collection[str]] = ()
     bytes_per_parameter: ClassVar[str] = ""

@@ -86,6 +86,7 @@ def toy_loop(
     model: PreTrainedModel | None = None,
     seed: int = 0,
     training: Mapping[str, Any] | None = None,
+    adapter: Mapping[str, Any] | None = None,
 ) -> TrainingLoop:
     """The started training loop of a strategy on the toy tasks, before its first step.
 
@@ -94,11 +95,13 @@ def toy_loop(
         model: What is trained; :func:`toy_model` if left out.
         seed: Of the run.
         training: Settings of :class:`epi_bench.TrainingSpec` beside the budget.
+        adapter: Settings of the section ``adapter``; none is put on the model if left out.
     """
     import torch
 
-    from epi_bench.spec.run_spec import TrainingSpec
+    from epi_bench.spec.run_spec import AdapterSpec, TrainingSpec
     from epi_bench.training.accelerator import create_accelerator
+    from epi_bench.training.adapter import make_adapter
     from epi_bench.training.loop import TrainingLoop
 
     model = model or toy_model()
@@ -120,6 +123,7 @@ def toy_loop(
         base_texts=_toy_texts,
         stream=experiences,
         tasks=_ToyKnowledge(),
+        adapter=make_adapter(AdapterSpec(**(adapter or {}))),
     ).start()
 
 
@@ -165,7 +169,7 @@ def train_toy(strategy: Strategy, **options: Any) -> PreTrainedModel:
         loop = toy_loop(strategy, **options)
         for experience in toy_tasks():
             loop.train(experience)
-        return strategy.finalize_model(loop.model)  # type: ignore[return-value]
+        return loop.finalize_model()  # type: ignore[return-value]
 
 
 @contextmanager

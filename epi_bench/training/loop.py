@@ -7,7 +7,7 @@ whatever a strategy does, it does in its hooks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
@@ -25,6 +25,7 @@ from epi_bench.model.precision import WeightPrecision
 from epi_bench.model.weight_movement import WeightMovement
 from epi_bench.spec.run_spec import TrainingSpec
 from epi_bench.strategy.hooks import Experience, Step
+from epi_bench.strategy.low_rank_adapter import LowRankAdapter
 from epi_bench.strategy.strategy import Strategy
 from epi_bench.training.context import BaseTexts, TaskKnowledge, TrainingContext
 from epi_bench.training.cost import TrainingCost
@@ -95,6 +96,7 @@ class TrainingLoop:
         base_texts: Gives strategies that ask for it examples of what the base model can do.
         stream: All experiences, for strategies that need all tasks from the beginning.
         tasks: Scores answers for strategies that let the model write some.
+        adapter: Put on the model before the strategy prepares it, or ``None``.
 
     Attributes:
         model: The model that is trained; after :meth:`start` as the strategy prepared it.
@@ -132,10 +134,12 @@ class TrainingLoop:
         base_texts: BaseTexts | None = None,
         stream: Sequence[Experience] | None = None,
         tasks: TaskKnowledge | None = None,
+        adapter: LowRankAdapter | None = None,
     ) -> None:
         self.spec = spec
         self.strategy = strategy
         self.model = model
+        self.adapter = adapter
         self.accelerator = accelerator
         self.cost = TrainingCost()
         self.steps_done = 0
@@ -162,7 +166,9 @@ class TrainingLoop:
         self._last_good_step = 0
 
     def start(self) -> Self:
-        """Move the model to its device, and let the strategy and accelerate prepare it.
+        """Move the model to its device, put the adapter on it, and let it be prepared.
+
+        First the strategy prepares it, then accelerate.
 
         Returns:
             The loop itself, ready to train.
@@ -172,7 +178,11 @@ class TrainingLoop:
         """
         self.strategy.context = self.context
         loaded = dict(self.model.named_parameters())
-        self.model = self.strategy.prepare_model(self.model.to(self.accelerator.device))
+        model = self.model.to(self.accelerator.device)
+        if self.adapter is not None:
+            model = self.adapter.wrap(model)
+        self.context.model = model
+        self.model = self.strategy.prepare_model(model)
         self.movement = WeightMovement(
             loaded, self.model, self.context.torch_generator("weights that are watched")
         )
@@ -266,6 +276,25 @@ class TrainingLoop:
         self.strategy.end_experience(experience)
         self.model.eval()
         self._leave()
+
+    @contextmanager
+    def as_finished(self) -> Iterator[nn.Module]:
+        """The model as :meth:`finalize_model` would make it; afterwards it is as it was."""
+        with self.strategy.as_finished(self.model) as model:
+            if self.adapter is None:
+                yield model
+            else:
+                with self.adapter.as_merged(model) as merged:
+                    yield merged
+
+    def finalize_model(self) -> nn.Module:
+        """End the training: the model as the strategy finishes it, with the adapter merged.
+
+        Raises:
+            TrainingFailedError: If the merged model is not the trained one.
+        """
+        model = self.strategy.finalize_model(self.model)
+        return model if self.adapter is None else self.adapter.merge(model)
 
     def _enter(self, experience: Experience) -> _Place:
         """Begin an experience."""
