@@ -206,7 +206,7 @@ def test_in_a_folder_of_the_user_nothing_else_is_swept(tmp_path):
 def test_what_transformers_cannot_save_is_a_problem_and_no_error(tmp_path):
     keeper = ModelKeeper(tmp_path, KeepModel.FINAL, experiences=["a"])
     told = []
-    keeper.begin(None, told.append)
+    keeper.begin(SimpleNamespace(model=torch.nn.Linear(1, 1)), told.append)
     keeper.keep_final(torch.nn.Linear(1, 1))
     assert keeper.problems == told
     [problem] = told
