@@ -49,6 +49,20 @@ def test_the_page_of_strategies_is_what_their_classes_say():
     assert _page("strategies.md") == page, "run: python scripts/write_strategies_page.py"
 
 
+def test_the_page_of_checks_names_each_strategy_with_a_test_that_is_there():
+    from epi_bench.strategy.strategy import STRATEGIES
+
+    rows = re.findall(
+        r"^\| `(\w+)` \|.*\| `([\w/]+\.py)::(\w+)` \|", _page("strategy_checks.md"), re.M
+    )
+    assert {name for name, _, _ in rows} == {
+        name for name in STRATEGIES.names() if STRATEGIES.is_builtin(name)
+    }
+    for _, file, test in rows:
+        path = ROOT / (file if file.startswith("tests/") else f"tests/strategies/{file}")
+        assert f"def {test}(" in path.read_text(encoding="utf-8")
+
+
 def test_every_command_and_flag_is_on_the_page():
     import typer
 
