@@ -187,7 +187,7 @@ def test_every_hook_is_on_the_page_in_the_order_of_the_calls():
 
     rows = re.findall(r"^\| [^|]+ \| `(\w+)\(", _page("own_strategy.md"), re.MULTILINE)
     hooks = [name for name in vars(Strategy) if not name.startswith("_")]
-    state = {"state_dict", "load_state_dict", "state_bytes", "diagnostics"}
+    state = {"state_dict", "load_state_dict", "state_bytes", "diagnostics", "stiffness"}
     assert rows == [
         name for name in hooks if callable(getattr(Strategy, name)) and name not in state
     ]
