@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from epi_bench.evaluation.evaluator import TaskEvaluator
+    from epi_bench.evaluation.harness_evaluator import HarnessEvaluator
     from epi_bench.evaluation.scores import TaskScores
     from epi_bench.model.chat.chat_encoder import ChatEncoder
 
@@ -145,7 +146,10 @@ def _score(
     check_fit(
         model,
         tokenizer,
-        {named[n]: max(len(example) for example in e.encoded) for n, e in evaluators.items()},
+        {
+            named[n]: max((len(example) for example in e.encoded), default=0)
+            for n, e in evaluators.items()
+        },
         {named[n]: e.longest_with_answer for n, e in evaluators.items()},
         (example.input_ids for e in evaluators.values() for example in e.encoded),
     )
@@ -158,8 +162,8 @@ def _evaluator(
     encoder: ChatEncoder,
     data_dir: Path | None,
     allow_code_execution: bool,
-) -> TaskEvaluator:
-    from epi_bench.evaluation.evaluator import TaskEvaluator
+) -> TaskEvaluator | HarnessEvaluator:
+    from epi_bench.evaluation.evaluator import evaluator_of
     from epi_bench.runs.examples import permitted, select_examples
     from epi_bench.task.example_checks import check_examples
     from epi_bench.task.task import create_task
@@ -172,10 +176,6 @@ def _evaluator(
     examples = select_examples(task, "test", spec.data.test_examples, published)
     if not examples:
         raise UserError(f"task {name!r} has no test examples")
-    return TaskEvaluator(
-        task,
-        examples,
-        encoder,
-        spec.evaluation.batch_size,
-        max_new_tokens=spec.evaluation.max_new_tokens,
+    return evaluator_of(
+        task, examples, encoder, spec.evaluation.batch_size, spec.evaluation.max_new_tokens
     )

@@ -129,6 +129,7 @@ def _of_run(record: RunRecord, labels: Mapping[str, str]) -> dict[str, Any]:
     return {
         "track": record.track.name,
         "strategy": record.strategy.name,
+        "adapter": record.spec.adapter.kind,
         "label": labels[record.run_id],
         "seed": record.spec.seed,
         "task_order": ", ".join(record.task_order),

@@ -228,7 +228,7 @@ class Results(Sequence[RunRecord]):
     def _notes(self) -> list[str]:
         """What there is beside finished runs, one line each."""
         failed = [
-            f"{outcome.spec.strategy.name}, seed {outcome.spec.seed}: {outcome.reason}"
+            f"{outcome.spec.label}, seed {outcome.spec.seed}: {outcome.reason}"
             for outcome in self.failures
         ]
         head = [] if self.records else ["no finished run"]

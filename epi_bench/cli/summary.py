@@ -79,7 +79,7 @@ def print_outcomes(outcomes: Sequence[RunOutcome], workspace: Workspace, console
         metrics = outcome.record.metrics if outcome.record else {}
         rows.append(
             (
-                outcome.spec.strategy.name,
+                outcome.spec.label,
                 str(outcome.spec.seed),
                 _number(metrics.get("average_accuracy")),
                 _number(metrics.get("backward_transfer")),

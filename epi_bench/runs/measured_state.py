@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from epi_bench.evaluation.gradient_conflict import ConflictMeasurement
 from epi_bench.evaluation.judge.judge import JudgedScores
 from epi_bench.evaluation.scores import TaskScores
-from epi_bench.results.record.scores import Confusion
+from epi_bench.results.record.scores import Confusion, StiffnessShare
 from epi_bench.runs.measurements import CurvePoint, GradedRow, MeasuredDivergence, ScoredRow
 from epi_bench.task.example import Prediction
 
@@ -35,6 +35,10 @@ def measurements_to_json(measured: Measurements) -> dict[str, Any]:
         "losses": [list(point) for point in measured.losses],
         "losses_since": list(measured._losses_since),
         "diagnostics": [[step, _plain(values)] for step, values in measured.diagnostics],
+        "stiffness": [
+            [experience, {part: share.model_dump() for part, share in parts.items()}]
+            for experience, parts in measured.stiffness.items()
+        ],
         "text_before": measured.text_before and list(measured.text_before),
         "judged": [
             [name, {task: list(found.items) for task, found in grades.items()}]
@@ -68,6 +72,10 @@ def take_up_measurements(measured: Measurements, content: Mapping[str, Any]) -> 
     measured.losses[:] = [(step, loss) for step, loss in content["losses"]]
     measured._losses_since[:] = content["losses_since"]
     measured.diagnostics[:] = [(step, values) for step, values in content["diagnostics"]]
+    measured.stiffness = {
+        experience: {part: StiffnessShare(**share) for part, share in parts.items()}
+        for experience, parts in content.get("stiffness", ())  # older checkpoints have none
+    }
     before = content["text_before"]
     measured.text_before = (before[0], before[1]) if before else None
     measured.judged[:] = [

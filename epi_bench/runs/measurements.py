@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from epi_bench.results.record.scores import Retention
+from epi_bench.results.record.scores import Retention, StiffnessShare
 from epi_bench.training.cost import TrainingCost
 
 if TYPE_CHECKING:
     from epi_bench.evaluation.gradient_conflict import ConflictMeasurement
     from epi_bench.evaluation.judge.judge import JudgedScores
     from epi_bench.evaluation.scores import TaskScores
+    from epi_bench.strategy.stiffness_shares import PartShare
 
 LOSS_EVERY = 10
 """Optimizer steps between two points of the loss curve, and between two steps of the event log."""
@@ -76,13 +77,6 @@ class JudgeIdentity(NamedTuple):
     prompt_fingerprint: str
 
 
-class Parameters(NamedTuple):
-    """Numbers of a model's parameters: those that get a gradient, and all of them."""
-
-    trained: int
-    all: int
-
-
 @dataclass
 class Measurements:
     """What is measured while a run goes on.
@@ -96,7 +90,7 @@ class Measurements:
         started: The same as a reading of ``perf_counter``, in seconds.
         device: What is trained on, as torch names it: ``cpu``, ``cuda:0``.
         processes: Processes that train together.
-        parameters: Of the model as the strategy prepared it, and as it was loaded.
+        total_parameters: Of the model as it was loaded.
         training: Seconds, tokens and skipped steps of the training.
         evaluation_seconds: Of all scoring.
         rows: The scored points, the base model first.
@@ -107,6 +101,8 @@ class Measurements:
         curve: Scores of the models between the base model and the finished one, where asked for.
         losses: Step, and mean loss (nats a token) of the steps since the point before.
         diagnostics: Step and what the strategy reported.
+        stiffness: For each experience in which weights were drawn to earlier values, where in the
+            model, by its position in the stream.
         text_before: Negative log-likelihood of a general text before training, in nats a token, and
             its tokens.
         retention: How well a general text is predicted, before and after.
@@ -131,7 +127,7 @@ class Measurements:
     started: float = field(default_factory=perf_counter)
     device: str = "cpu"
     processes: int = 1
-    parameters: Parameters = field(default=Parameters(0, 0))
+    total_parameters: int = 0
     training: TrainingCost = field(default_factory=TrainingCost)
     evaluation_seconds: float = 0.0
     rows: list[ScoredRow] = field(default_factory=list)
@@ -142,6 +138,7 @@ class Measurements:
     curve: list[CurvePoint] = field(default_factory=list)
     losses: list[tuple[int, float]] = field(default_factory=list)
     diagnostics: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    stiffness: dict[int, Mapping[str, StiffnessShare]] = field(default_factory=dict)
     text_before: tuple[float, int] | None = None
     retention: Retention | None = None
     judged: list[GradedRow] = field(default_factory=list)
@@ -189,3 +186,15 @@ class Measurements:
         if values:
             self.diagnostics.append((step, dict(values)))
         return bool(values)
+
+    def note_stiffness(self, experience: int, shares: Mapping[str, PartShare]) -> None:
+        """Take where an experience's graded protection was; nothing where there was none.
+
+        Args:
+            experience: Its position in the stream, from 0; what was noted of it before is replaced.
+            shares: As :func:`epi_bench.strategy.stiffness_shares.stiffness_shares` gives them.
+        """
+        if shares:
+            self.stiffness[experience] = {
+                part: StiffnessShare(**share._asdict()) for part, share in shares.items()
+            }

@@ -24,6 +24,7 @@ from epi_bench.results.record.scores import (
     DivergencePoint,
     DivergenceRecord,
     EvalScoresRecord,
+    GradedProtection,
     GradientConflictRecord,
     InterpolationPoint,
     InterpolationRecord,
@@ -81,6 +82,10 @@ def build_record(prepared: PreparedRun, measured: Measurements) -> RunRecord:
         gradient_conflict=conflict,
         mask_statistics=tuple(
             Diagnostics(step=step, values=dict(values)) for step, values in measured.diagnostics
+        ),
+        graded_protection=tuple(
+            GradedProtection(experience=experience, parts=dict(parts))
+            for experience, parts in measured.stiffness.items()
         ),
         retention=retention,
         skipped_steps=measured.training.skipped_steps,
@@ -152,6 +157,7 @@ def _known_before_training(prepared: PreparedRun, measured: Measurements) -> dic
                 protocols,
                 prepared.stream_options,
                 measured.processes,
+                prepared.texts.get("general_text"),
             )
         ),
         "task_order": tuple(prepared.tasks),
@@ -363,6 +369,6 @@ def _cost(prepared: PreparedRun, measured: Measurements) -> Cost:
         peak_memory_bytes=max(peak_memory_bytes(measured.device) or 0, measured.peak_memory_before)
         or None,
         extra_state_bytes=prepared.strategy.state_bytes(),
-        trainable_parameters=measured.parameters.trained,
-        total_parameters=measured.parameters.all,
+        trainable_parameters=training.trained_parameters,
+        total_parameters=measured.total_parameters,
     )

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from epi_bench.model.base_examples import BaseExamples
+from epi_bench.model.location import general_text
 from epi_bench.results.record.scores import Retention
-from epi_bench.runs.base_examples import BaseExamples
 from epi_bench.runs.instruments import (
     general_text_of,
     make_base_distributions,
     make_conflict_probe,
 )
 from epi_bench.runs.interpolation_curve import InterpolationCurve
+from epi_bench.runs.known_tasks import KnownTasks
 from epi_bench.runs.measurements import (
     CurvePoint,
     GradedRow,
     MeasuredDivergence,
     Measurements,
-    Parameters,
 )
 from epi_bench.runs.observer import RunObserver, StepReport
 from epi_bench.runs.prepared import PreparedRun
@@ -110,7 +112,7 @@ class StreamTraining:
             self._take_up(point)
         measured, model = self.measurements, backbone.model.to(accelerator.device)
         text = general_text_of(self.prepared, backbone)
-        total_parameters = sum(p.numel() for p in model.parameters())
+        measured.total_parameters = sum(p.numel() for p in model.parameters())
         self._score("base", model, "score base")
         self._judge_last_row("judge base")
         if measured.text_before is None:
@@ -119,8 +121,6 @@ class StreamTraining:
             self.base.remember(model)
         curve = InterpolationCurve(model) if self._asks_for_curve else None
         loop = self._start_loop(backbone, accelerator, point)
-        trained = sum(p.numel() for p in loop.model.parameters() if p.requires_grad)
-        measured.parameters = Parameters(trained, total_parameters)
         finished = self._train_stream(loop)
         self._warn_of_losses(loop)
         self._judge_last_row("judge last")
@@ -153,7 +153,7 @@ class StreamTraining:
                 self.observer.warning(message)
         self.observer.run_started(
             self.prepared.run_id,
-            f"{spec.strategy.name} · {spec.stream.kind} · seed {spec.seed}",
+            f"{spec.label} · {spec.stream.kind} · seed {spec.seed}",
             self.prepared.total_steps,
             list(self.prepared.scored_tasks),
         )
@@ -161,6 +161,8 @@ class StreamTraining:
     def _start_loop(
         self, backbone: Backbone, accelerator: Accelerator, point: ResumePoint | None
     ) -> TrainingLoop:
+        from epi_bench.evaluation.answers import ending_texts
+        from epi_bench.training.adapter import make_adapter
         from epi_bench.training.loop import TrainingLoop
         from epi_bench.training.loop_state import put_random_state, random_state
 
@@ -175,9 +177,13 @@ class StreamTraining:
             total_steps=self.prepared.total_steps,
             experience_count=len(self.prepared.experiences),
             base_texts=BaseExamples(
-                backbone.tokenizer, self.prepared.location, spec.data.max_length
+                backbone.tokenizer,
+                lambda: self.prepared.general_texts or [general_text(self.prepared.location)],
+                spec.data.max_length,
             ),
             stream=self.prepared.experiences,
+            tasks=KnownTasks(self.prepared, ending_texts(backbone.model)),
+            adapter=make_adapter(spec.adapter),
         )
         self.measurements.training = loop.cost
         if checkpoints.first_random is not None:  # an adapter is drawn as it was the first time
@@ -185,6 +191,7 @@ class StreamTraining:
         elif checkpoints.is_on:
             checkpoints.first_random = random_state()
         loop.start()
+        self.keeper.begin_adapter(loop.model)
         if checkpoints.is_on:
             loop.remember_start()
         if point is not None and (state := point.loop) is not None:
@@ -201,9 +208,11 @@ class StreamTraining:
             if experience is not experiences[-1]:
                 self._score_unfinished(plan.name, plan, loop, f"score {experience.index}")
                 self._save_unfinished(experience, loop)
-        with loop.precision.as_saved(loop.model):
-            self.keeper.keep_adapter(loop.model)
-        finished: Any = self.prepared.strategy.finalize_model(loop.model)
+        if self.keeper.keeps_adapter(loop.model):
+            self.keeper.look_at_base(loop.model)
+            with loop.precision.as_saved(loop.model), loop.as_finished() as adapted:
+                self.keeper.keep_adapter(adapted)
+        finished: Any = loop.finalize_model()
         with loop.precision.as_saved(finished):
             last = self.prepared.plans[-1]
             self._score(last.name, finished, "score last", last.tasks)
@@ -240,7 +249,7 @@ class StreamTraining:
             score_midway,
             undivided=self.signals.held_off,
             at_rest=self._at_rest,
-            before_end=self._before_end,
+            before_end=partial(self._before_end, experience),
         )
         self._diagnose(loop.steps_done)
         self._probe(probe, loop, done)
@@ -250,8 +259,12 @@ class StreamTraining:
     def _at_rest(self) -> None:
         self.checkpoints.after_step(stopping=self.signals.requested is not None)
 
-    def _before_end(self) -> None:
+    def _before_end(self, experience: Experience) -> None:
+        from epi_bench.strategy.stiffness_shares import stiffness_shares
+
+        shares = stiffness_shares(self.prepared.strategy.stiffness())
         with self.signals.held_off():
+            self.measurements.note_stiffness(experience.index, shares)
             self.checkpoints.before_hook()
 
     def _on_step(self, step: Step, learning_rate: float) -> None:
@@ -334,8 +347,7 @@ class StreamTraining:
         """A row in the middle of the stream: of the model as it would be saved now."""
         if key in self.checkpoints.done:
             return
-        strategy = self.prepared.strategy
-        with loop.precision.as_saved(loop.model), strategy.as_finished(loop.model) as model:
+        with loop.precision.as_saved(loop.model), loop.as_finished() as model:
             as_saved: Any = model
             self._score(row, as_saved, key, plan.tasks)
 
@@ -418,8 +430,8 @@ class StreamTraining:
             self.keeper.miss(experience.index)
             return
         self.observer.stage("saving the model")
-        strategy = self.prepared.strategy
-        with loop.precision.as_saved(loop.model), strategy.as_finished(loop.model) as model:
+        self.keeper.look_at_base(loop.model)
+        with loop.precision.as_saved(loop.model), loop.as_finished() as model:
             self.keeper.keep_unfinished(experience.index, model)
         with self.signals.held_off():
             self.checkpoints.finish(key)

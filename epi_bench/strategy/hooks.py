@@ -168,6 +168,31 @@ class StrategyContext(Protocol):
             TrainingFailedError: If the loss is not finite.
         """
 
+    def answer_scores(
+        self, experience: Experience, answers: Sequence[tuple[int, Sequence[int]]]
+    ) -> list[float]:
+        """How the tasks of an experience score answers to its training examples, 0..100.
+
+        By the tasks' own scoring of what a model writes, which may run code. Where a task scores
+        options or forced tokens, an answer is right, 100, if it says what the given one does, and 0
+        otherwise.
+
+        Args:
+            experience: Whose own examples were answered.
+            answers: Position of an example, and the tokens that follow its prompt in place of its
+                last answer.
+
+        Raises:
+            UserError: If the training knows of no task.
+        """
+
+    def test_prompts_among(self, prompts: Sequence[Sequence[int]]) -> int | None:
+        """How many prompts are those of test examples; ``None`` if the training knows of none.
+
+        Args:
+            prompts: Token ids up to where an answer begins.
+        """
+
     def batches(
         self, examples: Sequence[EncodedExample], batch_size: int
     ) -> Iterator[dict[str, Tensor]]:

@@ -63,6 +63,8 @@ class Strategy:
     Attributes:
         name: As registered.
         stores_examples: Whether training data of earlier experiences is kept.
+        scores_answers: Whether it asks for scores of answers to training prompts
+            (``context.answer_scores``): it is told then where a task has one right answer only.
         learning_rate_factor: The run's learning rate is multiplied by it. For strategies whose
             trained parameters need another scale than full fine-tuning's (adapters).
         later_options: Options added after results of the strategy were published, with the value
@@ -79,6 +81,12 @@ class Strategy:
             ``general_text`` (the run's), ``self`` (which the model writes) or the path of a text
             file, whose content is part of the run's identity. A strategy that lets the user choose
             has an option of this name.
+        refuses_adapter: Why it cannot train an adapter that the run has put on the model
+            (``adapter.kind``), as what follows its name in a message; empty if it can. Then the
+            model that its hooks see has an adapter, and what it trains are the adapter's weights.
+        adapter_is_whole: Whether an adapter at the end, laid on the model as it was loaded, is the
+            finished model. Only then a run keeps it as an adapter (``keep_model``), beside the
+            model that it is merged into.
         family: By what means it keeps what was learned before; ``--strategy FAMILY`` takes all of a
             family. ``baseline``, ``averaging``, ``mask``, ``penalty``, ``rehearsal``, ``data``,
             ``optimizer``, ``adapter`` or ``other``.
@@ -101,10 +109,13 @@ class Strategy:
     later_options: ClassVar[Mapping[str, Any]] = {}
     changes_gradients: ClassVar[bool] = True
     stores_examples: ClassVar[bool] = False
+    scores_answers: ClassVar[bool] = False
     learning_rate_factor: float = 1.0
     not_in_state: ClassVar[Collection[str]] = ()
     acts_from: int = 0
     protect_base: str = "none"
+    refuses_adapter: str = ""
+    adapter_is_whole: bool = True
     family: ClassVar[str] = "other"
     needs: ClassVar[Collection[str]] = ()
     bytes_per_parameter: ClassVar[str] = ""
@@ -270,6 +281,18 @@ class Strategy:
         """Bytes the strategy keeps beside model and optimizer, now."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self.state_dict().values())
 
+    def stiffness(self) -> Mapping[str, Tensor]:
+        """How strongly each weight is drawn to an earlier value at this point, in any unit.
+
+        For strategies that protect weights by degrees; ``epi-bench inspect`` shows where in the
+        model it is. Asked for once an experience, after its last step.
+
+        Returns:
+            For names of ``context.model.named_parameters()`` a tensor of the parameter's shape, not
+            negative; empty where nothing is drawn. They may be those that it works with.
+        """
+        return {}
+
     def diagnostics(self) -> dict[str, float]:
         """Numbers worth logging at this point, by name.
 
@@ -295,6 +318,7 @@ STRATEGIES: Registry[type[Strategy]] = Registry(
     "epi_bench.strategies",
     problem=_problem,
     reserved=lambda: ("all", *FAMILIES),
+    libraries={"avalanche": "epi_bench.strategy.avalanche_plugins:avalanche_strategy"},
 )
 
 

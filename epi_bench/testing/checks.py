@@ -254,9 +254,21 @@ def _check_hooks(subject: _Subject) -> str | None:
     penalty = returned["penalty"]
     if penalty is not None and (not isinstance(penalty, torch.Tensor) or penalty.dim() != 0):
         return "penalty must return a scalar tensor with its graph, or None"
+    return _report_problem(strategy)
+
+
+def _report_problem(strategy: Strategy) -> str | None:
+    """What is wrong with the numbers that a strategy reports of itself."""
     for name, value in strategy.diagnostics().items():
         if not isinstance(name, str) or not isinstance(value, float | int):
             return f"diagnostics must give numbers by name, not {name!r}: {type(value).__name__}"
+    shapes = {name: p.shape for name, p in strategy.context.model.named_parameters()}
+    for name, tensor in strategy.stiffness().items():
+        if name not in shapes or tensor.shape != shapes[name] or bool((tensor < 0).any()):
+            return (
+                f"stiffness must give for names of parameters tensors of their shape, not negative:"
+                f" {name!r} is none"
+            )
     return None
 
 

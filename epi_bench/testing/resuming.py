@@ -34,6 +34,7 @@ def resuming_problem(
     points: Collection[int] = POINTS,
     dtype: str = "float32",
     training: Mapping[str, Any] | None = None,
+    adapter: Mapping[str, Any] | None = None,
 ) -> str | None:
     """Interrupt a strategy at several points of the toy stream, and go on from there.
 
@@ -45,6 +46,7 @@ def resuming_problem(
         points: Where, counted from 0 over the steps of a task and its end, then the next task's.
         dtype: Of the toy model's weights.
         training: Settings of :class:`epi_bench.TrainingSpec` beside the budget.
+        adapter: Settings of the section ``adapter``.
 
     Returns:
         What is wrong, with a remedy; ``None`` if nothing is.
@@ -52,7 +54,7 @@ def resuming_problem(
     from epi_bench.training.loop_state import StateMismatchError
 
     def started() -> TrainingLoop:
-        loop = toy_loop(make(), model=toy_model(dtype=dtype), training=training)
+        loop = toy_loop(make(), model=toy_model(dtype=dtype), training=training, adapter=adapter)
         loop.remember_start()
         return loop
 

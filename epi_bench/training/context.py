@@ -32,6 +32,18 @@ class BaseTexts(Protocol):
         """At most ``count`` examples of a source; every draw is the generator's."""
 
 
+class TaskKnowledge(Protocol):
+    """What is known of the tasks that are trained, beside their encoded examples."""
+
+    def answer_scores(
+        self, experience: Experience, answers: Sequence[tuple[int, Sequence[int]]]
+    ) -> list[float]:
+        """Scores, 0..100, of answers to examples of an experience."""
+
+    def test_prompts_among(self, prompts: Sequence[Sequence[int]]) -> int:
+        """How many prompts are those of test examples."""
+
+
 @dataclass
 class TrainingContext:
     """What strategies are offered; see :class:`epi_bench.strategy.hooks.StrategyContext`.
@@ -62,6 +74,8 @@ class TrainingContext:
                 "the training loop of epi-bench"
             )
         return self.stream
+
+    tasks: TaskKnowledge | None = None
 
     def generator(self, purpose: str) -> random.Random:
         return seeded_generator(purpose, self.seed)
@@ -99,6 +113,19 @@ class TrainingContext:
         if self.train_plainly is None:
             raise UserError("only the training loop of epi-bench trains on behalf of a strategy")
         self.train_plainly(examples, steps, purpose)
+
+    def answer_scores(
+        self, experience: Experience, answers: Sequence[tuple[int, Sequence[int]]]
+    ) -> list[float]:
+        if self.tasks is None:
+            raise UserError(
+                "the strategy has answers scored as the tasks score them, and this training knows "
+                "of no task: use it in epi-bench run"
+            )
+        return self.tasks.answer_scores(experience, answers)
+
+    def test_prompts_among(self, prompts: Sequence[Sequence[int]]) -> int | None:
+        return None if self.tasks is None else self.tasks.test_prompts_among(prompts)
 
     def batches(
         self, examples: Sequence[EncodedExample], batch_size: int

@@ -14,6 +14,7 @@ class TrainingCost:
         tokens: Tokens that went through the model, padding left out.
         supervised_tokens: Those among them that carried loss.
         skipped_steps: Steps whose gradients were not finite.
+        trained_parameters: Parameters that got a gradient, in the experience where most did.
         extra_tokens: Tokens that went through the model beside those of the steps, because the
             strategy asked for it: second gradients, probes, validation, Fisher passes.
         steps_made: Steps of each experience that the strategy has ended early; keys are the
@@ -25,6 +26,7 @@ class TrainingCost:
     tokens: int = 0
     supervised_tokens: int = 0
     skipped_steps: int = 0
+    trained_parameters: int = 0
     extra_tokens: int = 0
     steps_made: dict[str, int] = field(default_factory=dict)
     held_out: dict[str, int] = field(default_factory=dict)

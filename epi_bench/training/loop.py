@@ -7,7 +7,7 @@ whatever a strategy does, it does in its hooks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
@@ -25,9 +25,11 @@ from epi_bench.model.precision import WeightPrecision
 from epi_bench.model.weight_movement import WeightMovement
 from epi_bench.spec.run_spec import TrainingSpec
 from epi_bench.strategy.hooks import Experience, Step
+from epi_bench.strategy.low_rank_adapter import LowRankAdapter
 from epi_bench.strategy.strategy import Strategy
-from epi_bench.training.context import BaseTexts, TrainingContext
+from epi_bench.training.context import BaseTexts, TaskKnowledge, TrainingContext
 from epi_bench.training.cost import TrainingCost
+from epi_bench.training.example_checks import check_each_is_supervised, check_some_count
 from epi_bench.training.loop_state import (
     LoopState,
     ModelState,
@@ -42,7 +44,7 @@ from epi_bench.training.loop_state import (
     random_state,
     trained_names,
 )
-from epi_bench.training.micro_batches import BackwardPass, MicroBatches, predicted_tokens
+from epi_bench.training.micro_batches import BackwardPass, MicroBatches
 from epi_bench.training.optimizer import build_optimizer
 from epi_bench.training.plain_steps import PlainSteps
 from epi_bench.training.schedule import learning_rate_share, set_learning_rate
@@ -93,6 +95,8 @@ class TrainingLoop:
         experience_count: Experiences of the whole stream.
         base_texts: Gives strategies that ask for it examples of what the base model can do.
         stream: All experiences, for strategies that need all tasks from the beginning.
+        tasks: Scores answers for strategies that let the model write some.
+        adapter: Put on the model before the strategy prepares it, or ``None``.
 
     Attributes:
         model: The model that is trained; after :meth:`start` as the strategy prepared it.
@@ -129,10 +133,13 @@ class TrainingLoop:
         experience_count: int,
         base_texts: BaseTexts | None = None,
         stream: Sequence[Experience] | None = None,
+        tasks: TaskKnowledge | None = None,
+        adapter: LowRankAdapter | None = None,
     ) -> None:
         self.spec = spec
         self.strategy = strategy
         self.model = model
+        self.adapter = adapter
         self.accelerator = accelerator
         self.cost = TrainingCost()
         self.steps_done = 0
@@ -147,6 +154,7 @@ class TrainingLoop:
             stream=stream if "all tasks" in strategy.needs else None,
             cost=self.cost,
             train_plainly=self._train_plainly,
+            tasks=tasks,
         )
         self._is_started = False
         self._has_begun = False
@@ -158,7 +166,9 @@ class TrainingLoop:
         self._last_good_step = 0
 
     def start(self) -> Self:
-        """Move the model to its device, and let the strategy and accelerate prepare it.
+        """Move the model to its device, put the adapter on it, and let it be prepared.
+
+        First the strategy prepares it, then accelerate.
 
         Returns:
             The loop itself, ready to train.
@@ -168,7 +178,11 @@ class TrainingLoop:
         """
         self.strategy.context = self.context
         loaded = dict(self.model.named_parameters())
-        self.model = self.strategy.prepare_model(self.model.to(self.accelerator.device))
+        model = self.model.to(self.accelerator.device)
+        if self.adapter is not None:
+            model = self.adapter.wrap(model)
+        self.context.model = model
+        self.model = self.strategy.prepare_model(model)
         self.movement = WeightMovement(
             loaded, self.model, self.context.torch_generator("weights that are watched")
         )
@@ -263,6 +277,25 @@ class TrainingLoop:
         self.model.eval()
         self._leave()
 
+    @contextmanager
+    def as_finished(self) -> Iterator[nn.Module]:
+        """The model as :meth:`finalize_model` would make it; afterwards it is as it was."""
+        with self.strategy.as_finished(self.model) as model:
+            if self.adapter is None:
+                yield model
+            else:
+                with self.adapter.as_merged(model) as merged:
+                    yield merged
+
+    def finalize_model(self) -> nn.Module:
+        """End the training: the model as the strategy finishes it, with the adapter merged.
+
+        Raises:
+            TrainingFailedError: If the merged model is not the trained one.
+        """
+        model = self.strategy.finalize_model(self.model)
+        return model if self.adapter is None else self.adapter.merge(model)
+
     def _enter(self, experience: Experience) -> _Place:
         """Begin an experience."""
         self._is_at_rest = False
@@ -270,6 +303,8 @@ class TrainingLoop:
             self.strategy.begin_training()
             self._has_begun = True
         self.strategy.begin_experience(experience)
+        trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        self.cost.trained_parameters = max(self.cost.trained_parameters, trained)
         examples = self._training_examples(experience)
         peak = self.spec.learning_rate * self.strategy.learning_rate_factor
         optimizer = self._experience_optimizer(peak)
@@ -523,19 +558,8 @@ class TrainingLoop:
     def _training_examples(self, experience: Experience) -> Sequence[EncodedExample]:
         """What the strategy wants trained, checked: every example has something to learn."""
         examples = self.strategy.training_examples(experience)
-        if not examples:
-            raise TrainingFailedError(
-                f"there is nothing to train in {experience.name!r}: the strategy's "
-                "training_examples returned no example"
-            )
-        empty = sum(not predicted_tokens(example) for example in examples)
-        if empty:
-            raise TrainingFailedError(
-                f"{empty} of {len(examples)} training examples of {experience.name!r} have no "
-                "supervised token after their first: leave them out of what the task or the "
-                "strategy's training_examples returns"
-            )
-        _check_weights(examples, experience)
+        check_some_count(examples, experience)
+        check_each_is_supervised(examples, experience)
         return examples
 
     def _drawn_steps(
@@ -546,18 +570,3 @@ class TrainingLoop:
         size = self.spec.examples_a_step(self.accelerator.num_processes)
         for positions in drawn_steps(len(examples), size, generator):
             yield [examples[position] for position in positions]
-
-
-def _check_weights(examples: Sequence[EncodedExample], experience: Experience) -> None:
-    """Examples may weigh more or less than others, as long as one of them counts."""
-    wrong = next((e.weight for e in examples if not 0 <= e.weight < float("inf")), None)
-    if wrong is not None:
-        raise TrainingFailedError(
-            f"a training example of {experience.name!r} has weight={wrong}: the strategy's "
-            "training_examples must give weights of at least 0"
-        )
-    if not any(example.weight for example in examples):
-        raise TrainingFailedError(
-            f"every training example of {experience.name!r} has weight 0: the strategy's "
-            "training_examples leaves nothing to learn"
-        )

@@ -69,7 +69,7 @@ class Profile:
         peak_memory_bytes: Largest in any round, without the copy of the model that turns start
             from; ``None`` where the system cannot say it for one turn alone.
         extra_state_bytes: What the strategy keeps beside model and optimizer.
-        trainable_parameters: Parameters that get a gradient.
+        trainable_parameters: Parameters that get a gradient at a time.
         error: Why it could not be measured.
     """
 
@@ -167,10 +167,8 @@ class _Bench:
         device = str(accelerator.device)
         is_peak_known = forget_peak_memory(device)
         loop = self._start_loop(strategy, accelerator, steps)
-        profile.trainable_parameters = sum(
-            p.numel() for p in loop.model.parameters() if p.requires_grad
-        )
         profile.seconds.append(self._seconds_of_a_step(loop, steps))
+        profile.trainable_parameters = loop.cost.trained_parameters
         profile.extra_state_bytes = max(profile.extra_state_bytes, strategy.state_bytes())
         if is_peak_known:
             kept = _bytes_of(self.model) if accelerator.device.type == "cpu" else 0

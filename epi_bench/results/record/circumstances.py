@@ -98,7 +98,8 @@ class Cost(Part):
         tokens_per_second: While training.
         peak_memory_bytes: Largest memory of the process, or of the GPU.
         extra_state_bytes: What the strategy keeps beside model and optimizer, at its largest.
-        trainable_parameters: Parameters that get a gradient.
+        trainable_parameters: Parameters that get a gradient, in the experience where most of them
+            do.
         total_parameters: Of the model being trained.
     """
 
@@ -123,7 +124,8 @@ class Fingerprints(Part):
         chat_template: Of the template's text.
         plugins: Of the source of each plugin that took part, by ``strategy:NAME``, ``task:NAME``
             and ``stream:NAME``.
-        texts: Of each text file that an option of the strategy names, by the option.
+        texts: Of each text file that an option of the strategy names, by the option; and of
+            ``general_text``, if it was given.
         plugin: Of the strategy's file, in records made before ``plugins`` was kept.
     """
 

@@ -24,6 +24,9 @@ from epi_bench.results.record.scores import EvalScoresRecord, ScoreMatrixRecord
 TOLERANCE = 1e-6
 """Relative difference up to which two numbers are one: below what any table shows."""
 
+LIBRARIES = {"spec.data.eval_tasks": ("lm_eval",), "spec.strategy.name": ("avalanche",)}
+"""Where names of another library's may stand, with its prefix: ``lm_eval:hellaswag``."""
+
 
 @dataclass(frozen=True)
 class Disagreement:
@@ -146,7 +149,9 @@ def _names(record: RunRecord) -> Iterator[Disagreement]:
     }
     for field, given in {**names, **tasks}.items():
         for name in given:
-            if not name.isidentifier():
+            library, _, member = name.rpartition(":")
+            is_usable = library in LIBRARIES.get(field, ()) if library else name.isidentifier()
+            if not is_usable or not member:
                 yield Disagreement(field, repr(name), "a name of letters, digits and underscores")
 
 
@@ -165,6 +170,14 @@ def _track(record: RunRecord) -> Iterator[Disagreement]:
         "task_order": (sorted(record.task_order), sorted(spec.data.tasks)),
         "track.facts.model_fingerprint": (facts.model_fingerprint, record.fingerprints.model),
         "track.facts.stream": (facts.stream, spec.stream.kind),
+        "track.facts.general_text": (
+            facts.general_text,
+            record.fingerprints.texts.get("general_text"),
+        ),
+        "fingerprints.texts.general_text": (
+            "general_text" in record.fingerprints.texts,
+            spec.data.general_text is not None,
+        ),
         "track.facts.train_examples": (facts.train_examples, spec.data.train_examples),
         "track.facts.test_examples": (facts.test_examples, spec.data.test_examples),
         "track.facts.max_length": (facts.max_length, spec.data.max_length),
@@ -299,6 +312,8 @@ def _counts(record: RunRecord) -> Iterator[Disagreement]:
         yield from _outside(f"task_data.{name}", _numbers_in(data.model_dump()), math.inf)
     for name, confusion in record.confusion.items():
         yield from _outside(f"confusion.{name}", _numbers_in(confusion.counts), math.inf)
+    graded = [point.experience for point in record.graded_protection]
+    yield from _outside("graded_protection.experience", graded, len(record.experiences) - 1)
     for point in record.gradient_conflict.points if record.gradient_conflict else ():
         # sums in float32, as older versions made them, are off by some ten-thousandths
         cosines = [c for c in _numbers_in(point.cosines) if abs(c) > 1.01]

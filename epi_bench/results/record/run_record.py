@@ -24,6 +24,7 @@ from epi_bench.results.record.scores import (
     Diagnostics,
     DivergenceRecord,
     EvalScoresRecord,
+    GradedProtection,
     GradientConflictRecord,
     InterpolationRecord,
     JudgeRecord,
@@ -63,6 +64,8 @@ class RunRecord(Part):
         skipped_steps: Steps whose gradients were not finite, so that nothing was updated.
         losses: Training loss at the steps that were logged.
         mask_statistics: What the strategy reported at its refreshes or at intervals.
+        graded_protection: Where in the model weights were drawn to earlier values, one for each
+            experience in which any were; records made before it was measured have none.
         kl_to_base: How far the model moved from the base model on the tasks that it learned;
             ``None`` where it was turned off, and in records made before it was measured.
         wise_ft: Scores of the models between the base model and the finished one; ``None`` where
@@ -97,6 +100,7 @@ class RunRecord(Part):
     metrics: dict[str, int | Number] = Field(default_factory=dict)
     gradient_conflict: GradientConflictRecord | None = None
     mask_statistics: tuple[Diagnostics, ...] = ()
+    graded_protection: tuple[GradedProtection, ...] = ()
     retention: Retention | None = None
     kl_to_base: DivergenceRecord | None = None
     wise_ft: InterpolationRecord | None = None

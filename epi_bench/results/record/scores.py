@@ -172,6 +172,31 @@ class Diagnostics(Part):
     values: dict[str, Number]
 
 
+class StiffnessShare(Part):
+    """How much of a strategy's graded protection lies in one part of the model.
+
+    Attributes:
+        weights: Share of the trained weights that are in the part, in 0..1.
+        stiffness: Share of the sum of all stiffness, in 0..1.
+    """
+
+    weights: float = Field(ge=0, le=1)
+    stiffness: float = Field(ge=0, le=1)
+
+
+class GradedProtection(Part):
+    """Where in the model weights were drawn to earlier values, at the end of an experience.
+
+    Attributes:
+        experience: The experience's position in the stream, from 0.
+        parts: By kind of module (``attention``, ``mlp``, ``embedding``, ``norm``, ``other``) and by
+            layer (``layer_<number>`` from 0).
+    """
+
+    experience: int = Field(ge=0)
+    parts: dict[str, StiffnessShare]
+
+
 class Retention(Part):
     """Negative log-likelihood of a general held-out text, in nats a token.
 

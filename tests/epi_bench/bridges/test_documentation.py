@@ -55,6 +55,20 @@ def test_a_strategy_in_a_trainer(tiny_llama, tmp_path):
     assert (tmp_path / "model" / "model.safetensors").is_file()
 
 
+def test_a_strategy_that_protects_the_base(toy_model, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
+
+    trainer = _run(
+        "protect base",
+        model=AutoModelForCausalLM.from_pretrained(toy_model, dtype=torch.float32),
+        tokenizer=AutoTokenizer.from_pretrained(toy_model),
+        arguments=_arguments(TrainingArguments, tmp_path),
+        rows=[{"input_ids": ids, "labels": ids} for ids in _token_ids(8)],
+    )["trainer"]
+    last = [e for e in trainer.state.log_history if "loss" in e][-1]
+    assert 0 < last["strategy_similarity_0"] <= 1
+
+
 def test_a_strategy_in_a_loop_of_ones_own(tiny_llama):
     rows = [{"input_ids": ids, "labels": ids} for ids in _token_ids(16)]
     protection = _run(
@@ -102,6 +116,21 @@ def test_trl(toy_model, tmp_path):
         tokenizer=AutoTokenizer.from_pretrained(toy_model),
     )["trainer"]
     assert _last_ratio(trainer) == pytest.approx(0.3, rel=1e-3)
+
+
+def test_streams_for_avalanche(tiny_llama):
+    pytest.importorskip("avalanche")
+    rows = [{"input_ids": ids, "labels": ids} for ids in _token_ids(8)]
+    model = tiny_llama()
+    before = [parameter.clone() for parameter in model.parameters()]
+    strategy = _run(
+        "avalanche stream",
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), 0.1),
+        stream={"first": rows[:4], "second": rows[4:]},
+    )["strategy"]
+    assert strategy.clock.train_exp_counter == 2
+    assert any(not a.equal(b) for a, b in zip(before, model.parameters(), strict=True))
 
 
 def test_avalanche():
