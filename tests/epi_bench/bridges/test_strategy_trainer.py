@@ -25,6 +25,8 @@ ACTING = {
 }
 """Options with which a strategy acts within six steps; others act with their defaults."""
 
+OF_AVALANCHE = ("avalanche:EWCPlugin", "avalanche:MASPlugin")
+
 ROUNDING = 1e-5
 """How far a weight may end from the loop's where micro-batches are summed in another order."""
 
@@ -117,7 +119,7 @@ def _distance(first, second):
     )
 
 
-@pytest.mark.parametrize("name", STRATEGIES.names())
+@pytest.mark.parametrize("name", [*STRATEGIES.names(), *OF_AVALANCHE])
 def test_a_strategy_trains_as_in_the_loop(name, tmp_path):
     trainer = _trainer(name, tmp_path)
     weights = _trained(trainer)
@@ -128,7 +130,7 @@ def test_a_strategy_trains_as_in_the_loop(name, tmp_path):
         assert _distance(weights, _loop_weights("full_sft")) > 1e-5, "the strategy did not act"
 
 
-@pytest.mark.parametrize("name", STRATEGIES.names())
+@pytest.mark.parametrize("name", [*STRATEGIES.names(), *OF_AVALANCHE])
 def test_micro_batches_and_resuming(name, tmp_path):
     """Micro-batches are summed in another order, so rounding differs, and Adam enlarges it where a
     gradient is all but zero; a training that is resumed is the same to the last bit."""
