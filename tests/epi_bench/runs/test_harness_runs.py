@@ -120,7 +120,7 @@ def test_the_model_is_scored_as_it_would_be_saved(harness_spec, tmp_path, strate
     assert record.eval_scores.values[-1][0] == pytest.approx(evaluator.score(backbone.model).mean)
 
 
-@pytest.mark.parametrize("point", [("scored", "base"), ("step", 2), ("scored", "toy_first")])
+@pytest.mark.parametrize("point", [("scored", "base"), ("step", 2)])
 def test_interrupted_equals_uninterrupted(harness_spec, tmp_path, point):
     class Stop(RunObserver):
         def step_done(self, report):
