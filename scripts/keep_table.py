@@ -105,8 +105,9 @@ def _curves(groups: Mapping[str, Sequence[RunRecord]]) -> dict[Pair, list[Outcom
         if record.strategy.name == BASELINE and record.score_matrix is not None:
             base = fmean(value for value in record.score_matrix.values[0] if value is not None)
             points = curves.setdefault(pair_of(record), [Outcome(base, 0.0)])
-            metrics = record.metrics
-            points.append(Outcome(metrics["average_accuracy"], metrics["task_retention"]))
+            learned, kept = (record.metrics[n] for n in ("average_accuracy", "task_retention"))
+            if learned is not None and kept is not None:
+                points.append(Outcome(learned, kept))
     return curves
 
 

@@ -175,6 +175,10 @@ class EPIConsolidated(IsolationStrategy):
         self._begin_again()
         super().end_experience(experience)
 
+    def stiffness(self) -> Mapping[str, Tensor]:
+        """What was important for finished experiences."""
+        return self._elastic.stiffness if self._finished and self.pull > 0 else {}
+
     def state_dict(self) -> dict[str, Tensor]:
         """The engine's state, and what has been kept of finished experiences."""
         state = super().state_dict()

@@ -149,6 +149,10 @@ class EPISimilarity(IsolationStrategy):
             self._past.append(self._fisher(experience, "end"))
         super().end_experience(experience)
 
+    def stiffness(self) -> Mapping[str, Tensor]:
+        """What was important for past experiences, as they are weighed now."""
+        return self._elastic.stiffness if self._past and self.pull > 0 else {}
+
     def diagnostics(self) -> dict[str, float]:
         """The mask's statistics and the similarity with each past experience."""
         return super().diagnostics() | {

@@ -171,6 +171,10 @@ class ForgettingPrice(Strategy):
         )
         self._start = {}
 
+    def stiffness(self) -> Mapping[str, Tensor]:
+        """The curvature, in nats a token."""
+        return self._elastic.stiffness if self.price > 0 else {}
+
     def diagnostics(self) -> dict[str, float]:
         """Nats that are predicted to be lost, the last scale, and how right the base's was."""
         known = {"predicted_loss": self._elastic.energy(), "fisher_scale": self._scale}

@@ -74,6 +74,11 @@ class L2SP(Strategy):
         ]
         return self.strength / 2 * torch.stack(distances).sum()
 
+    def stiffness(self) -> Mapping[str, Tensor]:
+        """The same for all weights."""
+        anchors = self._anchors if self.strength > 0 else {}
+        return {name: torch.ones(()).expand(anchor.shape) for name, anchor in anchors.items()}
+
     def state_dict(self) -> dict[str, Tensor]:
         """The anchors."""
         return dict(self._anchors)

@@ -16,6 +16,7 @@ from epi_bench import (
     register_strategy,
     state_part,
     trained_parameters,
+    weighted_square,
 )
 
 
@@ -80,7 +81,7 @@ class MemoryAwareSynapses(Strategy):
             return None
         parameters = dict(model.named_parameters())
         distances = [
-            (importance * (parameters[name] - self._anchor[name]).square()).sum()
+            weighted_square(parameters[name], self._anchor[name], importance)
             for name, importance in self._importance.items()
         ]
         return self.strength * torch.stack(distances).sum()
@@ -94,6 +95,10 @@ class MemoryAwareSynapses(Strategy):
         for name, new in self._sensitivity(experience, parameters).items():
             self._importance[name] = new + self._importance.get(name, 0)
         self._anchor = {name: p.detach().clone() for name, p in parameters.items()}
+
+    def stiffness(self) -> Mapping[str, Tensor]:
+        """The features' sensitivity to each weight."""
+        return self._importance if self.strength > 0 else {}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Importance and anchor of each weight."""

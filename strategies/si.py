@@ -16,6 +16,7 @@ from epi_bench import (
     register_strategy,
     state_part,
     trained_parameters,
+    weighted_square,
 )
 
 PARTS = ("path", "importance", "anchor")
@@ -75,7 +76,7 @@ class SynapticIntelligence(Strategy):
             return None
         parameters = dict(model.named_parameters())
         distances = [
-            (importance * (parameters[name] - self._anchor[name]).square()).sum()
+            weighted_square(parameters[name], self._anchor[name], importance)
             for name, importance in self._importance.items()
         ]
         return self.strength * torch.stack(distances).sum()
@@ -114,6 +115,10 @@ class SynapticIntelligence(Strategy):
             new = torch.where(gained > 0, gained / (way + damping), 0.0)
             self._importance[name] = self._importance.get(name, 0) + new
             self._anchor[name] = parameters[name].detach().float().clone()
+
+    def stiffness(self) -> Mapping[str, Tensor]:
+        """The importance of each weight."""
+        return self._importance if self.strength > 0 else {}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Path, importance and anchor of each weight."""

@@ -16,6 +16,7 @@ from epi_bench.api.selection import (
     files_of,
     idle_strategies,
     spec_on_tasks,
+    strategies_without_adapter,
 )
 from epi_bench.api.strategy_names import chosen_strategies, nothing_left
 from epi_bench.api.where import Where
@@ -286,9 +287,11 @@ def _labelled(strategies: Strategies, common: RunSpec) -> dict[str, StrategySpec
         chosen = chosen_strategies(asked)
         brought = [name for name in chosen.names if name not in chosen.by_name]
         idle = idle_strategies({name: {} for name in brought}, common)
-        pairs = {name: (name, {}) for name in chosen.names if name not in idle}
-        if idle and not pairs:
-            raise nothing_left(asked)
+        refusing = strategies_without_adapter({name: {} for name in brought}, common)
+        left_out = {*idle, *refusing}
+        pairs = {name: (name, {}) for name in chosen.names if name not in left_out}
+        if left_out and not pairs:
+            raise nothing_left(asked, bool(refusing))
     if not pairs:
         raise UserError("strategies names no strategy")
     return {

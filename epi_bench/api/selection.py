@@ -64,6 +64,7 @@ class Selection:
         lm_eval_path: Value of ``--lm-eval-path``.
         left_out: Strategies of ``all`` or of a family that are left out, because on so short a
             stream they are full fine-tuning; known once :meth:`specs` has been called.
+        refusing: The same of those that cannot train the run's adapter.
     """
 
     given: Mapping[str, Any]
@@ -79,6 +80,7 @@ class Selection:
     eval_tasks: str | None = None
     lm_eval_path: Path | None = None
     left_out: list[str] = field(init=False, default_factory=list)
+    refusing: list[str] = field(init=False, default_factory=list)
     _by_name: frozenset[str] = field(init=False, default=frozenset())
     _file: dict[str, Any] = field(init=False, default_factory=dict)
     _selected: TaskSelection = field(init=False, default_factory=TaskSelection)
@@ -140,9 +142,11 @@ class Selection:
         spec = spec_on_tasks(merged, self._selected, self._scored)
         idle = idle_strategies(strategies, spec) if set(strategies) - self._by_name else []
         self.left_out = [name for name in idle if name not in self._by_name]
-        chosen = {k: v for k, v in strategies.items() if k not in self.left_out}
+        refusing = strategies_without_adapter(strategies, spec)
+        self.refusing = [name for name in refusing if name not in self._by_name]
+        chosen = {k: v for k, v in strategies.items() if k not in (*self.left_out, *self.refusing)}
         if not chosen:
-            raise nothing_left((self.strategies or "").split(","))
+            raise nothing_left((self.strategies or "").split(","), bool(self.refusing))
         return expand(spec, chosen, counted_seeds(spec.seed, self.seeds))
 
     def _select_tasks(self, key: str, flag: str | None) -> TaskSelection:
@@ -360,6 +364,24 @@ def idle_strategies(strategies: Mapping[str, Mapping[str, Any]], spec: RunSpec) 
         name
         for name, options in strategies.items()
         if create_strategy(name, options).acts_from >= experiences
+    ]
+
+
+def strategies_without_adapter(
+    strategies: Mapping[str, Mapping[str, Any]], spec: RunSpec
+) -> list[str]:
+    """Those that cannot train the adapter that ``spec`` puts on the model; none without one.
+
+    Args:
+        strategies: Name -> options.
+        spec: Any run.
+    """
+    if spec.adapter.kind == "none":
+        return []
+    return [
+        name
+        for name, options in strategies.items()
+        if create_strategy(name, options).refuses_adapter
     ]
 
 

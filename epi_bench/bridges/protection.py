@@ -26,11 +26,16 @@ from epi_bench.isolation.optimizer_moment import (
 )
 
 if TYPE_CHECKING:
+    from epi_bench.bridges.base_texts import GeneralText
     from epi_bench.strategy.strategy import Strategy
 
 STEPS = "bridge.steps"
 REFRESHES = "bridge.refreshes"
 CHECKSUMS = "bridge.checksums"
+
+
+_OF_THE_LOOP = ("seed", "tokenizer", "general_text")
+"""Keyword arguments of :func:`protect` that are no options of a strategy."""
 
 
 @overload
@@ -53,6 +58,8 @@ def protect(
     *,
     strategy: str | type[Strategy],
     seed: int = 0,
+    tokenizer: Any = None,
+    general_text: GeneralText | None = None,
     **options: Any,
 ) -> StrategyProtection: ...
 def protect(
@@ -95,7 +102,9 @@ def protect(
             ``importance`` (``ema``, ``ema_bf16``, ``factored`` or ``optimizer``: 4, 2, about 0 or
             0 bytes a parameter), ``offload``, ``largest``, ``seed``.
         strategy: Another strategy of this package by its name, or its class; all further keyword
-            arguments are then its options, but for ``seed``, of all that it draws.
+            arguments are then its options, but for ``seed``, of all that it draws, and for what
+            ``protect_base`` needs: ``tokenizer``, and for ``protect_base="general_text"`` the
+            ``general_text``, the path of a UTF-8 file or a list of texts.
 
     Returns:
         The protection in force: ``remove()`` ends it, and so does leaving it as a context manager;
@@ -110,8 +119,8 @@ def protect(
     if strategy is not None:
         if schedule:
             raise UserError("with a strategy, give its options by name")
-        seed = options.pop("seed", 0)
-        return StrategyProtection(optimizer, model, strategy, options, seed)
+        loop = {key: options.pop(key) for key in _OF_THE_LOOP if key in options}
+        return StrategyProtection(optimizer, model, strategy, options, **loop)
     protection = Protection(optimizer, model, *schedule, **options)
     protection.attach(optimizer)
     return protection

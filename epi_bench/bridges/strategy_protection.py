@@ -11,6 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from epi_bench.bridges.base_texts import (
+    GeneralText,
+    StrategyTexts,
+    TextsOfTheLoop,
+    longest_text,
+)
 from epi_bench.bridges.experience_rows import EncodedRows, NoExamples
 from epi_bench.bridges.optimizer_steps import bare, with_step_hooks
 from epi_bench.bridges.parameters import trained_parameters
@@ -58,10 +64,16 @@ class StrategyProtection:
         strategy: str | type[Strategy],
         options: Mapping[str, Any],
         seed: int = 0,
+        tokenizer: Any = None,
+        general_text: GeneralText | None = None,
     ) -> None:
         self._run = StrategyRun(strategy, options)
         self.strategy = self._run.strategy
         _refuse_what_needs_a_loop(self.strategy)
+        texts = TextsOfTheLoop(
+            tokenizer, general_text, longest_text(model), "give protect(..., tokenizer=tokenizer)"
+        )
+        base_texts = StrategyTexts(self.strategy, texts)
         trained = trained_parameters(optimizer, model)
         hooked = with_step_hooks(optimizer)
         refuse_second_hooks(hooked)
@@ -69,7 +81,9 @@ class StrategyProtection:
         self._penalty_given = False
         device = next(iter(trained.values())).device
         pad = getattr(getattr(model, "config", None), "pad_token_id", None)
-        prepared = self._run.prepare(model, seed=seed, device=device, pad_token_id=pad or 0)
+        prepared = self._run.prepare(
+            model, seed=seed, device=device, pad_token_id=pad or 0, base_texts=base_texts
+        )
         if prepared is not model:
             raise refuse(
                 self.strategy, "makes another model of it", "use epi_bench.bridges.with_strategy"
@@ -106,6 +120,7 @@ class StrategyProtection:
                 "first"
             )
         self._run.enter(name, _encoded(examples), steps, self._training())
+        self._run.context.optimizer = self._optimizer
 
     def end_experience(self) -> None:
         """End it: the strategy measures and keeps what it wants to keep.
@@ -115,7 +130,7 @@ class StrategyProtection:
         """
         if self._run.experience is None:
             raise UserError("no experience has begun: call begin_experience() first, or train")
-        self._run.leave()
+        self._run.leave(keeps_optimizer=True)
 
     def penalty(self) -> Tensor:
         """What is to be added to the loss before ``backward()``; zero if there is nothing.
@@ -137,7 +152,7 @@ class StrategyProtection:
         if self._run.experience is not None:
             self.end_experience()
         self.remove()
-        return self.strategy.finalize_model(self._run.context.model)
+        return self._run.finish()
 
     def statistics(self) -> dict[str, float]:
         """Steps so far and the strategy's diagnostics."""
@@ -172,7 +187,7 @@ class StrategyProtection:
         """
         files = StrategyFiles(Path(folder), self._run)
         files.place(_encoded(examples), self._training())
-        if self._run.experience is not None:
+        if self._run.entered:  # the first experience begins without one
             self._run.context.optimizer = self._optimizer
         files.load(None)
 
@@ -216,7 +231,7 @@ class StrategyProtection:
                 "train loss + protection.penalty(), with the penalty before backward()",
             )
         self._penalty_given = False
-        if not self._run.gradients_ready(self._optimizer, torch.tensor(float("nan"))):
+        if not self._run.gradients_ready(self._optimizer, None):
             for parameter in self._run.context.model.parameters():
                 parameter.grad = None  # the optimizer moves nothing then
 
@@ -240,6 +255,7 @@ def _refuse_what_needs_a_loop(strategy: Strategy) -> None:
     use_trainer = "use epi_bench.bridges.with_strategy"
     for is_so, reason, remedy in (
         (overrides(strategy, "training_examples"), "chooses the training examples", use_trainer),
+        (overrides(strategy, "stop_experience"), "ends experiences early", use_trainer),
         (overrides(strategy, "token_weights"), "weighs the tokens of a batch", use_trainer),
         (overrides(strategy, "batch_penalty"), "reads the logits of a batch", use_trainer),
         (isinstance(strategy, LowRankStrategy), "puts adapters into the model", use_trainer),

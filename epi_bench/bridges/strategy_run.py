@@ -9,13 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from epi_bench.bridges.between_steps import between_steps
 from epi_bench.errors import TrainingFailedError, UserError, foreign_code
+from epi_bench.model.adapted import is_adapted
 from epi_bench.model.chat.encoded_example import EncodedExample
-from epi_bench.plugins.options import check_options, complete_options
+from epi_bench.plugins.options import check_options, complete_options, options_of
 from epi_bench.spec.run_spec import TrainingSpec
 from epi_bench.strategy.hooks import Experience, Step
 from epi_bench.strategy.strategy import STRATEGIES, Strategy
-from epi_bench.training.context import TrainingContext
+from epi_bench.training.context import BaseTexts, TrainingContext
+from epi_bench.training.example_checks import check_some_count
 
 UNKNOWN_STEPS = 10**9
 """Stands for a number of steps that is not known, where a strategy asks whether it is enough."""
@@ -45,9 +48,11 @@ class StrategyRun:
         steps: Optimizer steps so far, over all experiences.
         steps_in_experience: The same in the one under way.
         skipped: Steps left out because their gradients were not finite.
+        is_over: Whether the strategy has ended the experience before its last step.
 
     Raises:
-        UserError: If the strategy or an option is unknown or wrong.
+        UserError: If the strategy or an option is unknown or wrong, or the strategy works in this
+            package's own loop only.
     """
 
     def __init__(self, strategy: str | type[Strategy], options: Mapping[str, Any]) -> None:
@@ -58,10 +63,19 @@ class StrategyRun:
         self.options = complete_options(label, cls, options)
         with foreign_code(f"{label} cannot be made"):
             self.strategy = cls(**checked)
+        if "own loop" in cls.needs:
+            raise refuse(
+                self.strategy,
+                "computes gradients or trains beside the steps, which only epi-bench's own loop "
+                "lets it do",
+                "train with epi-bench run or epi_bench.run",
+            )
+        self.is_over = False
         self.experience: Experience | None = None
         self.drawn: Sequence[EncodedExample] = ()
         self.entered = self.steps = self.steps_in_experience = self.skipped = 0
         self._skipped_in_a_row = 0
+        self._has_begun = False
         self.lengths: list[int] = []
         self._step: Step | None = None
 
@@ -71,7 +85,13 @@ class StrategyRun:
         return self.strategy.context  # type: ignore[return-value]
 
     def prepare(
-        self, model: nn.Module, *, seed: int, device: torch.device, pad_token_id: int
+        self,
+        model: nn.Module,
+        *,
+        seed: int,
+        device: torch.device,
+        pad_token_id: int,
+        base_texts: BaseTexts | None = None,
     ) -> nn.Module:
         """Let the strategy prepare the model; before the optimizer exists.
 
@@ -80,10 +100,17 @@ class StrategyRun:
             seed: Of all that the strategy draws.
             device: Where the model is.
             pad_token_id: Fills short rows.
+            base_texts: Gives examples of what the base model can do, if the strategy asks.
 
         Returns:
             The model to train.
         """
+        if self.strategy.refuses_adapter and is_adapted(model):
+            raise refuse(
+                self.strategy,
+                f"{self.strategy.refuses_adapter}, and the model has an adapter",
+                "give the model without it, or choose another strategy",
+            )
         self.strategy.check_model(model)
         self.strategy.context = TrainingContext(
             model=model,
@@ -92,6 +119,7 @@ class StrategyRun:
             pad_token_id=pad_token_id,
             total_steps=0,
             experience_count=0,
+            base_texts=base_texts,
         )
         self.context.model = self.strategy.prepare_model(model)
         return self.context.model
@@ -112,35 +140,54 @@ class StrategyRun:
             examples: Its own.
             steps: How many it will last; ``None`` if that is not known.
             training: What is known of the optimizer and the schedule.
+
+        Raises:
+            TrainingFailedError: If the strategy chose examples that nothing can be learned from.
         """
+        self._warn_if_idle()
         lengths = [*self.lengths, UNKNOWN_STEPS if steps is None else steps]
         for warning in self.strategy.check_run(training, lengths):
             warnings.warn(warning, stacklevel=4)
         experience = Experience(self.entered, name, (name,), examples, steps or 0)
         self.context.total_steps = self.steps + (steps or 0)
         self.context.experience_count = self.entered + 1
-        self.context.optimizer = None
-        self.strategy.begin_experience(experience)
-        self.drawn = self.strategy.training_examples(experience)
-        if self.drawn is not examples and not len(self.drawn):
-            raise TrainingFailedError(
-                f"there is nothing to train in {name!r}: {self.name} returned no example"
-            )
+        with between_steps(self.context.model, training=False):
+            if not self._has_begun and not self.entered:
+                self.strategy.begin_training()
+                self._has_begun = True
+            self.strategy.begin_experience(experience)
+            self.drawn = self.strategy.training_examples(experience)
+        if self.drawn is not examples:  # rows that are the user's own are not read for a check
+            check_some_count(self.drawn, experience)
         self.experience = experience
         self.lengths = lengths
         self.entered += 1
         self.steps_in_experience = 0
+        self.is_over = False
+
+    def _warn_if_idle(self) -> None:
+        """Whoever trains once with a strategy that acts later gets plain fine-tuning."""
+        if self.entered or not self.strategy.acts_from:
+            return
+        can_protect = "protect_base" in options_of(type(self.strategy))
+        warnings.warn(
+            f"strategy {self.name!r} acts from experience {self.strategy.acts_from + 1} on, and "
+            "trains the first one as full_sft does"
+            + ("; protect_base='self' protects what the model can do now" if can_protect else ""),
+            stacklevel=5,
+        )
 
     def penalty(self) -> Tensor | None:
         """What is added to the loss of the step, once."""
         return self.strategy.penalty(self.context.model)
 
-    def gradients_ready(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> bool:
+    def gradients_ready(self, optimizer: torch.optim.Optimizer, loss: Tensor | None) -> bool:
         """Tell the strategy that the gradients of a step are complete.
 
         Args:
             optimizer: That will step.
-            loss: Mean loss of the step's supervised tokens, detached.
+            loss: Mean loss of the step's supervised tokens, detached; ``None`` if the loop does
+                not tell it.
 
         Returns:
             Whether they are finite. If not, the strategy is told nothing of this step, and the
@@ -158,9 +205,11 @@ class StrategyRun:
             self._skip()
             return False
         self._skipped_in_a_row = 0
-        self._step = Step(
-            self.steps + 1, self.steps_in_experience + 1, self.experience, model, optimizer, loss
-        )
+        place = (self.steps + 1, self.steps_in_experience + 1, self.experience, model, optimizer)
+        if loss is None:
+            self._step = StepWithoutLoss(*place, torch.tensor(float("nan")))
+        else:
+            self._step = Step(*place, loss)
         self.strategy.gradients_ready(self._step)
         return True
 
@@ -171,14 +220,27 @@ class StrategyRun:
         step, self._step = self._step, None
         if step is not None:
             self.strategy.parameters_updated(step)
+            is_last = self.steps_in_experience == step.experience.steps
+            self.is_over = not is_last and self.strategy.stop_experience(step)
 
-    def leave(self) -> None:
-        """End the experience."""
+    def leave(self, *, keeps_optimizer: bool) -> None:
+        """End the experience.
+
+        Args:
+            keeps_optimizer: Whether the next experience goes on with the same optimizer.
+        """
         if self.experience is None:
             raise RuntimeError("no experience is under way")
-        self.strategy.end_experience(self.experience)
+        with between_steps(self.context.model, training=True):
+            self.strategy.end_experience(self.experience)
         self.experience, self.drawn = None, ()
-        self.context.optimizer = None
+        if not keeps_optimizer:
+            self.context.optimizer = None
+
+    def finish(self) -> nn.Module:
+        """After the last experience: the model to keep."""
+        with between_steps(self.context.model, training=False):
+            return self.strategy.finalize_model(self.context.model)
 
     def statistics(self) -> dict[str, float]:
         """The strategy's diagnostics, and how many steps were left out if any was."""
@@ -194,6 +256,28 @@ class StrategyRun:
                 f"the gradients of {SKIPPED_IN_A_ROW} steps in a row were not finite, the last at "
                 f"step {self.steps + 1}: lower the learning rate, or train in float32"
             )
+
+
+class StepWithoutLoss(Step):
+    """A step of a loop that does not tell its loss: who reads it is told so."""
+
+    __slots__ = ()
+
+    @property
+    def loss(self) -> Tensor:
+        """Unknown.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError(
+            "the strategy reads step.loss, which protect() does not know: use "
+            "epi_bench.bridges.with_strategy"
+        )
+
+    @loss.setter
+    def loss(self, value: Tensor) -> None:
+        pass
 
 
 def overrides(strategy: Strategy, hook: str) -> bool:

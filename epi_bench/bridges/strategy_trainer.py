@@ -6,34 +6,35 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-import torch
-
+from epi_bench.bridges.base_texts import (
+    GeneralText,
+    StrategyTexts,
+    TextsOfTheLoop,
+    longest_text,
+)
 from epi_bench.bridges.experience_rows import EncodedRows
 from epi_bench.bridges.optimizer_steps import bare
 from epi_bench.bridges.strategy_callback import StrategyCallback
 from epi_bench.bridges.strategy_files import StrategyFiles, save_strategy_files
-from epi_bench.bridges.strategy_run import StrategyRun, known_training, overrides, refuse
+from epi_bench.bridges.strategy_run import StrategyRun, known_training
+from epi_bench.bridges.trainer_loss import StrategyLoss
 from epi_bench.bridges.trainer_support import (
-    ChosenExamples,
     checkpoint_folder,
     pad_token,
+    refuse_an_optimizer_of_other_weights,
     refuse_what_is_not_supported,
 )
 from epi_bench.errors import UserError
-from epi_bench.model.batching import collate
-from epi_bench.model.losses import training_loss
+from epi_bench.model.adapted import is_adapted
 from epi_bench.spec.run_spec import TrainingSpec
 from epi_bench.training.loop_state import ModelState
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from epi_bench.strategy.strategy import Strategy
 
 TrainerType = TypeVar("TrainerType", bound=type)
-
-PREFIX = "strategy_"
-"""Begins the names of a strategy's statistics in the log."""
 
 
 def with_strategy(
@@ -68,7 +69,7 @@ def with_strategy(
     return type(f"{trainer.__name__}With_{name}", (StrategyTrainer, trainer), members)  # type: ignore[return-value]
 
 
-class StrategyTrainer:
+class StrategyTrainer(StrategyLoss):
     """What :func:`with_strategy` adds to a Trainer.
 
     ``train(resume_from_checkpoint=...)`` takes the strategy's state up from the checkpoint's files
@@ -77,13 +78,19 @@ class StrategyTrainer:
     The log, and with it every tracker, gets the strategy's statistics with the prefix
     ``strategy_``; its ``loss`` stays that of the tokens, and ``strategy_penalty`` stands beside it.
 
+    Args:
+        general_text: For ``protect_base="general_text"``: what the model can do already, by
+            example; the path of a UTF-8 file or a list of texts. The model's tokenizer reads it
+            (``processing_class``), as it does for every ``protect_base`` but ``none``.
+        args, kwargs: The Trainer's.
+
     Attributes:
         strategy: The strategy, to look at.
     """
 
     strategy_and_options: ClassVar[tuple[Any, Mapping[str, Any]]]
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, general_text: GeneralText | None = None, **kwargs: Any) -> None:
         self._run = StrategyRun(*self.strategy_and_options)
         super().__init__(*args, **kwargs)
         trainer: Any = self
@@ -92,18 +99,19 @@ class StrategyTrainer:
         self._is_finished = self._is_explicit = False
         self._pending: str | None = None
         self._files: StrategyFiles | None = None
-        self._within_step = False
-        self._losses: list[Tensor] = []
-        self._penalties: list[float] = []
         model = trainer.model
+        known = {id(p) for p in model.parameters()}
         prepared = self._run.prepare(
             model,
             seed=trainer.args.seed,
             device=trainer.args.device,
             pad_token_id=pad_token(trainer),
+            base_texts=StrategyTexts(self.strategy, _texts_of(trainer, general_text)),
         )
+        refuse_an_optimizer_of_other_weights(trainer, self.strategy, prepared, known)
         # The Trainer's checkpoints hold all weights of a model, but an adapter's alone of peft's.
-        self._weights = None if prepared is model else ModelState(prepared)
+        is_whole = prepared is model and not is_adapted(model)
+        self._weights = None if is_whole else ModelState(prepared)
         trainer.model = trainer.model_wrapped = prepared
         trainer.add_callback(StrategyCallback(self))
 
@@ -151,7 +159,7 @@ class StrategyTrainer:
         """
         if self._run.experience is None:
             raise UserError("no experience has been trained: call train() first")
-        self._run.leave()
+        self._run.leave(keeps_optimizer=not self._has_own_optimizer)
         self._is_explicit = False
 
     def finalize_model(self) -> nn.Module:
@@ -164,7 +172,7 @@ class StrategyTrainer:
             self.end_experience()
         trainer: Any = self
         if not self._is_finished:
-            trainer.model = trainer.model_wrapped = self.strategy.finalize_model(trainer.model)
+            trainer.model = trainer.model_wrapped = self._run.finish()
             self._is_finished = True
         finished: nn.Module = trainer.model
         return finished
@@ -194,6 +202,8 @@ class StrategyTrainer:
                 "train(resume_from_checkpoint=...)"
             )
         files.place((), self._training(1))
+        if not self._has_own_optimizer:
+            self._run.context.optimizer = bare(self.optimizer)  # type: ignore[attr-defined]
         files.load(self._weights)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kw: Any) -> Any:
@@ -211,7 +221,7 @@ class StrategyTrainer:
         finally:
             self._losses.clear()
         if not self._is_explicit:
-            self._run.leave()
+            self._run.leave(keeps_optimizer=not self._has_own_optimizer)
         return result
 
     def _enter(self, rows: EncodedRows, steps: int) -> None:
@@ -237,26 +247,15 @@ class StrategyTrainer:
         self._is_explicit = self._pending is not None or self._is_explicit
         self._pending = None
         files.place(rows, self._training(1))
+        if self._run.is_over:
+            raise UserError(
+                f"the strategy ended experience {files.experience!r} where {folder} was saved, so "
+                "there is nothing left to train in it: resume from an earlier checkpoint"
+            )
         self._files = files
         if self._has_own_optimizer:
             trainer: Any = self
             trainer.optimizer = trainer.lr_scheduler = None
-
-    def _own_rows(self) -> tuple[EncodedRows, int]:
-        """The training data as the strategy knows examples, and how many steps are made on it."""
-        trainer: Any = self
-        loader = super().get_train_dataloader()  # type: ignore[misc]
-        steps = trainer.set_initial_training_values(trainer.args, loader)[-1]
-        rows, join = loader.dataset, loader.collate_fn
-        if not hasattr(rows, "__len__"):
-            raise refuse(
-                self.strategy,
-                "needs a data set with a length and rows by position",
-                "make it a datasets.Dataset or a list",
-            )
-        if not len(rows):
-            raise UserError("the training data has no rows")
-        return EncodedRows(rows, lambda row: join([row])), steps
 
     def _training(self, steps: int) -> TrainingSpec:
         trainer: Any = self
@@ -269,37 +268,6 @@ class StrategyTrainer:
             self._has_own_optimizer,
         )
 
-    @property
-    def _draws_otherwise(self) -> bool:
-        """Whether the strategy chose other examples than those of the data set."""
-        experience = self._run.experience
-        return experience is not None and self._run.drawn is not experience.examples
-
-    def get_train_dataloader(self) -> Any:
-        """Batches of what the strategy chose, or of the data set itself."""
-        if not self._draws_otherwise:
-            return super().get_train_dataloader()  # type: ignore[misc]
-        trainer: Any = self
-        own = trainer.train_dataset, trainer.data_collator, trainer.args.max_steps
-        pad = self._run.context.pad_token_id
-        try:
-            trainer.train_dataset = ChosenExamples(self._run.drawn)
-            trainer.data_collator = lambda examples: collate(examples, pad)
-            return super().get_train_dataloader()  # type: ignore[misc]
-        finally:
-            trainer.train_dataset, trainer.data_collator, _ = own
-
-    def set_initial_training_values(self, args: Any, dataloader: Any) -> Any:
-        """As the Trainer's, but an experience lasts as long as its own examples say."""
-        experience = self._run.experience
-        if experience is None or not self._draws_otherwise or args.max_steps > 0:
-            return super().set_initial_training_values(args, dataloader)  # type: ignore[misc]
-        try:
-            args.max_steps = experience.steps
-            return super().set_initial_training_values(args, dataloader)  # type: ignore[misc]
-        finally:
-            args.max_steps = -1
-
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """As the Trainer's, with the strategy's factor on the learning rate."""
         arguments = self.args  # type: ignore[attr-defined]
@@ -310,97 +278,9 @@ class StrategyTrainer:
         finally:
             arguments.learning_rate = rate
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """As the Trainer's; after the last micro-batch of a step its gradients are complete."""
-        trainer: Any = self
-        self._within_step = True
-        try:
-            super().training_step(*args, **kwargs)  # type: ignore[misc]
-        finally:
-            self._within_step = False
-        loss = self._losses[-1]
-        if trainer.accelerator.sync_gradients:
-            total = torch.stack(self._losses).sum()
-            self._losses = []
-            if trainer.accelerator.num_processes > 1:
-                total = trainer.accelerator.reduce(total, reduction="mean")
-            if not self._run.gradients_ready(bare(trainer.optimizer), total):
-                self._run.context.model.zero_grad()  # the optimizer moves nothing then
-        return loss  # without the penalty, which the log has beside it
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
-        """The Trainer's loss; in training the strategy's penalty is added."""
-        if not self._within_step:
-            return super().compute_loss(  # type: ignore[misc]
-                model,
-                inputs,
-                return_outputs=return_outputs,
-                num_items_in_batch=num_items_in_batch,
-            )
-        trainer: Any = self
-        share = 1 if self._is_scaled(num_items_in_batch) else self._micro_batches_of_step()
-        outputs = None
-        if self._sees_logits():
-            loss, told = self._loss_with_hooks(model, inputs, num_items_in_batch)
-        else:
-            loss = super().compute_loss(  # type: ignore[misc]
-                model,
-                inputs,
-                return_outputs=return_outputs,
-                num_items_in_batch=num_items_in_batch,
-            )
-            if return_outputs:
-                loss, outputs = loss
-            told = loss.detach()
-        self._losses.append(told / share)
-        penalty = self._run.penalty() if trainer.accelerator.sync_gradients else None
-        if penalty is not None:
-            self._penalties.append(float(penalty.detach()))
-            loss = loss + penalty.to(loss.device) * share
-        return (loss, outputs) if return_outputs else loss
-
-    def _loss_with_hooks(
-        self, model: nn.Module, inputs: Mapping[str, Any], items: Tensor | int | None
-    ) -> tuple[Tensor, Tensor]:
-        """The loss from logits of this package's own forward pass; TRL's own has none."""
-        trainer: Any = self
-        batch = {"attention_mask": torch.ones_like(inputs["input_ids"]), **inputs}
-        objective, summed = training_loss(model, batch, self.strategy)
-        if items is None:
-            divisor: Any = (batch["labels"][:, 1:] >= 0).sum().clamp(min=1)
-        else:
-            divisor = items
-            if trainer.args.average_tokens_across_devices:
-                divisor = items / trainer.accelerator.num_processes
-        return objective / divisor, summed.detach() / divisor
-
-    def _sees_logits(self) -> bool:
-        """Whether the loss must be computed from logits that the strategy's hooks are shown."""
-        return self._draws_otherwise or any(
-            overrides(self.strategy, hook) for hook in ("token_weights", "batch_penalty")
-        )
-
-    def _is_scaled(self, items: Tensor | int | None) -> bool:
-        """Whether the losses of a step's micro-batches sum up to the step's, as they are."""
-        trainer: Any = self
-        if trainer.loss_is_scaled_for_ga is not None:
-            return bool(trainer.loss_is_scaled_for_ga)
-        return (trainer.model_accepts_loss_kwargs and items is not None) or (
-            trainer.compute_loss_func is not None
-        )
-
-    def _micro_batches_of_step(self) -> int:
-        return int(self.current_gradient_accumulation_steps)  # type: ignore[attr-defined]
-
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """As the Trainer's, of the model as it would be finished now."""
-        if self._is_finished:
+        if self._is_finished or not self._run.entered:
             return super().evaluation_loop(*args, **kwargs)  # type: ignore[misc]
         trainer: Any = self
         trained = trainer.model
@@ -411,16 +291,16 @@ class StrategyTrainer:
             finally:
                 trainer.model = trained
 
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """As the Trainer's; the entry of a training loss gets the strategy's statistics."""
-        if "loss" in logs:
-            statistics = self._run.statistics()
-            if self._penalties:
-                statistics["penalty"] = sum(self._penalties) / len(self._penalties)
-                self._penalties = []
-            logs.update({f"{PREFIX}{name}": value for name, value in statistics.items()})
-        super().log(logs, *args, **kwargs)  # type: ignore[misc]
-
     def _refuse_if_finished(self) -> None:
         if self._is_finished:
             raise UserError("finalize_model() has ended the training: make a new trainer")
+
+
+def _texts_of(trainer: Any, general_text: GeneralText | None) -> TextsOfTheLoop:
+    lengths = [longest_text(trainer.model), getattr(trainer.args, "max_length", None)]
+    return TextsOfTheLoop(
+        getattr(trainer, "processing_class", None),
+        general_text,
+        min((length for length in lengths if length), default=None),
+        "give processing_class=tokenizer",
+    )

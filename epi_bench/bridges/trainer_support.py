@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,8 @@ from epi_bench.bridges.strategy_run import overrides, refuse
 from epi_bench.errors import UserError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from epi_bench.strategy.strategy import Strategy
 
 
@@ -74,6 +76,37 @@ def refuse_what_is_not_supported(trainer: Any, strategy: Strategy) -> None:
             "computes its own loss",
             "leave compute_loss_func out",
         ),
+        (
+            trainer.optimizer is not None and strategy.learning_rate_factor != 1,
+            "changes the learning rate, and the optimizer that you give has its own",
+            "leave optimizers out",
+        ),
     ):
         if is_so:
             raise refuse(strategy, reason, remedy)
+
+
+def refuse_an_optimizer_of_other_weights(
+    trainer: Any, strategy: Strategy, prepared: nn.Module, known: Collection[int]
+) -> None:
+    """Refuse an optimizer that was made before the strategy put new weights into the model.
+
+    Args:
+        trainer: Any.
+        strategy: Has prepared the model.
+        prepared: The model as it is trained.
+        known: ``id`` of each parameter that there was before.
+
+    Raises:
+        UserError: If the optimizer that the Trainer was given would leave new weights untrained.
+    """
+    if trainer.optimizer is None:
+        return
+    stepped = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    for name, parameter in prepared.named_parameters():
+        if parameter.requires_grad and id(parameter) not in stepped | set(known):
+            raise refuse(
+                strategy,
+                f"trains {name}, which the optimizer that you give does not know",
+                "leave optimizers out",
+            )

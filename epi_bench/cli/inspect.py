@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from epi_bench.cli.board import warn_of_file
-from epi_bench.cli.output import TextFormat, show_tables
+from epi_bench.cli.output import OutputFormat, show_tables
 from epi_bench.cli.printing import say
 
 if TYPE_CHECKING:
@@ -39,18 +39,27 @@ def inspect(
             "--out", metavar="FILE", help="Draw one run into this file: .png, .svg or .pdf."
         ),
     ] = None,
-    text_format: Annotated[
-        TextFormat, typer.Option("--format", help="How the tables are printed.")
-    ] = TextFormat.TABLE,
+    output_format: Annotated[
+        OutputFormat, typer.Option("--format", help="How the tables are printed.")
+    ] = OutputFormat.TABLE,
 ) -> None:
-    """Show how a run's mask moved and what it protected.
+    """Show what a run protected: how its mask moved, where weights were drawn back.
 
-    Of one run: the overlap (Jaccard) of the mask with the previous and the
-    first one, beside that of two random masks of its size, the protected share
-    by kind of module, and the overlap between the experiences' masks. --out
-    draws the same over all steps, with the protected share by layer.
+    Of one run with a mask: the overlap (Jaccard) of the mask with the previous
+    and the first one, beside that of two random masks of its size, the protected
+    share by kind of module, and the overlap between the experiences' masks.
+    --out draws the same over all steps, with the protected share by layer.
 
-    Of several runs: mean, smallest and largest overlap, strategy by strategy.
+    Of one run with graded protection (epi_similarity, ewc, ...): which share of
+    the stiffness lies in which kind of module and layer, in each experience.
+
+    Of one run with --wise-ft-curve: the scores between the base model and the
+    finished one.
+
+    Of one run with graded protection (epi_similarity, ewc, ...): which share of
+    the stiffness lies in which kind of module and layer, in each experience.
+
+    Of several runs: mean, smallest and largest, strategy by strategy.
     """
     from epi_bench.errors import UserError
     from epi_bench.results.masks.drift import find_records
@@ -59,11 +68,11 @@ def inspect(
     if strategy is not None:
         records = _of_strategy(records, strategy)
     if len(records) == 1:
-        show_tables(_tables_of_run(records[0], output), text_format)
+        show_tables(_tables_of_run(records[0], output), output_format)
         return
     if output is not None:
         raise UserError(f"--out draws one run, but {len(records)} were given: name one of them")
-    show_tables(_drift_tables(records), text_format)
+    show_tables(_tables_of_runs(records), output_format)
 
 
 def _of_strategy(records: Sequence[RunRecord], strategy: str) -> list[RunRecord]:
@@ -76,14 +85,39 @@ def _of_strategy(records: Sequence[RunRecord], strategy: str) -> list[RunRecord]
 
 
 def _tables_of_run(record: RunRecord, output: Path | None) -> list[FittedTable]:
-    from epi_bench.results.masks.figure import draw_mask
+    from epi_bench.cli.graded_tables import graded_table
+    from epi_bench.cli.interpolation_table import interpolation_table
+    from epi_bench.results.masks.graded import trace_graded
+    from epi_bench.results.masks.trace import has_mask
+
+    run = f"{record.spec.label}, seed {record.spec.seed}, run {record.run_id}"
+    if record.spec.adapter.kind != "none":
+        run += f" (weights of the {record.spec.adapter.kind} adapter)"
+    tables: list[FittedTable] = []
+    curve = interpolation_table(record, f"{run}: ")
+    if has_mask(record) or not (record.graded_protection or curve):
+        tables += _mask_tables(run, record)
+    if record.graded_protection:
+        tables.append(graded_table(run, trace_graded(record)))
+    if curve is not None:
+        tables.append(curve)
+    if output is not None:
+        _draw(record, output)
+    return tables
+
+
+def _draw(record: RunRecord, output: Path) -> None:
+    from epi_bench.results.masks.figure import draw_graded, draw_mask
+    from epi_bench.results.masks.trace import has_mask
+
+    (draw_mask if has_mask(record) else draw_graded)(record, output)
+    say(f"figure: {output}", aside=True)
+
+
+def _mask_tables(run: str, record: RunRecord) -> list[FittedTable]:
     from epi_bench.results.masks.trace import trace_mask
 
     trace = trace_mask(record)
-    if output is not None:
-        draw_mask(record, output)
-        say(f"figure: {output}", aside=True)
-    run = f"{record.strategy.name}, seed {record.spec.seed}, run {record.run_id}"
     tables = [_mask_table(run, trace)]
     if len(trace.overlap.experiences) > 1:
         tables.append(_overlap_table(trace))
@@ -139,26 +173,42 @@ def _overlap_text(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _drift_tables(records: Sequence[RunRecord]) -> list[FittedTable]:
-    """A table for each configuration whose strategy has a mask, track by track."""
+def _tables_of_runs(records: Sequence[RunRecord]) -> list[FittedTable]:
+    """One for each configuration whose strategy protects weights, track by track."""
+    from epi_bench.cli.graded_tables import graded_runs_table
     from epi_bench.errors import UserError
+    from epi_bench.results.masks.graded import trace_graded
+    from epi_bench.results.masks.trace import has_mask, trace_mask
+
+    masked = _by_configuration([record for record in records if has_mask(record)])
+    graded = _by_configuration([record for record in records if record.graded_protection])
+    if not masked and not graded:
+        raise UserError(
+            f"none of the {len(records)} runs tells what it protected: only strategies that hold "
+            "or draw back weights do, and records of earlier versions tell masks only"
+        )
+    drift = [
+        _drift_table(name, [trace_mask(record) for record in group])
+        for name, group in masked.items()
+    ]
+    return drift + [
+        graded_runs_table(name, [trace_graded(record) for record in group])
+        for name, group in graded.items()
+    ]
+
+
+def _by_configuration(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
+    """The runs of each configuration of each track."""
     from epi_bench.results.leaderboard import group_by_configuration
-    from epi_bench.results.masks.trace import trace_mask
 
     by_track: dict[str, list[RunRecord]] = {}
     for record in records:
-        if any("achieved_ratio" in point.values for point in record.mask_statistics):
-            by_track.setdefault(record.track.name, []).append(record)
-    if not by_track:
-        raise UserError(
-            f"none of the {len(records)} runs has mask statistics: only strategies that protect "
-            "weights report them"
-        )
-    return [
-        _drift_table(f"{label} on {track}", [trace_mask(record) for record in group])
+        by_track.setdefault(record.track.name, []).append(record)
+    return {
+        f"{label} on {track}": list(group)
         for track, runs in by_track.items()
         for label, group in group_by_configuration(runs).items()
-    ]
+    }
 
 
 def _drift_table(heading: str, traces: Sequence[MaskTrace]) -> FittedTable:

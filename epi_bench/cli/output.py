@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from epi_bench.cli.printing import put
-from epi_bench.foreign_text import for_markdown
+from epi_bench.foreign_text import for_markdown, json_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,13 +25,6 @@ class OutputFormat(StrEnum):
     MARKDOWN = "markdown"
     CSV = "csv"
     JSON = "json"
-
-
-class TextFormat(StrEnum):
-    """How several tables are printed, which have no common columns."""
-
-    TABLE = "table"
-    MARKDOWN = "markdown"
 
 
 TableFormat = Annotated[OutputFormat, typer.Option("--format", help="How the table is printed.")]
@@ -62,15 +56,25 @@ def show_table(table: FittedTable, output_format: OutputFormat) -> None:
         make_console().print(table)
 
 
-def show_tables(tables: Sequence[FittedTable], text_format: TextFormat) -> None:
-    """Print several tables below one another, with their titles."""
+def show_tables(tables: Sequence[FittedTable], output_format: OutputFormat) -> None:
+    """Print several tables, which have no common columns.
+
+    JSON is a list with the ``title`` and the ``rows`` of each; elsewhere they stand below one
+    another with an empty line between two, in CSV without their titles.
+    """
     from epi_bench.tables import make_console
 
+    if output_format is OutputFormat.JSON:
+        content = [{"title": table.title, "rows": json.loads(table.to_json())} for table in tables]
+        echo_json(json_text(content) + "\n")
+        return
     console = make_console()
     for number, table in enumerate(tables):
         if number:
             put("\n")
-        if text_format is TextFormat.MARKDOWN:
+        if output_format is OutputFormat.MARKDOWN:
             put(f"{for_markdown(table.title)}\n\n{table.to_markdown()}")
+        elif output_format is OutputFormat.CSV:
+            put(table.to_csv())
         else:
             console.print(table)

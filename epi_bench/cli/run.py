@@ -296,6 +296,11 @@ def run(
             "left out, because on a stream of one experience they train as full_sft does: "
             + ", ".join(selection.left_out)
         )
+    if selection.refusing and not quiet:
+        say(
+            "left out, because they cannot train an adapter that the run puts on the model: "
+            + ", ".join(selection.refusing)
+        )
     execute(specs, request, chosen, quiet=quiet)
 
 

@@ -152,10 +152,7 @@ class TaskEvaluator:
                 number.
         """
         results = self.results(predictions)
-        card = self.task.card
-        _check_results(self.task, results)
-        worst, best = card.metric_range
-        items = tuple(100 * (result[card.metric] - worst) / (best - worst) for result in results)
+        items = primary_scores(self.task, results)
         columns = {name: [result[name] for result in results] for name in results[0]}
         losses = [p.reference_negative_log_likelihood for p in predictions]
         known = [loss for loss in losses if loss is not None]
@@ -308,6 +305,21 @@ def _check_numbers(task: Task, log_likelihoods: Iterable[float]) -> None:
         )
 
 
+def primary_scores(task: Task, results: Sequence[Mapping[str, float]]) -> tuple[float, ...]:
+    """A task's primary metric of each answer, on the scale of 0..100.
+
+    Args:
+        task: Says which metric that is, and its range.
+        results: Metrics of each answer, as the task scored it.
+
+    Raises:
+        UserError: If one has no primary metric, or one that is not a finite number.
+    """
+    _check_results(task, results)
+    worst, best = task.card.metric_range
+    return tuple(100 * (result[task.card.metric] - worst) / (best - worst) for result in results)
+
+
 def _check_results(task: Task, results: Sequence[Mapping[str, float]]) -> None:
     for number, result in enumerate(results, start=1):
         if task.card.metric not in result:
@@ -330,7 +342,5 @@ def _forced_prediction(scores: TokenScores) -> Prediction:
 
 def _prompt_of(reference: EncodedExample) -> EncodedExample:
     """The tokens before the last supervised run: what generation starts from."""
-    end = max(i for i, supervised in enumerate(reference.supervised) if supervised)
-    while end > 0 and reference.supervised[end - 1]:
-        end -= 1
-    return EncodedExample(reference.input_ids[:end], (False,) * end)
+    start = reference.last_answer.start
+    return EncodedExample(reference.input_ids[:start], (False,) * start)

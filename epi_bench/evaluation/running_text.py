@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from epi_bench.evaluation.supervised_logits import batches_by_length
-from epi_bench.model.chat.control_tokens import ControlTokens
 from epi_bench.model.chat.encoded_example import EncodedExample
 from epi_bench.model.chat.sequence_start import sequence_start
+from epi_bench.model.chat.text_tokens import text_token_ids
 from epi_bench.model.losses import summed_loss
 
 if TYPE_CHECKING:
@@ -73,11 +73,3 @@ def text_negative_log_likelihood(
         count += tokens
     model.train(was_training)
     return TextLikelihood(total / count, count)
-
-
-def text_token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of a running text, all of it data, without those a tokenizer adds around it."""
-    ids = ControlTokens(tokenizer).encode_data(text)
-    if ids is None:
-        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    return list(ids)

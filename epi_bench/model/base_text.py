@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from epi_bench.errors import UserError
 from epi_bench.model.chat.encoded_example import EncodedExample
+from epi_bench.model.sampling import write_on
 from epi_bench.model.text_file import read_text_file, texts_fingerprint
 
 if TYPE_CHECKING:
@@ -37,19 +38,25 @@ def read_base_text(source: str) -> tuple[tuple[str, ...], str] | None:
     """
     if source in SOURCES:
         return None
-    path = Path(source).expanduser()
-    try:
-        if not source or not path.is_file():
-            close = get_close_matches(source, SOURCES, n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            raise UserError(
-                f"protect_base={source!r} is no text file: choose none, general_text or self, or "
-                f"give the path of one{hint}"
-            )
-    except OSError as error:  # a name that is too long, or a folder that may not be looked into
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    path = text_file(source)
+    if path is None:
+        close = get_close_matches(source, SOURCES, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise UserError(
+            f"protect_base={source!r} is no text file: choose none, general_text or self, or "
+            f"give the path of one{hint}"
+        )
     texts = read_text_file(path).texts
     return texts, texts_fingerprint(texts)
+
+
+def text_file(name: str | Path) -> Path | None:
+    """The file of a name; ``None`` if there is none."""
+    path = Path(name).expanduser()
+    try:
+        return path if path.is_file() else None
+    except OSError:  # longer than any name of a file: a text, perhaps
+        return None
 
 
 def text_windows(
@@ -97,50 +104,15 @@ def written_by(
     Returns:
         The texts in their order, those left out of which nothing was written.
     """
-    import torch
-
-    was_training = model.training
-    model.eval()
+    endings = frozenset(stop)
     found = []
-    with torch.no_grad():
-        for first in range(0, len(starts), batch_size):
-            rows = [list(start) for start in starts[first : first + batch_size]]
-            context = len(rows[0])
-            _continue(model, rows, length - context, frozenset(stop), generator)
-            found += [
-                EncodedExample(tuple(row), (False,) * context + (True,) * (len(row) - context))
-                for row in rows
-                if len(row) > context
-            ]
-    model.train(was_training)
+    for first in range(0, len(starts), batch_size):
+        rows = [list(start) for start in starts[first : first + batch_size]]
+        context = len(rows[0])
+        write_on(model, rows, length - context, lambda new: new[-1] in endings, generator)
+        found += [
+            EncodedExample(tuple(row), (False,) * context + (True,) * (len(row) - context))
+            for row in rows
+            if len(row) > context
+        ]
     return found
-
-
-def _continue(
-    model: Any,
-    rows: list[list[int]],
-    count: int,
-    stop: frozenset[int],
-    generator: torch.Generator,
-) -> None:
-    """Add so many tokens at most; rows that have ended are read on but written no further."""
-    import torch
-
-    device = next(model.parameters()).device
-    ids = torch.tensor(rows, device=device)
-    ended = [False] * len(rows)
-    cache = None
-    for _ in range(count):
-        given = ids[:, -1:] if cache is not None else ids
-        mask = torch.ones_like(ids)
-        output = model(input_ids=given, attention_mask=mask, past_key_values=cache, use_cache=True)
-        cache = getattr(output, "past_key_values", None)
-        probabilities = output.logits[:, -1].float().softmax(-1).cpu()
-        drawn = torch.multinomial(probabilities, 1, generator=generator)
-        ids = torch.cat([ids, drawn.to(device)], dim=1)
-        for row, token in enumerate(drawn[:, 0].tolist()):
-            if not ended[row]:
-                rows[row].append(token)
-                ended[row] = token in stop
-        if all(ended):
-            return

@@ -46,7 +46,7 @@ class GeneralText:
         batch_size: int,
         texts: Sequence[str] | None = None,
     ) -> None:
-        from epi_bench.evaluation.running_text import text_token_ids
+        from epi_bench.model.chat.text_tokens import text_token_ids
         from epi_bench.model.location import general_text
 
         self._tokenizer = backbone.tokenizer

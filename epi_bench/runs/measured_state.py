@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from epi_bench.evaluation.gradient_conflict import ConflictMeasurement
 from epi_bench.evaluation.judge.judge import JudgedScores
 from epi_bench.evaluation.scores import TaskScores
-from epi_bench.results.record.scores import Confusion
-from epi_bench.runs.measurements import GradedRow, MeasuredDivergence, ScoredRow
+from epi_bench.results.record.scores import Confusion, StiffnessShare
+from epi_bench.runs.measurements import CurvePoint, GradedRow, MeasuredDivergence, ScoredRow
 from epi_bench.task.example import Prediction
 
 if TYPE_CHECKING:
@@ -31,9 +31,14 @@ def measurements_to_json(measured: Measurements) -> dict[str, Any]:
         "scored": _scores_to_json(measured.scored),
         "conflicts": [asdict(point) for point in measured.conflicts],
         "divergences": [found._asdict() for found in measured.divergences],
+        "curve": [point._asdict() for point in measured.curve],
         "losses": [list(point) for point in measured.losses],
         "losses_since": list(measured._losses_since),
         "diagnostics": [[step, _plain(values)] for step, values in measured.diagnostics],
+        "stiffness": [
+            [experience, {part: share.model_dump() for part, share in parts.items()}]
+            for experience, parts in measured.stiffness.items()
+        ],
         "text_before": measured.text_before and list(measured.text_before),
         "judged": [
             [name, {task: list(found.items) for task, found in grades.items()}]
@@ -63,9 +68,14 @@ def take_up_measurements(measured: Measurements, content: Mapping[str, Any]) -> 
         MeasuredDivergence(**{**found, "tasks": tuple(found["tasks"])})
         for found in content["divergences"]
     ]
+    measured.curve[:] = [CurvePoint(**point) for point in content["curve"]]
     measured.losses[:] = [(step, loss) for step, loss in content["losses"]]
     measured._losses_since[:] = content["losses_since"]
     measured.diagnostics[:] = [(step, values) for step, values in content["diagnostics"]]
+    measured.stiffness = {
+        experience: {part: StiffnessShare(**share) for part, share in parts.items()}
+        for experience, parts in content.get("stiffness", ())  # older checkpoints have none
+    }
     before = content["text_before"]
     measured.text_before = (before[0], before[1]) if before else None
     measured.judged[:] = [

@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from epi_bench.results.record.scores import Retention
+from epi_bench.results.record.scores import Retention, StiffnessShare
 from epi_bench.training.cost import TrainingCost
 
 if TYPE_CHECKING:
     from epi_bench.evaluation.gradient_conflict import ConflictMeasurement
     from epi_bench.evaluation.judge.judge import JudgedScores
     from epi_bench.evaluation.scores import TaskScores
+    from epi_bench.strategy.stiffness_shares import PartShare
 
 LOSS_EVERY = 10
 """Optimizer steps between two points of the loss curve, and between two steps of the event log."""
@@ -53,6 +54,22 @@ class MeasuredDivergence(NamedTuple):
     top: int
 
 
+class CurvePoint(NamedTuple):
+    """Scores of a model between the base model and the finished one.
+
+    Attributes:
+        alpha: Share of the finished weights, in 0..1.
+        means: Score of each task, 0..100.
+        errors: Their standard errors.
+        loss: On the general text, in nats a token.
+    """
+
+    alpha: float
+    means: Mapping[str, float | None]
+    errors: Mapping[str, float | None]
+    loss: float
+
+
 class JudgeIdentity(NamedTuple):
     """Which judge graded: the model's name and the SHA-256 of its prompts."""
 
@@ -81,8 +98,11 @@ class Measurements:
         answers: Scores of the last row with what the model said to each test item.
         conflicts: Gradient conflict at each point after the base model's.
         divergences: From the base model, at each row after its own.
+        curve: Scores of the models between the base model and the finished one, where asked for.
         losses: Step, and mean loss (nats a token) of the steps since the point before.
         diagnostics: Step and what the strategy reported.
+        stiffness: For each experience in which weights were drawn to earlier values, where in the
+            model, by its position in the stream.
         text_before: Negative log-likelihood of a general text before training, in nats a token, and
             its tokens.
         retention: How well a general text is predicted, before and after.
@@ -115,8 +135,10 @@ class Measurements:
     answers: Mapping[str, TaskScores] = field(default_factory=dict)
     conflicts: list[ConflictMeasurement] = field(default_factory=list)
     divergences: list[MeasuredDivergence] = field(default_factory=list)
+    curve: list[CurvePoint] = field(default_factory=list)
     losses: list[tuple[int, float]] = field(default_factory=list)
     diagnostics: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    stiffness: dict[int, Mapping[str, StiffnessShare]] = field(default_factory=dict)
     text_before: tuple[float, int] | None = None
     retention: Retention | None = None
     judged: list[GradedRow] = field(default_factory=list)
@@ -164,3 +186,15 @@ class Measurements:
         if values:
             self.diagnostics.append((step, dict(values)))
         return bool(values)
+
+    def note_stiffness(self, experience: int, shares: Mapping[str, PartShare]) -> None:
+        """Take where an experience's graded protection was; nothing where there was none.
+
+        Args:
+            experience: Its position in the stream, from 0; what was noted of it before is replaced.
+            shares: As :func:`epi_bench.strategy.stiffness_shares.stiffness_shares` gives them.
+        """
+        if shares:
+            self.stiffness[experience] = {
+                part: StiffnessShare(**share._asdict()) for part, share in shares.items()
+            }

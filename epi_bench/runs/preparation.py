@@ -11,12 +11,12 @@ from pathlib import Path
 
 from epi_bench.errors import UserError, foreign_code
 from epi_bench.foreign_text import for_terminal
+from epi_bench.model.base_examples import check_base_text
 from epi_bench.model.chat.chat_encoder import ChatEncoder
 from epi_bench.model.chat.encoding_cache import EncodingCache
 from epi_bench.model.load import load_tokenizer
 from epi_bench.model.location import ModelLocation, locate_model
 from epi_bench.model.stored_weights import check_files
-from epi_bench.runs.base_examples import base_text_warnings, check_base_text
 from epi_bench.runs.examples import (
     ExampleEncoding,
     permitted,
@@ -28,7 +28,14 @@ from epi_bench.runs.identity import plugin_fingerprints, run_id
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.prepared import PreparedRun, PreparedTask, ScoredTask
 from epi_bench.runs.reproducibility import current_execution, overruled_settings
-from epi_bench.runs.warnings import data_warnings, idle_warnings, precision_warnings
+from epi_bench.runs.warnings import (
+    adapter_warnings,
+    base_text_warnings,
+    data_warnings,
+    idle_warnings,
+    own_answer_warnings,
+    precision_warnings,
+)
 from epi_bench.spec.randomness import seeded_generator
 from epi_bench.spec.run_spec import RunSpec
 from epi_bench.spec.streams import (
@@ -98,6 +105,8 @@ def prepare_run(
         *encoding.cache.warnings,
         *overruled_settings(spec.training, spec.model.dtype),
         *idle_warnings(strategy, len(experiences)),
+        *own_answer_warnings(strategy, tasks),
+        *adapter_warnings(strategy, spec.adapter),
         *precision_warnings(spec, execution.device),
         *_check_strategy(strategy, spec, experiences),
         *base_text_warnings(strategy.protect_base),
@@ -169,6 +178,12 @@ def _check_strategy(
     strategy: Strategy, spec: RunSpec, experiences: Sequence[Experience]
 ) -> list[str]:
     """Let the strategy refuse the run; what it warns of otherwise."""
+    if spec.adapter.kind != "none" and strategy.refuses_adapter:
+        raise UserError(
+            f"{spec.strategy.name} {strategy.refuses_adapter}: leave "
+            f"adapter.kind={spec.adapter.kind} out, or choose another strategy",
+            setting="adapter.kind",
+        )
     steps = [experience.steps for experience in experiences]
     with foreign_code(f"strategy {spec.strategy.name!r} fails to check the run"):
         return [for_terminal(str(warning)) for warning in strategy.check_run(spec.training, steps)]

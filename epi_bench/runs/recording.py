@@ -24,7 +24,10 @@ from epi_bench.results.record.scores import (
     DivergencePoint,
     DivergenceRecord,
     EvalScoresRecord,
+    GradedProtection,
     GradientConflictRecord,
+    InterpolationPoint,
+    InterpolationRecord,
     JudgedRow,
     JudgedTask,
     JudgeRecord,
@@ -60,6 +63,7 @@ def build_record(prepared: PreparedRun, measured: Measurements) -> RunRecord:
         score_matrix=matrix,
         eval_scores=eval_scores,
         kl_to_base=divergence,
+        wise_ft=_interpolation(measured),
         metrics=metrics_of(matrix, conflict, retention, references, eval_scores, divergence),
         reference_scores=dict(references) if references else None,
         secondary_scores=_secondary_scores(measured),
@@ -78,6 +82,10 @@ def build_record(prepared: PreparedRun, measured: Measurements) -> RunRecord:
         gradient_conflict=conflict,
         mask_statistics=tuple(
             Diagnostics(step=step, values=dict(values)) for step, values in measured.diagnostics
+        ),
+        graded_protection=tuple(
+            GradedProtection(experience=experience, parts=dict(parts))
+            for experience, parts in measured.stiffness.items()
         ),
         retention=retention,
         skipped_steps=measured.training.skipped_steps,
@@ -153,7 +161,7 @@ def _known_before_training(prepared: PreparedRun, measured: Measurements) -> dic
             )
         ),
         "task_order": tuple(prepared.tasks),
-        "experiences": tuple(_experience_records(prepared)),
+        "experiences": tuple(_experience_records(prepared, measured)),
         "task_data": task_data(prepared, measured),
         "fingerprints": fingerprints,
         "default_chat_template": prepared.encoder.uses_default_template,
@@ -173,12 +181,15 @@ def _strategy_record(prepared: PreparedRun) -> StrategyRecord:
         name=name,
         hyperparameters=dict(prepared.strategy_options),
         source="built-in" if STRATEGIES.is_builtin(name) else "plugin",
+        sees_all_tasks="all tasks" in prepared.strategy.needs,
     )
 
 
-def _experience_records(prepared: PreparedRun) -> list[ExperienceRecord]:
+def _experience_records(prepared: PreparedRun, measured: Measurements) -> list[ExperienceRecord]:
     records = []
+    made, held_out = measured.training.steps_made, measured.training.held_out
     for experience in prepared.experiences:
+        key = str(experience.index)
         reports = [prepared.tasks[name].report for name in experience.tasks]
         records.append(
             ExperienceRecord(
@@ -188,6 +199,8 @@ def _experience_records(prepared: PreparedRun) -> list[ExperienceRecord]:
                 examples=len(experience.examples),
                 truncated=sum(report.truncated for report in reports),
                 unsupervised=sum(report.unsupervised for report in reports),
+                steps_made=made.get(key),
+                held_out=held_out.get(key, 0),
             )
         )
     return records
@@ -292,6 +305,24 @@ def _divergence(prepared: PreparedRun, measured: Measurements) -> DivergenceReco
     )
 
 
+def _interpolation(measured: Measurements) -> InterpolationRecord | None:
+    if not measured.curve:
+        return None
+    tasks = tuple(measured.curve[0].means)
+    return InterpolationRecord(
+        tasks=tasks,
+        points=tuple(
+            InterpolationPoint(
+                alpha=point.alpha,
+                values=tuple(point.means[task] for task in tasks),
+                standard_errors=tuple(point.errors[task] for task in tasks),
+                nll=point.loss,
+            )
+            for point in measured.curve
+        ),
+    )
+
+
 def _secondary_scores(measured: Measurements) -> dict[str, dict[str, float | None]]:
     """The last row's metrics, with the judge's mean grade as ``judge`` where there is one."""
     graded = measured.judged[-1].grades if measured.judged else {}
@@ -333,6 +364,7 @@ def _cost(prepared: PreparedRun, measured: Measurements) -> Cost:
         evaluation_seconds=measured.evaluation_seconds,
         total_seconds=perf_counter() - measured.started,
         tokens_trained=training.tokens,
+        extra_tokens=training.extra_tokens,
         tokens_per_second=training.tokens / training.seconds if training.seconds else None,
         peak_memory_bytes=max(peak_memory_bytes(measured.device) or 0, measured.peak_memory_before)
         or None,

@@ -15,7 +15,7 @@ from epi_bench.results.record.circumstances import ExperienceRecord
 from epi_bench.results.record.consistency import expected_run_id
 from epi_bench.results.record.items import pack_items
 from epi_bench.results.record.run_record import RunRecord
-from epi_bench.results.record.scores import Diagnostics
+from epi_bench.results.record.scores import Diagnostics, GradedProtection, StiffnessShare
 from epi_bench.results.record.track import make_track, track_facts
 from epi_bench.spec.defaults import complete_spec
 from epi_bench.spec.streams import complete_stream_options
@@ -219,6 +219,23 @@ def masked_run(make_run):
     )
     changes = {"mask_statistics": MASK_STATISTICS, "experiences": experiences}
     return make_run().model_copy(update=changes)
+
+
+@pytest.fixture
+def graded_run(make_run):
+    """A run of two experiences, 20 and 15 steps; weights were drawn back in the second one."""
+    shares = {
+        "mlp": (0.75, 0.25), "attention": (0.25, 0.75),
+        "layer_10": (0.5, 0.875), "layer_2": (0.5, 0.125),
+    }  # fmt: skip
+    parts = {k: StiffnessShare(weights=w, stiffness=s) for k, (w, s) in shares.items()}
+    experiences = tuple(
+        ExperienceRecord(name=name, tasks=(name,), steps=steps, examples=9)
+        for name, steps in (("a", 20), ("b", 15))
+    )
+    graded = (GradedProtection(experience=1, parts=parts),)
+    changes = {"graded_protection": graded, "experiences": experiences}
+    return make_run("ewc").model_copy(update=changes)
 
 
 @pytest.fixture(scope="session")

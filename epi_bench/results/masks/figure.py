@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from epi_bench.foreign_text import for_terminal
 from epi_bench.results.leaderboard.figure import figure_file
+from epi_bench.results.masks.graded import trace_graded
 from epi_bench.results.masks.trace import (
     DRIFT_LINES,
     MaskTrace,
@@ -40,7 +41,7 @@ def draw_mask(record: RunRecord, path: Path) -> None:
         parts = (
             figure.subfigures(1, 2, squeeze=False, width_ratios=(9, 5))[0] if matrix else [figure]
         )
-        name, seed = record.strategy.name, record.spec.seed
+        name, seed = record.spec.label, record.spec.seed
         figure.suptitle(for_terminal(f"{name}, {record.spec.stream.kind} stream, seed {seed}"))
         drift, *shares = parts[0].subplots(
             len(heights), 1, sharex=True, height_ratios=heights, squeeze=False
@@ -52,6 +53,37 @@ def draw_mask(record: RunRecord, path: Path) -> None:
         parts[0].colorbar(mesh, ax=shares, label="protected share")
         for part in parts[1:]:
             _draw_overlap(part.subplots(), trace.overlap, trace.chance)
+
+
+def draw_graded(record: RunRecord, path: Path) -> None:
+    """Draw where one run's graded protection was, experience by experience, into a file.
+
+    Args:
+        record: Of a run whose strategy draws weights back.
+        path: Where to; its ending (one of :data:`FORMATS`) says as what.
+
+    Raises:
+        UserError: If the ending is another, matplotlib is not installed, or there is none.
+    """
+    trace = trace_graded(record)
+    columns = [tuple(part.weights for part in trace.parts)]
+    columns += zip(*(part.stiffness for part in trace.parts), strict=True)
+    with figure_file(path, 3 + len(columns), 2 + 0.3 * len(trace.parts)) as figure:
+        axes = figure.subplots()
+        axes.imshow([*zip(*columns, strict=True)], vmin=0, vmax=1, cmap="viridis", aspect="auto")
+        names = ["weights", *(for_terminal(name) for name in trace.experiences)]
+        axes.set_xticks(range(len(columns)), names, rotation=45, ha="right")
+        axes.set_yticks(
+            range(len(trace.parts)), [for_terminal(p.name.replace("_", " ")) for p in trace.parts]
+        )
+        for column, values in enumerate(columns):
+            for row, value in enumerate(values):
+                _write_in_cell(axes, column, row, value)
+        name, seed = record.strategy.name, record.spec.seed
+        axes.set_title(
+            for_terminal(f"{name}, seed {seed}: share of the stiffness, by experience"),
+            fontsize="medium",
+        )
 
 
 def _draw_drift(axes: Axes, trace: MaskTrace) -> None:
@@ -96,9 +128,13 @@ def _draw_overlap(axes: Axes, overlap: TaskOverlap, chance: float) -> None:
     axes.set_yticks(range(len(names)), names)
     for i, row in enumerate(overlap.jaccard):
         for j, value in enumerate(row):
-            colour = "black" if value > 0.6 else "white"
-            axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour)
+            _write_in_cell(axes, j, i, value)
     axes.set_title(
         f"overlap of the masks at the experiences' ends\n(two random ones: {chance:.2f})",
         fontsize="medium",
     )
+
+
+def _write_in_cell(axes: Axes, column: int, row: int, value: float) -> None:
+    colour = "black" if value > 0.6 else "white"
+    axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour)

@@ -87,6 +87,11 @@ def find_record(run: Path) -> RunRecord:
     return load_record(path)
 
 
+def has_mask(record: RunRecord) -> bool:
+    """Whether the run's strategy reported a mask."""
+    return any("achieved_ratio" in point.values for point in record.mask_statistics)
+
+
 def trace_mask(record: RunRecord) -> MaskTrace:
     """The statistics of a record, by what they are about.
 
@@ -96,8 +101,9 @@ def trace_mask(record: RunRecord) -> MaskTrace:
     points = [point for point in record.mask_statistics if "achieved_ratio" in point.values]
     if not points:
         raise UserError(
-            f"run {record.run_id} ({record.strategy.name}) has no mask statistics: "
-            "only strategies that protect weights report them"
+            f"run {record.run_id} ({record.strategy.name}) does not tell what it protected: only "
+            "strategies that hold or draw back weights do, and records of earlier versions tell "
+            "masks only"
         )
     shares = {k for point in points for k in point.values if k.startswith(SHARE)}
     numbered = {k: k.removeprefix(f"{SHARE}layer_") for k in shares}
@@ -105,7 +111,7 @@ def trace_mask(record: RunRecord) -> MaskTrace:
     last = 0
     boundaries = []
     for experience in record.experiences:
-        last += experience.steps
+        last += experience.trained_steps
         boundaries.append((experience.name, last))
     return MaskTrace(
         steps=tuple(point.step for point in points),

@@ -89,6 +89,7 @@ def disagreements(record: RunRecord) -> list[Disagreement]:
         matrix = record.score_matrix
         found += [*_shape(record, matrix), *_ranges(record, matrix)]
         found += [*_eval_shape(record, matrix), *_divergence(record, matrix)]
+        found += [*_interpolation(record, matrix)]
         if not found:  # metrics of a matrix without rows, say, cannot be computed
             found += [*_metrics(record, matrix), *_items("", matrix, record.item_scores)]
             if record.eval_scores is not None:
@@ -257,6 +258,32 @@ def _divergence(record: RunRecord, matrix: ScoreMatrixRecord) -> Iterator[Disagr
         yield Disagreement("kl_to_base.examples", str(measured.examples), str(asked))
 
 
+def _interpolation(record: RunRecord, matrix: ScoreMatrixRecord) -> Iterator[Disagreement]:
+    """What lies between the base model and the finished one: the ends are the matrix's rows."""
+    curve = record.wise_ft
+    if curve is None:
+        return
+    if not record.spec.evaluation.wise_ft_curve:
+        yield Disagreement("wise_ft", "there", "not asked for")
+    if curve.tasks != record.scored_tasks:
+        yield Disagreement("wise_ft.tasks", short(curve.tasks), short(record.scored_tasks))
+        return
+    alphas = [point.alpha for point in curve.points]
+    if alphas != sorted(set(alphas)) or alphas[:1] != [0] or alphas[-1:] != [1]:
+        yield Disagreement("wise_ft.points", short(alphas), "alphas that rise from 0 to 1")
+        return
+    untrained = record.eval_scores.values if record.eval_scores else ()
+    for point, row in ((curve.points[0], 0), (curve.points[-1], -1)):
+        expected = (*matrix.values[row], *(untrained[row] if untrained else ()))
+        if point.values != expected:
+            where = f"wise_ft.points.{point.alpha:g}"
+            yield Disagreement(where, short(point.values), short(expected))
+    for point in curve.points:
+        where = f"wise_ft.points.{point.alpha:g}"
+        yield from _outside(where, (*point.values, *point.standard_errors), 100)
+        yield from _outside(where, [point.nll], math.inf)
+
+
 def _ranges(record: RunRecord, matrix: ScoreMatrixRecord) -> Iterator[Disagreement]:
     for row, values in zip(matrix.rows, matrix.values, strict=True):
         yield from _outside(f"score_matrix.values.{row}", values, 100)
@@ -285,6 +312,8 @@ def _counts(record: RunRecord) -> Iterator[Disagreement]:
         yield from _outside(f"task_data.{name}", _numbers_in(data.model_dump()), math.inf)
     for name, confusion in record.confusion.items():
         yield from _outside(f"confusion.{name}", _numbers_in(confusion.counts), math.inf)
+    graded = [point.experience for point in record.graded_protection]
+    yield from _outside("graded_protection.experience", graded, len(record.experiences) - 1)
     for point in record.gradient_conflict.points if record.gradient_conflict else ():
         # sums in float32, as older versions made them, are off by some ten-thousandths
         cosines = [c for c in _numbers_in(point.cosines) if abs(c) > 1.01]

@@ -33,9 +33,11 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 def comparable(record: RunRecord) -> dict[str, Any]:
     """The part of a record that two runs of one specification share, as JSON values.
 
-    A judge's grades are left out: they are another model's, which may answer differently.
+    A judge's grades are left out: they are another model's, which may answer differently. So is
+    where graded protection lay, which runs of before it was measured do not tell.
     """
-    content = record.model_dump(mode="json", exclude={"cost", "environment", "judge"})
+    left_out = {"cost", "environment", "judge", "graded_protection"}
+    content = record.model_dump(mode="json", exclude=left_out)
     for name in {name for row in record.judge.rows for name in row.tasks} if record.judge else ():
         content["secondary_scores"].get(name, {}).pop("judge", None)
     return content

@@ -24,7 +24,9 @@ from epi_bench.results.record.scores import (
     Diagnostics,
     DivergenceRecord,
     EvalScoresRecord,
+    GradedProtection,
     GradientConflictRecord,
+    InterpolationRecord,
     JudgeRecord,
     LossPoint,
     Retention,
@@ -62,8 +64,12 @@ class RunRecord(Part):
         skipped_steps: Steps whose gradients were not finite, so that nothing was updated.
         losses: Training loss at the steps that were logged.
         mask_statistics: What the strategy reported at its refreshes or at intervals.
+        graded_protection: Where in the model weights were drawn to earlier values, one for each
+            experience in which any were; records made before it was measured have none.
         kl_to_base: How far the model moved from the base model on the tasks that it learned;
             ``None`` where it was turned off, and in records made before it was measured.
+        wise_ft: Scores of the models between the base model and the finished one; ``None`` where
+            they were not asked for.
         moved_weights: Share of the weights that training could move whose value in the saved model
             differs from the loaded one, in 0..1 (for an adapter that is merged: of the layers it
             is merged into); an estimate above two million weights. Records made before it was
@@ -94,8 +100,10 @@ class RunRecord(Part):
     metrics: dict[str, int | Number] = Field(default_factory=dict)
     gradient_conflict: GradientConflictRecord | None = None
     mask_statistics: tuple[Diagnostics, ...] = ()
+    graded_protection: tuple[GradedProtection, ...] = ()
     retention: Retention | None = None
     kl_to_base: DivergenceRecord | None = None
+    wise_ft: InterpolationRecord | None = None
     judge: JudgeRecord | None = None
     cost: Cost | None = None
     losses: tuple[LossPoint, ...] = ()

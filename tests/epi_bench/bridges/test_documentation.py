@@ -55,6 +55,20 @@ def test_a_strategy_in_a_trainer(tiny_llama, tmp_path):
     assert (tmp_path / "model" / "model.safetensors").is_file()
 
 
+def test_a_strategy_that_protects_the_base(toy_model, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
+
+    trainer = _run(
+        "protect base",
+        model=AutoModelForCausalLM.from_pretrained(toy_model, dtype=torch.float32),
+        tokenizer=AutoTokenizer.from_pretrained(toy_model),
+        arguments=_arguments(TrainingArguments, tmp_path),
+        rows=[{"input_ids": ids, "labels": ids} for ids in _token_ids(8)],
+    )["trainer"]
+    last = [e for e in trainer.state.log_history if "loss" in e][-1]
+    assert 0 < last["strategy_similarity_0"] <= 1
+
+
 def test_a_strategy_in_a_loop_of_ones_own(tiny_llama):
     rows = [{"input_ids": ids, "labels": ids} for ids in _token_ids(16)]
     protection = _run(

@@ -49,6 +49,14 @@ def test_a_record_holds_what_the_run_measured(run_toy):
     assert record.environment.threads == 1
 
 
+def test_a_record_holds_where_weights_were_drawn_back(run_toy):
+    record = load_record(run_toy("ewc", {"fisher_samples": 2}, tasks=ALL[:2], steps=2).path)
+    (point,) = record.graded_protection  # nothing is drawn back in the first experience
+    assert point.experience == 1
+    kinds = [share for part, share in point.parts.items() if not part.startswith("layer_")]
+    assert sum(share.stiffness for share in kinds) == pytest.approx(1)
+
+
 def test_an_untrained_model_forgets_nothing(run_toy):
     class Frozen(Strategy):
         """Every step is undone."""

@@ -16,6 +16,7 @@ from epi_bench.evaluation.scores import TaskScores
 from epi_bench.results.record.scores import Confusion
 from epi_bench.runs.measured_state import measurements_to_json, take_up_measurements
 from epi_bench.runs.measurements import GradedRow, MeasuredDivergence, Measurements
+from epi_bench.strategy.stiffness_shares import PartShare
 from epi_bench.task.example import Prediction
 
 
@@ -42,6 +43,7 @@ def measured():
     for step, loss in enumerate([2.0, 0.1, 0.7], start=1):
         found.note_step(step, loss, ends_experience=step == 2)
     found.note_diagnostics(2, {"achieved_ratio": 0.3})
+    found.note_stiffness(1, {"mlp": PartShare(0.75, 0.1 + 0.2), "layer_0": PartShare(0.5, 1.0)})
     found.text_before = (3.5, 99)
     found.judged.append(GradedRow("base", {"a": JudgedScores((7.0, None))}))
     return found

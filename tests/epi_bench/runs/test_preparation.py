@@ -11,7 +11,8 @@ from epi_bench.errors import UserError
 from epi_bench.plugins import options
 from epi_bench.runs.examples import select_examples
 from epi_bench.runs.preparation import prepare_run
-from epi_bench.runs.warnings import idle_warnings
+from epi_bench.runs.warnings import base_text_warnings, idle_warnings
+from epi_bench.spec.defaults import complete_spec
 from epi_bench.task.files.file_task import register_task_file
 from epi_bench.task.files.validation import validate_task_file
 
@@ -67,6 +68,37 @@ def test_a_strategy_that_never_acts_is_warned_of(acts_from, warned):
     strategy = Strategy()
     strategy.acts_from = acts_from
     assert bool(idle_warnings(strategy, 2)) is warned
+
+
+class TestTextOfTheBase:
+    """``protect_base``: what the base model is measured on before it is trained."""
+
+    def _spec(self, protect_base):
+        return complete_spec(
+            {
+                "strategy": {"name": "ewc", "options": {"protect_base": protect_base}},
+                "data": {"tasks": ["mini_math"], "train_examples": 8, "test_examples": 2},
+                "training": {"steps": 2},
+            }
+        )
+
+    def test_the_content_of_a_file_is_part_of_the_runs_identity(self, tmp_path):
+        path = tmp_path / "own.txt"
+        ids = []
+        for text in ("one two three", "one two three", "one two four"):
+            path.write_text(text, encoding="utf-8")
+            prepared = prepare_run(self._spec(str(path)))
+            assert prepared.fingerprints["text:protect_base"] == prepared.texts["protect_base"]
+            ids.append(prepared.run_id)
+        assert ids[0] == ids[1] != ids[2]
+
+    def test_a_text_that_cannot_be_used_is_told_before_anything_is_trained(self):
+        with pytest.raises(UserError, match=r"protect_base='nowhere\.txt' is no text file"):
+            prepare_run(self._spec("nowhere.txt"))
+
+    def test_a_base_that_is_protected_by_what_it_is_measured_on_is_told(self):
+        assert "it looks better" in base_text_warnings("general_text")[0]
+        assert base_text_warnings("self") == base_text_warnings("none") == []
 
 
 class TestSelection:

@@ -71,13 +71,18 @@ def test_every_experience_is_a_model_that_scores_as_its_row_says(run_toy, toy_sp
         assert again.score_matrix.values[0] == outcome.record.score_matrix.values[row]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_an_adapter_is_kept_as_an_adapter_too(run_toy, toy_spec, toy_model, logits_of, dtype):
+@pytest.mark.parametrize(
+    ("dtype", "variant"),
+    [("float32", "plain"), ("float32", "dora"), ("float32", "pissa"), ("bfloat16", "plain")],
+)
+def test_an_adapter_is_kept_as_an_adapter_too(run_toy, toy_model, logits_of, dtype, variant):
+    """It fits the model that the run began with, even where its first values came from there."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     load = AutoModelForCausalLM.from_pretrained
-    outcome = run_toy("lora", {"rank": 2}, dtype=dtype, steps=2, request=EVERY)
+    options = {"rank": 2, "variant": variant}
+    outcome = run_toy("lora", options, dtype=dtype, steps=2, request=EVERY)
     folder = outcome.path.parent
     names = sorted(path.name for path in (folder / "models").iterdir())
     assert names == sorted(path.name for path in (folder / "adapters").iterdir())
@@ -101,9 +106,29 @@ def test_an_adapter_is_kept_as_an_adapter_too(run_toy, toy_spec, toy_model, logi
     assert small < sum(p.stat().st_size for p in (folder / "models" / "final").iterdir())
 
 
-def test_keeping_models_changes_no_number(run_toy, tmp_path):
-    plain = run_toy("lora", {"rank": 2}, steps=2, out=tmp_path / "plain").record
-    kept = run_toy("lora", {"rank": 2}, steps=2, request=EVERY).record
+def test_the_first_values_of_an_adapter_come_out_of_twice_the_rank(run_toy, logits_of):
+    folder = run_toy("lora", {"rank": 2, "variant": "pissa"}, steps=2, request=FINAL).path.parent
+    settings = json.loads((folder / "adapters/final/adapter_config.json").read_text())
+    assert (settings["r"], settings["lora_alpha"], settings["init_lora_weights"]) == (4, 64, True)
+
+
+def test_an_adapter_over_changed_weights_is_not_kept_alone(run_toy):
+    """On the model that the run began with it would be another adapter, and here an empty one."""
+    listener = Listener()
+    outcome = run_toy("inc_lora", {"rank": 2}, steps=2, request=EVERY, observer=listener)
+    folder = outcome.path.parent
+    told = [message for message in listener.warnings if "the adapter is not saved to" in message]
+    assert len(told) == len([*(folder / "models").iterdir()]) == 2
+    assert told[-1].endswith(f"{folder / 'models' / 'final'} is the whole model")
+    assert not (folder / "adapters").exists()
+    assert not outcome.unsaved
+
+
+@pytest.mark.parametrize("variant", ["plain", "pissa"])
+def test_keeping_models_changes_no_number(run_toy, tmp_path, variant):
+    options = {"rank": 2, "variant": variant}
+    plain = run_toy("lora", options, steps=2, out=tmp_path / "plain").record
+    kept = run_toy("lora", options, steps=2, request=EVERY).record
     assert comparable(kept) == comparable(plain)
 
 
@@ -181,7 +206,7 @@ def test_in_a_folder_of_the_user_nothing_else_is_swept(tmp_path):
 def test_what_transformers_cannot_save_is_a_problem_and_no_error(tmp_path):
     keeper = ModelKeeper(tmp_path, KeepModel.FINAL, experiences=["a"])
     told = []
-    keeper.begin(None, told.append)
+    keeper.begin(SimpleNamespace(model=torch.nn.Linear(1, 1)), told.append)
     keeper.keep_final(torch.nn.Linear(1, 1))
     assert keeper.problems == told
     [problem] = told

@@ -205,7 +205,8 @@ def test_a_file_that_is_named_itself_is_refused(make_run, tmp_path):
 ODD_VALUES = [None, -1, 0, 1e308, 1e99, -1e99, 1e-300, "", "a\nb", "[red]", "a" * 300, [], {}, 3.7,
               10**17, True]  # fmt: skip
 
-FREE = ["cost", "secondary_scores", "secondary_standard_errors", "mask_statistics", "retention",
+FREE = ["cost", "secondary_scores", "secondary_standard_errors", "mask_statistics",
+        "graded_protection", "retention",
         "moved_weights", "score_matrix", "losses", "metrics", "environment", "experiences",
         "task_data", "strategy", "spec"]  # fmt: skip
 """Parts of a record in which a value is replaced."""

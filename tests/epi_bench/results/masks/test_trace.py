@@ -40,7 +40,7 @@ def test_a_figure_is_drawn(masked_run, tmp_path, ending):
 
 
 def test_what_cannot_be_shown_is_said(masked_run, make_run, tmp_path):
-    with pytest.raises(UserError, match="no mask statistics"):
+    with pytest.raises(UserError, match="does not tell what it protected"):
         trace_mask(make_run())
     with pytest.raises(UserError, match=r"must end in \.png"):
         draw_mask(masked_run, tmp_path / "mask.jpeg")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from epi_bench.errors import UserError
 from epi_bench.model.base_text import (
-    GENERAL,
     LONGEST_WINDOW,
     OWN,
     read_base_text,
@@ -22,30 +21,26 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from epi_bench.model.chat.encoded_example import EncodedExample
-    from epi_bench.model.location import ModelLocation
 
 
 class BaseExamples:
-    """Examples of the run's general text, of the model's own text, or of a file.
+    """Examples of general texts, of the model's own text, or of a file.
 
     Args:
         tokenizer: Of the model.
-        location: Of the model, whose folder may hold a general text.
-        max_length: Longest text of the run, in tokens.
-        general_texts: What the user gave for the run's general text; ``None`` for the model's own.
+        general_texts: Gives the general texts when they are asked for, none empty.
+        max_length: Longest text that is trained, in tokens; examples are at most 128 long.
     """
 
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        location: ModelLocation,
+        general_texts: Callable[[], Sequence[str]],
         max_length: int,
-        general_texts: Sequence[str] | None = None,
     ) -> None:
         self._tokenizer = tokenizer
-        self._location = location
-        self._window = min(max_length, LONGEST_WINDOW)
         self._general_texts = general_texts
+        self._window = min(max_length, LONGEST_WINDOW)
 
     def __call__(
         self, model: nn.Module, source: str, count: int, generator: torch.Generator
@@ -75,16 +70,11 @@ class BaseExamples:
         return draws.sample(list(found), min(count, len(found)))
 
     def _windows(self, source: str) -> list[EncodedExample]:
-        from epi_bench.evaluation.running_text import text_token_ids
         from epi_bench.model.chat.sequence_start import sequence_start
-        from epi_bench.model.location import general_text
+        from epi_bench.model.chat.text_tokens import text_token_ids
 
         given = read_base_text(source)
-        texts: Sequence[str]
-        if given is not None:
-            texts = given[0]
-        else:
-            texts = self._general_texts or [general_text(self._location)]
+        texts = self._general_texts() if given is None else given[0]
         prefix = sequence_start(self._tokenizer)
         return [
             window
@@ -123,7 +113,7 @@ def check_base_text(source: str, tokenizer: PreTrainedTokenizerBase) -> str | No
     Raises:
         UserError: If it cannot.
     """
-    from epi_bench.evaluation.running_text import text_token_ids
+    from epi_bench.model.chat.text_tokens import text_token_ids
 
     given = read_base_text(source)
     if given is None:
@@ -132,13 +122,3 @@ def check_base_text(source: str, tokenizer: PreTrainedTokenizerBase) -> str | No
     if all(len(text_token_ids(tokenizer, text)) < 2 for text in texts):
         raise UserError(f"{source} is a single token: write more text into it")
     return digest
-
-
-def base_text_warnings(source: str) -> list[str]:
-    """A warning where the base is protected by the text on which it is measured afterwards."""
-    if source != GENERAL:
-        return []
-    return [
-        "protect_base=general_text protects what the run's general text needs, and the loss on "
-        "that text is reported too: it looks better than it would on another text"
-    ]
