@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
