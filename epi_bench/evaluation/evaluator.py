@@ -99,6 +99,11 @@ class TaskEvaluator:
         self.prompts_cut = sum(encoded.cut > 0 for encoded in asked)
 
     @property
+    def longest_prompt(self) -> str:
+        """How long a prompt may be, and how to allow longer ones, as a message says it."""
+        return f"{self.max_length} tokens: raise data.max_length"
+
+    @property
     def encoded(self) -> Iterator[EncodedExample]:
         """Every text that the model reads, as tokens."""
         if self.task.card.scoring == "choice":
@@ -263,8 +268,7 @@ class Evaluator:
         """A line for each task whose prompts were cut."""
         return [
             f"task {name!r}: {evaluator.prompts_cut} of {len(evaluator.examples)} test prompts "
-            f"lose their beginning, because they exceed {evaluator.max_length} tokens: "
-            "raise data.max_length"
+            f"lose their beginning, because they exceed {evaluator.longest_prompt}"
             for name, evaluator in self.tasks.items()
             if evaluator.prompts_cut
         ]

@@ -45,13 +45,13 @@ class HarnessEvaluator:
         max_new_tokens: Longest answer if that is less than the task's own limit.
 
     Attributes:
-        prompts_cut: 0: what is too long for the model is cut by the harness.
-        max_length: Longest prompt in tokens, of this package's own tasks.
+        prompts_cut: How many of the questions are too long for the model even without examples
+            before them, so that the harness cuts their beginning.
+        max_length: Longest text in tokens that the tokenizer knows its model to read.
         longest_with_answer: 0: the harness makes its prompts fit.
         encoded: Nothing: the harness encodes.
     """
 
-    prompts_cut = 0
     longest_with_answer = 0
     encoded: Sequence[EncodedExample] = ()
 
@@ -68,10 +68,18 @@ class HarnessEvaluator:
         self.examples = examples
         self.batch_size = batch_size
         self.max_new_tokens = max_new_tokens or 0
-        self.max_length = encoder.max_length
         self._tokenizer = encoder.tokenizer
+        self.max_length = int(self._tokenizer.model_max_length)
+        asked = [example.prompt[0]["content"] for example in examples]
+        encoded = self._tokenizer(asked, add_special_tokens=False, verbose=False)["input_ids"]
+        self.prompts_cut = sum(len(ids) > self.max_length for ids in encoded)
         if max_new_tokens is not None:
             _limit_answers(task.definition, max_new_tokens)
+
+    @property
+    def longest_prompt(self) -> str:
+        """How long a prompt may be, as a message says it."""
+        return f"the {self.max_length} tokens that the model reads: the harness cuts them"
 
     def score(self, model: PreTrainedModel) -> TaskScores:
         """The harness's scores of a model, item by item.

@@ -185,7 +185,8 @@ class DataSpec(Section):
     ] = Field(
         default=(),
         description="Tasks that are scored whenever the trained ones are, and never trained: what "
-        "the model should keep. Named as data.tasks.",
+        "the model should keep. Named as data.tasks; lm_eval:NAME is a task of "
+        "lm-evaluation-harness.",
     )
     general_text: Annotated[
         str | None,

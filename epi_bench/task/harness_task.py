@@ -240,13 +240,15 @@ def _whole_manager() -> Any:
 
 
 def _folder_of(name: str) -> Path | None:
-    """The folder of the harness whose file defines a task; ``None`` where no name leads to it, or
-    several files do."""
+    """The folder of the harness whose file defines a task or a group; ``None`` where no name leads
+    to it, or several files do."""
     import lm_eval
 
     tasks = Path(lm_eval.__file__).parent / "tasks"
     quote = "[\"']?"
-    line = re.compile(rf"^{quote}task{quote}:\s*{quote}{re.escape(name)}{quote}\s*$", re.MULTILINE)
+    line = re.compile(
+        rf"^{quote}(?:task|group){quote}:\s*{quote}{re.escape(name)}{quote}\s*$", re.MULTILINE
+    )
     parts = re.split(r"[_-]", name)
     for length in range(len(parts), 0, -1):
         folder = tasks / "_".join(parts[:length])

@@ -31,7 +31,10 @@ ALONE = {"self_output": "answers scored as the tasks score them"}
 WORKING = [name for name in STRATEGIES.names() if name not in (*OWN_LOOP, *ALONE)]
 
 
-@pytest.mark.parametrize("name", WORKING)
+OF_AVALANCHE = ("avalanche:EWCPlugin", "avalanche:MASPlugin")
+
+
+@pytest.mark.parametrize("name", [*WORKING, *OF_AVALANCHE])
 def test_a_strategy_trains_as_in_the_loop(name, toys, tmp_path):
     """With the same micro-batches; whoever resumes in the second task ends at the same weights."""
     micro_batches = {

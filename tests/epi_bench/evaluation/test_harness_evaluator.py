@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from epi_bench.errors import TrainingFailedError, UserError
-from epi_bench.evaluation.evaluator import evaluator_of
+from epi_bench.evaluation.evaluator import Evaluator, evaluator_of
 from epi_bench.evaluation.harness_evaluator import HarnessEvaluator
 from epi_bench.task.task import create_task
 
@@ -100,6 +100,21 @@ def test_nothing_else_is_touched(evaluator, model, training):
     assert all(value.equal(model.state_dict()[name]) for name, value in before.items())
     model.tie_weights()
     assert tied == [1]
+
+
+def test_prompts_that_the_model_cannot_read_whole_are_told(evaluator, encoder, monkeypatch):
+    made = evaluator("epi_words", rows=[0, 1, 2])
+    lengths = sorted(
+        len(encoder.tokenizer(example.prompt[0]["content"], add_special_tokens=False)["input_ids"])
+        for example in made.examples
+    )
+    assert made.prompts_cut == 0
+    monkeypatch.setattr(encoder.tokenizer, "model_max_length", lengths[0] - 1)
+    made = evaluator("epi_words", rows=[0, 1, 2])
+    assert made.prompts_cut == 3
+    [line] = Evaluator({"lm_eval:epi_words": made}).warnings_of_prompts()
+    assert "3 of 3 test prompts lose their beginning" in line
+    assert f"the {lengths[0] - 1} tokens that the model reads: the harness cuts them" in line
 
 
 def test_nothing_is_printed(evaluator, model, capfd):

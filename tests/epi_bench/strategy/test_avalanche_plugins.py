@@ -141,6 +141,36 @@ def test_plain_training_is_that_of_avalanche():
     assert _farthest(_here("full_sft", {}), _in_avalanche()) < 1e-5
 
 
+def test_si_follows_the_path_of_the_plugin_once_that_copies_weights(monkeypatch):
+    """Its importance has other constants; the path that both divide is the same."""
+    from avalanche.training.plugins import SynapticIntelligencePlugin
+
+    paths = []
+
+    class Copying(SynapticIntelligencePlugin):
+        def after_training_exp(self, strategy, **keywords):
+            paths.append({n: p.data.clone() for n, p in self.syn_data["trajectory"].items()})
+            super().after_training_exp(strategy, **keywords)
+
+    def copied(model, target, excluded):
+        for name, parameter in SynapticIntelligencePlugin.allowed_parameters(model, excluded):
+            target[name].data = parameter.detach().clone().flatten()
+
+    monkeypatch.setattr(SynapticIntelligencePlugin, "extract_weights", staticmethod(copied))
+    _in_avalanche(Copying(1.0))
+    strategy = create_strategy("si", {})
+    with own_numerics():
+        toy_loop(strategy, training=WHOLE).train(toy_tasks()[0])
+    state = strategy.state_dict()
+    assert paths[0].keys() == {f"model.{n[5:]}" for n in state if n.startswith("path.")}
+    for name, theirs in paths[0].items():
+        ours = state[f"path.{name.removeprefix('model.')}"].flatten()
+        assert float(ours.sum()) > 0  # the loss fell
+        assert torch.allclose(
+            ours, -theirs, rtol=1e-4, atol=1e-7 * float(theirs.abs().max()) + 1e-9
+        )
+
+
 def test_why_synaptic_intelligence_is_refused():
     """On the CPU the plugin adds nothing, however strong it is."""
     from avalanche.training.plugins import SynapticIntelligencePlugin

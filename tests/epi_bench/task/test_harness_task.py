@@ -64,10 +64,10 @@ def test_what_cannot_be_scored_is_told(harness_folder, monkeypatch):
 
 
 def test_a_task_that_comes_with_the_harness_is_found_without_looking_through_all(harness_folder):
-    for name in ("arc_challenge", "gsm8k", "hellaswag", "piqa"):
+    for name in ("arc_challenge", "gsm8k", "hellaswag", "mmlu", "piqa"):
         folder = harness_task._folder_of(name)
         assert folder is not None
-        assert name in harness_task._manager((folder,)).all_subtasks
+        assert name in harness_task._manager((folder,)).all_tasks
     assert harness_task._folder_of("no_such_task") is None
 
 
