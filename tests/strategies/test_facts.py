@@ -18,8 +18,8 @@ from epi_bench.testing.toys import STEPS, own_numerics
 BUILTIN = [name for name in STRATEGIES.names() if STRATEGIES.is_builtin(name)]
 
 SOON = {
-    "warmup": 1, "interval": 2, "fisher_samples": 2, "samples": 2, "per_task": 8, "least_yield": 0.0,
-    "candidates": 1,
+    "warmup": 1, "interval": 2, "fisher_samples": 2, "samples": 2, "per_task": 8,
+    "least_yield": 0.0, "candidates": 1,
 }  # fmt: skip
 """Options with which a strategy acts within the few steps of a toy task, and is quick."""
 

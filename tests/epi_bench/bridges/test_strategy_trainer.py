@@ -34,6 +34,9 @@ WORKING = [name for name in STRATEGIES.names() if name not in ALONE]
 ROUNDING = 1e-5
 """How far a weight may end from the loop's where micro-batches are summed in another order."""
 
+LENGTHS = {"ssr": ROUNDING}
+"""The same where the loop cuts a step by the lengths of its examples, and the Trainer pads it."""
+
 CHOOSING = 1e-2
 """The same where weights or tokens are chosen by rank, and rounding may change what is chosen."""
 
@@ -127,7 +130,7 @@ def _distance(first, second):
 def test_a_strategy_trains_as_in_the_loop(name, tmp_path):
     trainer = _trainer(name, tmp_path)
     weights = _trained(trainer)
-    assert _distance(weights, _loop_weights(name)) == 0
+    assert _distance(weights, _loop_weights(name)) <= LENGTHS.get(name, 0)
     if name == "agem":  # the toy tasks do not conflict, but their gradients are compared
         assert trainer.strategy.diagnostics()["projected_steps"] == 0
     elif name != "full_sft":
