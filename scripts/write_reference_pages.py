@@ -28,6 +28,7 @@ SETTINGS = {
     "RunSpec",
     "ModelSpec",
     "StrategySpec",
+    "AdapterSpec",
     "StreamSpec",
     "DataSpec",
     "TrainingSpec",

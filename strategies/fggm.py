@@ -8,9 +8,8 @@ from typing import Literal
 from torch import Tensor
 
 from epi_bench import (
+    ChosenWeights,
     Experience,
-    IsolationStrategy,
-    Step,
     TradeOff,
     UserError,
     experience_fisher,
@@ -22,7 +21,7 @@ from epi_bench import (
 
 
 @register_strategy("fggm")
-class FGGM(IsolationStrategy):
+class FGGM(ChosenWeights):
     """Only the rows of matrices that the new experience is most sensitive to move.
 
     Fisher-guided gradient masking (arXiv 2601.18261), on the update instead of the gradient.
@@ -60,7 +59,7 @@ class FGGM(IsolationStrategy):
             raise UserError(f"fggm: share={share} must lie in (0, 1]")
         if fisher_samples < 1:
             raise UserError(f"fggm: fisher_samples={fisher_samples} must be at least 1")
-        super().__init__(0.0, 1, 0, importance="factored")
+        super().__init__()
         self.share = share
         self.fisher_of = fisher_of
         self.fisher_samples = fisher_samples
@@ -75,16 +74,7 @@ class FGGM(IsolationStrategy):
         else:
             moves = _top(self._row_means(experience, "begin"), self.share)
             held = {name: ~mask for name, mask in moves.items()}
-        self.isolation.protect(held)
-        self._refreshes += 1
-
-    def gradients_ready(self, step: Step) -> None:
-        """Nothing: importance is measured between the steps."""
-
-    def parameters_updated(self, step: Step) -> None:
-        """Undo what the optimizer did to the rows that are held."""
-        if self._refreshes:
-            self.isolation.restore()
+        self.hold(held)
 
     def end_experience(self, experience: Experience) -> None:
         """Keep what it was sensitive to, if that is asked for."""

@@ -15,7 +15,9 @@ from epi_bench import (
     UserError,
     block_count,
     block_number,
+    frozen_share,
     register_strategy,
+    trained_parameters,
 )
 
 
@@ -86,14 +88,13 @@ class FreezeBottom(Strategy):
 
     def diagnostics(self) -> dict[str, float]:
         """The share of the weights that is held still."""
-        parameters = list(self.context.model.parameters())
-        frozen = sum(p.numel() for p in parameters if not p.requires_grad)
-        return {"achieved_ratio": frozen / sum(p.numel() for p in parameters)}
+        model = self.context.model
+        return {"achieved_ratio": frozen_share(model, {*self._frozen, *trained_parameters(model)})}
 
     def _freeze(self, model: nn.Module) -> None:
         blocks = math.ceil(self.share * block_count(name for name, _ in model.named_parameters()))
         embedded = {id(p) for p in _embeddings(model)} if self.embeddings else set()
-        for name, parameter in model.named_parameters():
+        for name, parameter in trained_parameters(model).items():
             number = block_number(name)
             if id(parameter) in embedded or (number is not None and number < blocks):
                 parameter.requires_grad_(False)

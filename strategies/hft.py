@@ -16,7 +16,9 @@ from epi_bench import (
     TrainingSpec,
     UserError,
     block_number,
+    frozen_share,
     register_strategy,
+    trained_parameters,
 )
 
 
@@ -65,8 +67,8 @@ class HalfFineTuning(Strategy):
     def begin_experience(self, experience: Experience) -> None:
         """Draw what is trained."""
         parameters = dict(self.context.model.named_parameters())
-        if not self._trained:
-            self._trained = {name: p.requires_grad for name, p in parameters.items()}
+        if not self._trained:  # what is frozen from the beginning, under an adapter, stays so
+            self._trained = dict.fromkeys(trained_parameters(self.context.model), True)
         trainable = [name for name in self._trained if block_number(name) is not None]
         generator = self.context.generator(f"half fine-tuning {experience.index}")
         chosen = draw_trained(
@@ -88,9 +90,7 @@ class HalfFineTuning(Strategy):
 
     def diagnostics(self) -> dict[str, float]:
         """The share of the weights that is held still."""
-        parameters = list(self.context.model.parameters())
-        frozen = sum(p.numel() for p in parameters if not p.requires_grad)
-        return {"achieved_ratio": frozen / sum(p.numel() for p in parameters)}
+        return {"achieved_ratio": frozen_share(self.context.model, self._trained)}
 
     def _set(self, trained: Mapping[str, bool]) -> None:
         self._trained |= trained

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from epi_bench import LowRankStrategy, TradeOff, register_strategy
+from torch import Tensor, nn
+
+from epi_bench import LowRankStrategy, RankAllocation, Step, TradeOff, register_strategy
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "plain": {},
     "rslora": {"use_rslora": True},
     "dora": {"use_dora": True},
     "pissa": {"init_lora_weights": "pissa"},
+    "adalora": {},
 }
 """Of ``peft.LoraConfig``, for each variant."""
 
@@ -35,7 +38,10 @@ class LoRA(LowRankStrategy):
         variant: ``plain``; ``rslora``: scaled by ``alpha / sqrt(rank)``, for high ranks (arXiv
             2312.03732); ``dora``: direction and length of each row are trained apart (arXiv
             2402.09353); ``pissa``: the adapter begins as the largest singular directions of ``W``,
-            which are taken out of ``W`` (arXiv 2404.02948).
+            which are taken out of ``W`` (arXiv 2404.02948); ``adalora``: the layers begin with one
+            and a half times the rank, and from a tenth of the run's steps to four fifths of them
+            what is least important in the whole model is taken away, until ``rank`` is left on
+            average (arXiv 2303.10512).
     """
 
     bytes_per_parameter = "0"
@@ -56,8 +62,38 @@ class LoRA(LowRankStrategy):
         dropout: float = 0.0,
         target_modules: str = "all-linear",
         learning_rate_factor: float = 1.0,
-        variant: Literal["plain", "rslora", "dora", "pissa"] = "plain",
+        variant: Literal["plain", "rslora", "dora", "pissa", "adalora"] = "plain",
     ) -> None:
         super().__init__(
             rank, alpha, dropout, target_modules, learning_rate_factor, **SETTINGS[variant]
         )
+        self._ranks = RankAllocation(self.adapter) if variant == "adalora" else None
+
+    def prepare_model(self, model: nn.Module) -> nn.Module:
+        """Wrap the model; only the adapter stays trainable."""
+        if self._ranks is None:
+            return super().prepare_model(model)
+        return self._ranks.wrap(model, self.context.total_steps)
+
+    def penalty(self, model: nn.Module) -> Tensor | None:
+        """What keeps the factors of ``adalora`` orthogonal; nothing for the others."""
+        return None if self._ranks is None else self._ranks.penalty(model)
+
+    def parameters_updated(self, step: Step) -> None:
+        """Let ``adalora`` take ranks away."""
+        if self._ranks is not None:
+            self._ranks.step_done(step.model, step.number)
+
+    def diagnostics(self) -> dict[str, float]:
+        """Mean rank of ``adalora``'s layers, until they are merged."""
+        ranks = {} if self._ranks is None else self._ranks.ranks(self.context.model)
+        return {"mean_rank": sum(ranks.values()) / len(ranks)} if ranks else {}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Importances and ranks of ``adalora``."""
+        return {} if self._ranks is None else self._ranks.state_dict(self.context.model)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take them up."""
+        if self._ranks is not None:
+            self._ranks.load_state_dict(self.context.model, state)

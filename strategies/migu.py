@@ -72,7 +72,9 @@ class MIGU(Strategy):
         ]
         head = getattr(model, "get_output_embeddings", lambda: None)()
         for name, module in model.named_modules():
-            if isinstance(module, nn.Linear) and (self.output_head or module is not head):
+            if not isinstance(module, nn.Linear) or not module.weight.requires_grad:
+                continue  # a layer under an adapter is frozen, and the adapter's two are linear
+            if self.output_head or module is not head:
                 self._hooks.append(module.register_forward_hook(self._watch(name)))
         return model
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from epi_bench import Experience, LowRankStrategy, TradeOff, UserError, register_strategy
+from epi_bench import (
+    Experience,
+    LowRankStrategy,
+    TradeOff,
+    UserError,
+    register_strategy,
+    update_factors,
+)
 
 
 @register_strategy("o_lora")
@@ -64,19 +71,14 @@ class OrthogonalLoRA(LowRankStrategy):
 
     def prepare_model(self, model: nn.Module) -> nn.Module:
         """Wrap the model; every adapted layer must have rows of input directions."""
-        for name in self._adapted(model):
-            if isinstance(model.get_submodule(name), nn.Embedding):
-                raise UserError(
-                    f"o_lora: target_modules adapts the embedding {name!r}, which reads no input "
-                    "directions: leave it out"
-                )
+        self.refuse_embeddings(model, "reads no input directions")
         return super().prepare_model(model)
 
     def penalty(self, model: nn.Module) -> Tensor | None:
         """Both terms; ``None`` where there is nothing to keep out of and nothing to shrink."""
         terms = []
         for name, layer in self.adapted_layers.items():
-            down, up = _factors(layer)
+            down, up = update_factors(layer)
             if self.orthogonality > 0 and name in self._past:
                 overlap = self._past[name] @ down.T
                 size = overlap.abs() if self.norm == "absolute" else overlap.square()
@@ -88,7 +90,7 @@ class OrthogonalLoRA(LowRankStrategy):
     def end_experience(self, experience: Experience) -> None:
         """Keep the input directions, merge the adapter and begin another."""
         for name, layer in self.adapted_layers.items():
-            rows = _factors(layer)[0].detach().clone()
+            rows = update_factors(layer)[0].detach().clone()
             before = self._past.get(name)
             self._past[name] = rows if before is None else torch.cat([before, rows])
         self.merge_and_restart(f"adapter after experience {experience.index}")
@@ -100,9 +102,3 @@ class OrthogonalLoRA(LowRankStrategy):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take them up."""
         self._past = {name: tensor.clone() for name, tensor in state.items()}
-
-
-def _factors(layer: Any) -> tuple[Tensor, Tensor]:
-    """``A`` (rank, inputs) and ``B`` (outputs, rank) of an adapted layer."""
-    (adapter,) = layer.active_adapters
-    return layer.lora_A[adapter].weight, layer.lora_B[adapter].weight

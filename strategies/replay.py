@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -15,7 +15,12 @@ from epi_bench import (
     TradeOff,
     UserError,
     register_strategy,
+    token_losses,
+    with_replayed,
 )
+
+if TYPE_CHECKING:
+    from epi_bench import TrainingSpec
 
 
 @register_strategy("replay")
@@ -27,11 +32,19 @@ class Replay(Strategy):
     1902.10486). The number of training steps stays the same, so replayed examples take the place of
     new ones.
 
+    Where no old examples are at hand, ``source`` fills the memory once, before the first step, with
+    other text that says what the base model can do, and it is replayed from the first experience
+    on. For examples of old tasks that the model writes itself see ``ssr``.
+
     Args:
         memory_size: Examples kept in all, at least 1.
         share: Share of replayed examples among those trained on, in [0, 1).
         memory: ``reservoir``: every example seen is kept with the same probability;
-            ``balanced``: every experience has the same number of examples in the memory.
+            ``balanced``: every experience has the same number of examples in the memory;
+            ``loss``: as ``reservoir``, but examples that the model knows well (in nats a token, at
+            the end of each experience) make room sooner.
+        source: ``old_tasks``: training examples of earlier experiences; ``general_text``: the run's
+            general text; ``self``: text that the base model writes. Pieces of up to 128 tokens.
     """
 
     family = "rehearsal"
@@ -47,7 +60,10 @@ class Replay(Strategy):
         "Ends highest on the embedded suite. It needs old examples, which not everybody may keep."
     )
 
-    later_options: ClassVar[Mapping[str, Any]] = {"memory": "reservoir"}
+    later_options: ClassVar[Mapping[str, Any]] = {
+        "memory": "reservoir",
+        "source": "old_tasks",
+    }
 
     stores_examples = True
     acts_from = 1
@@ -56,7 +72,8 @@ class Replay(Strategy):
         self,
         memory_size: int = 256,
         share: float = 0.25,
-        memory: Literal["reservoir", "balanced"] = "reservoir",
+        memory: Literal["reservoir", "balanced", "loss"] = "reservoir",
+        source: Literal["old_tasks", "general_text", "self"] = "old_tasks",
     ) -> None:
         if memory_size < 1:
             raise UserError(f"replay: memory_size={memory_size} must be at least 1")
@@ -64,24 +81,36 @@ class Replay(Strategy):
             raise UserError(f"replay: share={share} must lie in [0, 1)")
         self.memory_size = memory_size
         self.share = share
+        self.source = source
         self._memory = ExampleMemory(memory_size, memory)
+        if source != "old_tasks":
+            self.acts_from = 0
+
+    def check_run(self, training: TrainingSpec, steps: Sequence[int]) -> Sequence[str]:
+        """A warning where what is reported of the base is measured on what is trained."""
+        if self.source != "general_text":
+            return ()
+        return [
+            "replay: source=general_text trains on the run's general text, and the loss on that "
+            "text is reported too: it looks better than it would on another text"
+        ]
+
+    def begin_training(self) -> None:
+        """Fill the memory, unless examples of old tasks are to fill it."""
+        if self.source != "old_tasks":
+            base = self.context.base_experience(self.source, self.memory_size)
+            self._memory.examples = list(base.examples)
 
     def training_examples(self, experience: Experience) -> Sequence[EncodedExample]:
         """The experience's own examples and as many old ones as the share asks for."""
-        own = list(experience.examples)
-        if not len(self._memory):
-            return own
-        wanted = round(len(own) * self.share / (1 - self.share))
         generator = self.context.generator(f"replayed examples of experience {experience.index}")
-        replayed: list[EncodedExample] = []
-        while len(replayed) < wanted:
-            replayed += generator.sample(self._memory.examples, len(self._memory))
-        return own + replayed[:wanted]
+        return with_replayed(experience.examples, self._memory.examples, self.share, generator)
 
     def end_experience(self, experience: Experience) -> None:
         """Offer every example of the experience to the memory."""
-        generator = self.context.generator(f"reservoir of experience {experience.index}")
-        self._memory.offer(experience.examples, generator)
+        if self.source == "old_tasks":
+            generator = self.context.generator(f"reservoir of experience {experience.index}")
+            self._memory.offer(experience.examples, generator, self._losses)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The memory."""
@@ -90,3 +119,8 @@ class Replay(Strategy):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take it up."""
         self._memory.load_state_dict(state)
+
+    def _losses(self, examples: Sequence[EncodedExample]) -> list[float]:
+        """Of the model as it is now, in nats a token."""
+        found = token_losses(self.context, self.context.model, examples)
+        return [float(losses.nanmean()) for losses in found]

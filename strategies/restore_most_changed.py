@@ -12,11 +12,17 @@ from epi_bench import (
     FinishedWeights,
     TradeOff,
     UserError,
+    adapted_layers,
     block_matrices,
+    block_number,
     register_strategy,
+    require_blocks,
+    require_plain_adapter,
+    scaled_updates,
     state_part,
     top_share,
     trained_parameters,
+    updated_weights,
 )
 
 
@@ -29,12 +35,16 @@ class RestoreMostChanged(FinishedWeights):
     and two fifths ruin the model: choose the share on validation data. Costs no training, and a
     copy of the base model.
 
+    Of a model with a low-rank adapter the weights that it would be merged into are compared, which
+    needs no copy.
+
     Args:
         share: Of the weights of the blocks' matrices, in [0, 1]; 0 is full fine-tuning.
         measure: ``relative`` to the base model's weight, as in the paper, or ``absolute``.
     """
 
     needs = ("old weights",)
+    adapter_is_whole = False  # single weights are no low-rank update
     bytes_per_parameter = "4"
     trade_off = TradeOff("share", (0.01, 0.03, 0.05, 0.1, 0.2, 0.4))
     evidence = (
@@ -53,15 +63,12 @@ class RestoreMostChanged(FinishedWeights):
 
     def check_model(self, model: nn.Module) -> None:
         """There must be numbered blocks."""
-        if not block_matrices(trained_parameters(model)):
-            raise UserError(
-                "restore_most_changed finds no numbered transformer blocks in this model: use "
-                "another strategy, wise_ft for example"
-            )
+        require_blocks(self.name, model)
 
     def prepare_model(self, model: nn.Module) -> nn.Module:
         """Keep the base model's weights."""
-        if self.share > 0:
+        require_plain_adapter(self.name, model)
+        if self.share > 0 and not adapted_layers(model):
             chosen = block_matrices(trained_parameters(model))
             self._base = {name: p.detach().clone() for name, p in chosen.items()}
         return model
@@ -69,17 +76,26 @@ class RestoreMostChanged(FinishedWeights):
     @torch.no_grad()
     def finished(self, model: nn.Module) -> Mapping[str, Tensor]:
         """The weights of the blocks, the most changed ones as they were."""
-        parameters = dict(model.named_parameters())
+        if self.share == 0:
+            return {}
+        now: Mapping[str, Tensor] = dict(model.named_parameters())
+        before: Mapping[str, Tensor] = self._base
+        without: dict[str, Tensor] = {}
+        if adapted_layers(model):
+            before, now = now, updated_weights(model)
+            without = scaled_updates(model, 0.0)
+            before = {name: before[name] for name in now if block_number(name) is not None}
         changes = {}
-        for name, base in self._base.items():
-            change = (parameters[name].float() - base.float()).abs()
+        for name, base in before.items():
+            change = (now[name].float() - base.float()).abs()
             if self.measure == "relative":
                 change /= base.float().abs() + 1e-8
             changes[name] = change
-        return {
-            name: torch.where(mask, self._base[name].to(parameters[name].dtype), parameters[name])
+        restored = {
+            name: torch.where(mask, before[name].to(now[name].dtype), now[name])
             for name, mask in top_share(changes, self.share).items()
         }
+        return {**now, **restored, **without} if without else restored
 
     def state_dict(self) -> dict[str, Tensor]:
         """The base model's weights."""

@@ -16,6 +16,7 @@ from epi_bench import (
     register_strategy,
     state_part,
     trained_parameters,
+    weighted_square,
 )
 
 PARTS = ("path", "importance", "anchor")
@@ -75,7 +76,7 @@ class SynapticIntelligence(Strategy):
             return None
         parameters = dict(model.named_parameters())
         distances = [
-            (importance * (parameters[name] - self._anchor[name]).square()).sum()
+            weighted_square(parameters[name], self._anchor[name], importance)
             for name, importance in self._importance.items()
         ]
         return self.strength * torch.stack(distances).sum()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from epi_bench import (
-    IsolationStrategy,
+    ChosenWeights,
     Step,
     TradeOff,
     UserError,
@@ -16,7 +16,7 @@ from epi_bench import (
 
 
 @register_strategy("sift")
-class SIFT(IsolationStrategy):
+class SIFT(ChosenWeights):
     """A few weights of each matrix are trained, chosen by the first gradient.
 
     Sparse increment fine-tuning (Song et al. 2024, arXiv 2312.11875).
@@ -36,7 +36,7 @@ class SIFT(IsolationStrategy):
     def __init__(self, share: float = 0.05) -> None:
         if not 0 < share <= 1:
             raise UserError(f"sift: share={share} must lie in (0, 1]")
-        super().__init__(0.0, 1, 0, importance="factored")
+        super().__init__()
         self.share = share
 
     def gradients_ready(self, step: Step) -> None:
@@ -50,9 +50,4 @@ class SIFT(IsolationStrategy):
             if parameter.grad is not None:
                 share = max(self.share, 1 / parameter.numel())
                 held[name] = ~top_share({name: parameter.grad.abs()}, share)[name]
-        self.isolation.protect(held)
-        self._refreshes = 1
-
-    def parameters_updated(self, step: Step) -> None:
-        """Undo what the optimizer did to the others."""
-        self.isolation.restore()
+        self.hold(held)

@@ -13,7 +13,10 @@ from epi_bench import (
     FinishedWeights,
     TradeOff,
     UserError,
+    adapted_layers,
     register_strategy,
+    require_plain_adapter,
+    scaled_updates,
     state_part,
     trained_parameters,
 )
@@ -26,6 +29,8 @@ class WiseFT(FinishedWeights):
     ``theta = (1 - alpha) theta_0 + alpha theta_ft`` (Wortsman et al. 2021, arXiv 2109.01903); for
     language models the best front of many methods between what is learned and what is kept (Lin
     et al. 2024, arXiv 2309.06256). Costs no training, and a copy of the base model.
+
+    A low-rank adapter on the model is scaled by ``alpha``, which is the same and costs no copy.
 
     Args:
         alpha: Share of the fine-tuned weights, in [0, 1]; 1 is full fine-tuning.
@@ -47,16 +52,26 @@ class WiseFT(FinishedWeights):
             raise UserError(f"wise_ft: alpha={alpha} must lie in [0, 1]")
         self.alpha = alpha
         self.scope = scope
+        if scope == "each":
+            self.refuses_adapter = (
+                "with scope=each averages the adapters of two experiences, which is no adapter of "
+                "that rank"
+            )
         self._start: dict[str, Tensor] = {}
 
     def prepare_model(self, model: nn.Module) -> nn.Module:
         """Keep the base model's weights."""
+        require_plain_adapter(self.name, model)
         self._keep(model)
         return model
 
     def finished(self, model: nn.Module) -> Mapping[str, Tensor]:
         """The average with the base model."""
-        return {} if self.scope == "each" else self._average(model)
+        if self.scope == "each":
+            return {}
+        if self.alpha < 1 and adapted_layers(model):
+            return scaled_updates(model, self.alpha)
+        return self._average(model)
 
     @torch.no_grad()
     def end_experience(self, experience: Experience) -> None:
@@ -76,7 +91,7 @@ class WiseFT(FinishedWeights):
         self._start = {name: t.clone() for name, t in state_part(state, "start.").items()}
 
     def _keep(self, model: nn.Module) -> None:
-        if self.alpha < 1:
+        if self.alpha < 1 and not adapted_layers(model):
             self._start = {n: p.detach().clone() for n, p in trained_parameters(model).items()}
 
     def _average(self, model: nn.Module) -> dict[str, Tensor]:

@@ -205,12 +205,14 @@ def toy_spec(toy_model: Path, toy_tasks: Path):
         stream=None,
         seed=0,
         dtype="float32",
+        adapter=None,
         **training,
     ):
         return complete_spec(
             {
                 "model": {"name": str(toy_model), "dtype": dtype},
                 "strategy": {"name": strategy, "options": options or {}},
+                "adapter": adapter or {},
                 "stream": stream or {},
                 "data": {
                     "tasks": tasks or ["toy_first", "toy_second"],

@@ -1,4 +1,4 @@
-"""Records as rows of a data frame, at three grains: run, cell of the score matrix, test item."""
+"""Records as rows of a data frame, at three grains: run, cell, test item, alpha."""
 
 from __future__ import annotations
 
@@ -74,6 +74,31 @@ def _cells(
     return cells
 
 
+def interpolation_rows(records: Sequence[RunRecord], labels: Mapping[str, str]) -> Rows:
+    """A row a task at each point between the base model and the finished one, of the runs that
+    scored them; arguments as :func:`run_rows`."""
+    rows: Rows = []
+    for record in records:
+        if record.wise_ft is None:
+            continue
+        run = _of_run(record, labels)
+        for point in record.wise_ft.points:
+            scores = zip(record.wise_ft.tasks, point.values, point.standard_errors, strict=True)
+            rows += [
+                {
+                    **run,
+                    "alpha": point.alpha,
+                    "task": task,
+                    "trained": task in record.task_order,
+                    "score": score,
+                    "standard_error": error,
+                    "general_text_nll": point.nll,
+                }
+                for task, score, error in scores
+            ]
+    return rows
+
+
 def item_rows(records: Sequence[RunRecord], labels: Mapping[str, str]) -> Rows:
     """A row a test item of each run, after its last experience; arguments as :func:`run_rows`."""
     rows: Rows = []
@@ -104,6 +129,7 @@ def _of_run(record: RunRecord, labels: Mapping[str, str]) -> dict[str, Any]:
     return {
         "track": record.track.name,
         "strategy": record.strategy.name,
+        "adapter": record.spec.adapter.kind,
         "label": labels[record.run_id],
         "seed": record.spec.seed,
         "task_order": ", ".join(record.task_order),

@@ -8,7 +8,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
-from epi_bench.api.frames import item_rows, run_rows, score_rows
+from epi_bench.api.frames import interpolation_rows, item_rows, run_rows, score_rows
 from epi_bench.api.ranking_view import ranking_html, ranking_parts
 from epi_bench.errors import UserError, unknown_name
 from epi_bench.results.leaderboard import (
@@ -33,10 +33,15 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console, ConsoleOptions, RenderResult
 
-Grain = Literal["run", "score", "item"]
+Grain = Literal["run", "score", "item", "wise_ft"]
 """What a row of a data frame is."""
 
-GRAINS = {"run": run_rows, "score": score_rows, "item": item_rows}
+GRAINS = {
+    "run": run_rows,
+    "score": score_rows,
+    "item": item_rows,
+    "wise_ft": interpolation_rows,
+}
 
 SELECTED_BY = ("strategy", "label", "seed", "track")
 """What :meth:`Results.select` can choose by."""
@@ -100,7 +105,11 @@ class Results(Sequence[RunRecord]):
                   after which the model was scored), ``task``, ``trained`` (``False`` for eval
                   tasks, which are scored only), ``score`` (0 to 100) and its ``standard_error``;
                 - ``"item"``: a test item after the last experience: ``task``, ``trained``, ``item``
-                  (its position among the run's test examples) and ``score`` (0 to 100).
+                  (its position among the run's test examples) and ``score`` (0 to 100);
+                - ``"wise_ft"``: a task at a point between the base model and the finished one, of
+                  the runs that scored these (``wise_ft_curve``): ``alpha`` (share of the finished
+                  weights), ``task``, ``trained``, ``score``, ``standard_error`` and
+                  ``general_text_nll`` (nats a token).
 
                 All have the columns ``track``, ``strategy``, ``label``, ``seed``, ``task_order``
                 and ``run_id``.
@@ -219,7 +228,7 @@ class Results(Sequence[RunRecord]):
     def _notes(self) -> list[str]:
         """What there is beside finished runs, one line each."""
         failed = [
-            f"{outcome.spec.strategy.name}, seed {outcome.spec.seed}: {outcome.reason}"
+            f"{outcome.spec.label}, seed {outcome.spec.seed}: {outcome.reason}"
             for outcome in self.failures
         ]
         head = [] if self.records else ["no finished run"]

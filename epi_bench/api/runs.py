@@ -16,11 +16,11 @@ from epi_bench.api.selection import (
     files_of,
     idle_strategies,
     spec_on_tasks,
+    strategies_without_adapter,
 )
 from epi_bench.api.strategy_names import chosen_strategies, nothing_left
 from epi_bench.api.where import Where
 from epi_bench.errors import UserError, short_repr
-from epi_bench.plugins.loading import load_plugin_files
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.runs.backend_choice import choose_backend
 from epi_bench.runs.many_runs import make_runs
@@ -108,7 +108,7 @@ def run(
         ```
     """
     where = where or Where()
-    load_plugin_files(where.plugin_files)
+    where.load()
     selected, scored = _selected(tasks), _named(eval_tasks)
     chosen = [StrategySpec(name=strategy, options=checked_options(strategy, options or {}))]
     common = _common_spec(model, selected, scored, stream, settings)
@@ -132,7 +132,7 @@ def run_spec(
         RunFailedError: If training failed; its ``record`` says why.
     """
     where = where or Where()
-    load_plugin_files(where.plugin_files)
+    where.load()
     return _single(spec, where.request(), observer)
 
 
@@ -186,7 +186,7 @@ def compare(
     where = where or Where()
     if jobs < 1:
         raise UserError(f"jobs={jobs} must be at least 1")
-    load_plugin_files(where.plugin_files)
+    where.load()
     selected, scored = _selected(tasks), _named(eval_tasks)
     common = _common_spec(model, selected, scored, stream, settings)
     labels = _labelled(strategies, common)
@@ -287,9 +287,11 @@ def _labelled(strategies: Strategies, common: RunSpec) -> dict[str, StrategySpec
         chosen = chosen_strategies(asked)
         brought = [name for name in chosen.names if name not in chosen.by_name]
         idle = idle_strategies({name: {} for name in brought}, common)
-        pairs = {name: (name, {}) for name in chosen.names if name not in idle}
-        if idle and not pairs:
-            raise nothing_left(asked)
+        refusing = strategies_without_adapter({name: {} for name in brought}, common)
+        left_out = {*idle, *refusing}
+        pairs = {name: (name, {}) for name in chosen.names if name not in left_out}
+        if left_out and not pairs:
+            raise nothing_left(asked, bool(refusing))
     if not pairs:
         raise UserError("strategies names no strategy")
     return {

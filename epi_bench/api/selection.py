@@ -21,6 +21,7 @@ from epi_bench.spec.toml import read_toml
 from epi_bench.strategy.strategy import STRATEGIES, create_strategy
 from epi_bench.task.files.selection import TaskSelection, select_tasks
 from epi_bench.task.files.suites import builtin_suites
+from epi_bench.task.harness_task import use_task_folder
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -34,6 +35,7 @@ class Locations(Section):
     data_dir: str | None = None
     plugins: tuple[str, ...] = ()
     task_files: tuple[str, ...] = ()
+    lm_eval_path: str | None = None
 
 
 class _BesideTheSpec(Section):
@@ -59,8 +61,10 @@ class Selection:
         config: TOML file, or ``None``.
         plugins: Values of ``--plugin``.
         data_dir: Value of ``--data-dir``.
+        lm_eval_path: Value of ``--lm-eval-path``.
         left_out: Strategies of ``all`` or of a family that are left out, because on so short a
             stream they are full fine-tuning; known once :meth:`specs` has been called.
+        refusing: The same of those that cannot train the run's adapter.
     """
 
     given: Mapping[str, Any]
@@ -74,7 +78,9 @@ class Selection:
     data_dir: Path | None
     task_options: Sequence[str] = ()
     eval_tasks: str | None = None
+    lm_eval_path: Path | None = None
     left_out: list[str] = field(init=False, default_factory=list)
+    refusing: list[str] = field(init=False, default_factory=list)
     _by_name: frozenset[str] = field(init=False, default=frozenset())
     _file: dict[str, Any] = field(init=False, default_factory=dict)
     _selected: TaskSelection = field(init=False, default_factory=TaskSelection)
@@ -101,6 +107,12 @@ class Selection:
         return existing_folder(folder) if folder else None
 
     @property
+    def harness_folder(self) -> Path | None:
+        """With tasks of lm-evaluation-harness; from the flag, else from the file."""
+        in_file = self._locations.lm_eval_path
+        return self.lm_eval_path or (Path(in_file) if in_file else None)
+
+    @property
     def task_files(self) -> list[Path]:
         """Files that describe the tasks of :meth:`specs`, which must have been called."""
         return files_of(self._selected, self._scored)
@@ -112,6 +124,8 @@ class Selection:
             UserError: For unknown names, malformed options and values out of range.
         """
         load_plugin_files(self.plugin_files)
+        if self.harness_folder is not None:
+            use_task_folder(self.harness_folder)
         settings = _without_none(self.given)
         merged = overlay_settings(self._file, settings)
         self._selected = self._select_tasks("tasks", self.tasks)
@@ -128,9 +142,11 @@ class Selection:
         spec = spec_on_tasks(merged, self._selected, self._scored)
         idle = idle_strategies(strategies, spec) if set(strategies) - self._by_name else []
         self.left_out = [name for name in idle if name not in self._by_name]
-        chosen = {k: v for k, v in strategies.items() if k not in self.left_out}
+        refusing = strategies_without_adapter(strategies, spec)
+        self.refusing = [name for name in refusing if name not in self._by_name]
+        chosen = {k: v for k, v in strategies.items() if k not in (*self.left_out, *self.refusing)}
         if not chosen:
-            raise nothing_left((self.strategies or "").split(","))
+            raise nothing_left((self.strategies or "").split(","), bool(self.refusing))
         return expand(spec, chosen, counted_seeds(spec.seed, self.seeds))
 
     def _select_tasks(self, key: str, flag: str | None) -> TaskSelection:
@@ -270,7 +286,7 @@ def split_names(text: str, setting: str = "data.tasks") -> list[str]:
 
 def _not_selected(owner: str, option: str, names: Sequence[str]) -> UserError:
     """The error for an option of a strategy that does not run."""
-    if owner not in STRATEGIES.names():
+    if not STRATEGIES.knows(owner):
         return unknown_name("strategy", owner, STRATEGIES.names())
     return UserError(
         f"{owner} is not among the strategies of this run ({', '.join(names)}): add {owner} to "
@@ -351,6 +367,24 @@ def idle_strategies(strategies: Mapping[str, Mapping[str, Any]], spec: RunSpec) 
     ]
 
 
+def strategies_without_adapter(
+    strategies: Mapping[str, Mapping[str, Any]], spec: RunSpec
+) -> list[str]:
+    """Those that cannot train the adapter that ``spec`` puts on the model; none without one.
+
+    Args:
+        strategies: Name -> options.
+        spec: Any run.
+    """
+    if spec.adapter.kind == "none":
+        return []
+    return [
+        name
+        for name, options in strategies.items()
+        if create_strategy(name, options).refuses_adapter
+    ]
+
+
 def existing_folder(folder: Path) -> Path:
     """A data folder that is there.
 
@@ -378,10 +412,9 @@ def _check_tasks(spec: RunSpec) -> None:
     """Refuse unknown tasks before anything heavy is imported."""
     from epi_bench.task.task import TASKS
 
-    known = TASKS.names()
     for name in spec.data.scored_tasks:
-        if name not in known:
-            raise unknown_name("task", name, [*known, *builtin_suites()])
+        if not TASKS.knows(name):
+            raise unknown_name("task", name, [*TASKS.names(), *builtin_suites()])
 
 
 def split_assignment(text: str) -> tuple[str, str]:

@@ -38,7 +38,7 @@ def chosen_strategies(asked: Sequence[str]) -> ChosenStrategies:
 
     Example:
         >>> chosen_strategies(["replay", "baseline"]).names
-        ('replay', 'full_sft', 'low_learning_rate')
+        ('replay', 'early_stop', 'full_sft', 'low_learning_rate')
     """
     names: list[str] = []
     for name in asked:
@@ -47,7 +47,7 @@ def chosen_strategies(asked: Sequence[str]) -> ChosenStrategies:
         elif name in FAMILIES:
             loaded, _ = STRATEGIES.load_all()
             names += [known for known, cls in loaded.items() if cls.family == name]
-        elif name in STRATEGIES.names():
+        elif STRATEGIES.knows(name):
             names.append(name)
         else:
             raise unknown_name("strategy", name, [*STRATEGIES.names(), *FAMILIES, ALL])
@@ -55,12 +55,19 @@ def chosen_strategies(asked: Sequence[str]) -> ChosenStrategies:
     return ChosenStrategies(tuple(dict.fromkeys(names)), by_name)
 
 
-def nothing_left(asked: Sequence[str]) -> UserError:
+def nothing_left(asked: Sequence[str], for_adapter: bool = False) -> UserError:
     """The error where all that a family brought along would be full fine-tuning.
 
     Args:
         asked: As of :func:`chosen_strategies`.
+        for_adapter: Whether some cannot train the run's adapter.
     """
+    if for_adapter:
+        return UserError(
+            f"no strategy of {', '.join(asked)} can train an adapter that the run puts on the "
+            "model: choose other strategies, or leave adapter.kind out",
+            setting=("strategy.name", "adapter.kind"),
+        )
     return UserError(
         f"every strategy of {', '.join(asked)} acts from a later experience on than the stream "
         "has, and would train as full_sft does: choose another stream or other strategies",

@@ -10,10 +10,12 @@ from typing import Literal
 from epi_bench.api.selection import existing_folder
 from epi_bench.errors import UserError, unknown_name
 from epi_bench.evaluation.judge import JudgeSettings
+from epi_bench.plugins.loading import load_plugin_files
 from epi_bench.results.record.workspace import Workspace
 from epi_bench.runs.checkpoint_settings import DEFAULT_EVERY, checkpoint_settings
 from epi_bench.runs.request import RunRequest
 from epi_bench.runs.saving import KeepModel
+from epi_bench.task.harness_task import use_task_folder
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Where:
         out: Folder that gets ``runs/`` and ``results/``.
         data_dir: Folder with local data sets; ``None`` loads them from the hub.
         plugins: Python files that register strategies, tasks or streams.
+        lm_eval_path: Folder with tasks of lm-evaluation-harness beside those that it brings.
         force: Whether finished runs are made again; otherwise their records are returned.
         retry_failed: Whether runs that failed before are made again; otherwise they fail as before.
         allow_code_execution: Whether tasks may run code that the model wrote, in a sandbox.
@@ -46,6 +49,7 @@ class Where:
     out: str | Path = "."
     data_dir: str | Path | None = None
     plugins: Sequence[str | Path] = ()
+    lm_eval_path: str | Path | None = None
     force: bool = False
     retry_failed: bool = False
     allow_code_execution: bool = False
@@ -62,6 +66,21 @@ class Where:
         """The files in ``plugins``; a single one may be given without a list."""
         given = [self.plugins] if isinstance(self.plugins, str | Path) else self.plugins
         return tuple(map(Path, given))
+
+    @property
+    def harness_folder(self) -> Path | None:
+        """``lm_eval_path`` as a path."""
+        return Path(self.lm_eval_path).expanduser() if self.lm_eval_path else None
+
+    def load(self) -> None:
+        """Load the plugins, and let the harness's tasks in ``lm_eval_path`` be found.
+
+        Raises:
+            UserError: If a file or the folder does not exist, or a plugin fails.
+        """
+        load_plugin_files(self.plugin_files)
+        if self.harness_folder is not None:
+            use_task_folder(self.harness_folder)
 
     def request(
         self, task_files: Sequence[Path] = (), references: bool = False, runs: int = 1
@@ -89,6 +108,7 @@ class Where:
             data_dir=existing_folder(Path(self.data_dir).expanduser()) if self.data_dir else None,
             plugins=self.plugin_files,
             task_files=tuple(task_files),
+            lm_eval_path=self.harness_folder,
             references=references,
             force=self.force,
             retry_failed=self.retry_failed,

@@ -3,7 +3,8 @@
 * :func:`with_strategy` for any strategy in ``transformers.Trainer`` and TRL's trainers,
 * :func:`protect` for any ``torch.optim`` optimizer,
 * :class:`EPICallback` for ``transformers.Trainer`` and TRL's trainers,
-* :class:`EPIPlugin` for avalanche's supervised strategies.
+* :class:`EPIPlugin` for avalanche's supervised strategies,
+* :func:`to_avalanche` for streams of texts as benchmarks of avalanche.
 
 What subclasses another library's class is imported when it is first used. But for the first, all
 act by ``step_hooks`` around the optimizer's step.

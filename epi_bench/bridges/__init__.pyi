@@ -1,7 +1,10 @@
 from epi_bench.bridges.avalanche import EPIPlugin as EPIPlugin
+from epi_bench.bridges.avalanche_streams import to_avalanche as to_avalanche
 from epi_bench.bridges.protection import Protection as Protection
 from epi_bench.bridges.protection import protect as protect
 from epi_bench.bridges.strategy_protection import StrategyProtection as StrategyProtection
 from epi_bench.bridges.strategy_trainer import StrategyTrainer as StrategyTrainer
 from epi_bench.bridges.strategy_trainer import with_strategy as with_strategy
 from epi_bench.bridges.trainer import EPICallback as EPICallback
+from epi_bench.strategy.avalanche_tokens import TokenModel as TokenModel
+from epi_bench.strategy.avalanche_tokens import token_loss as token_loss

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from epi_bench.bridges.strategy_run import refuse
 from epi_bench.errors import UserError
 from epi_bench.model.base_examples import BaseExamples, check_base_text
-from epi_bench.model.base_text import GENERAL, LONGEST_WINDOW, NONE, read_text, text_file
+from epi_bench.model.base_text import GENERAL, LONGEST_WINDOW, NONE, text_file
+from epi_bench.model.text_file import read_text_file
 from epi_bench.plugins.options import options_of
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _texts(given: GeneralText) -> list[str]:
                 f"general_text={str(given)[:60]!r} is no text file: give the path of one, or a "
                 "list of texts"
             )
-        return [read_text(path)]
+        return list(read_text_file(path).texts)
     texts = list(given)
     if wrong := [text for text in texts if not isinstance(text, str)]:
         raise UserError(f"general_text holds a {type(wrong[0]).__name__}: give a list of texts")

@@ -38,6 +38,13 @@ class StrategyCallback(TrainerCallback):
         """The optimizer has stepped; gradients are still there."""
         self._trainer._run.parameters_updated()
 
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The strategy may have ended the experience."""
+        if self._trainer._run.is_over:
+            control.should_training_stop = True
+
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:

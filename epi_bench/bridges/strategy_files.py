@@ -68,6 +68,7 @@ def save_strategy_files(run: StrategyRun, folder: Path, weights: ModelState | No
         "lengths": run.lengths,
         "steps": run.steps,
         "steps_in_experience": run.steps_in_experience,
+        "is_over": run.is_over,
         "skipped": run.skipped,
         "trained": trained_names(model),
         "model": model_values,
@@ -134,6 +135,7 @@ class StrategyFiles:
         run.entered, run.steps = values["entered"], values["steps"]
         run.lengths = list(values["lengths"])
         run.steps_in_experience, run.skipped = values["steps_in_experience"], values["skipped"]
+        run.is_over = values.get("is_over", False)
         run.context.experience_count = run.entered
         _choose_trained(run.context.model, values["trained"], self._folder)
         if self.experience is None:

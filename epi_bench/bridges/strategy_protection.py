@@ -255,6 +255,7 @@ def _refuse_what_needs_a_loop(strategy: Strategy) -> None:
     use_trainer = "use epi_bench.bridges.with_strategy"
     for is_so, reason, remedy in (
         (overrides(strategy, "training_examples"), "chooses the training examples", use_trainer),
+        (overrides(strategy, "stop_experience"), "ends experiences early", use_trainer),
         (overrides(strategy, "token_weights"), "weighs the tokens of a batch", use_trainer),
         (overrides(strategy, "batch_penalty"), "reads the logits of a batch", use_trainer),
         (isinstance(strategy, LowRankStrategy), "puts adapters into the model", use_trainer),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from epi_bench.bridges.between_steps import between_steps
 from epi_bench.errors import TrainingFailedError, UserError, foreign_code
+from epi_bench.model.adapted import is_adapted
 from epi_bench.model.chat.encoded_example import EncodedExample
 from epi_bench.plugins.options import check_options, complete_options, options_of
 from epi_bench.spec.run_spec import TrainingSpec
@@ -47,9 +48,11 @@ class StrategyRun:
         steps: Optimizer steps so far, over all experiences.
         steps_in_experience: The same in the one under way.
         skipped: Steps left out because their gradients were not finite.
+        is_over: Whether the strategy has ended the experience before its last step.
 
     Raises:
-        UserError: If the strategy or an option is unknown or wrong.
+        UserError: If the strategy or an option is unknown or wrong, or the strategy works in this
+            package's own loop only.
     """
 
     def __init__(self, strategy: str | type[Strategy], options: Mapping[str, Any]) -> None:
@@ -60,6 +63,14 @@ class StrategyRun:
         self.options = complete_options(label, cls, options)
         with foreign_code(f"{label} cannot be made"):
             self.strategy = cls(**checked)
+        if "own loop" in cls.needs:
+            raise refuse(
+                self.strategy,
+                "computes gradients or trains beside the steps, which only epi-bench's own loop "
+                "lets it do",
+                "train with epi-bench run or epi_bench.run",
+            )
+        self.is_over = False
         self.experience: Experience | None = None
         self.drawn: Sequence[EncodedExample] = ()
         self.entered = self.steps = self.steps_in_experience = self.skipped = 0
@@ -94,6 +105,12 @@ class StrategyRun:
         Returns:
             The model to train.
         """
+        if self.strategy.refuses_adapter and is_adapted(model):
+            raise refuse(
+                self.strategy,
+                f"{self.strategy.refuses_adapter}, and the model has an adapter",
+                "give the model without it, or choose another strategy",
+            )
         self.strategy.check_model(model)
         self.strategy.context = TrainingContext(
             model=model,
@@ -146,6 +163,7 @@ class StrategyRun:
         self.lengths = lengths
         self.entered += 1
         self.steps_in_experience = 0
+        self.is_over = False
 
     def _warn_if_idle(self) -> None:
         """Whoever trains once with a strategy that acts later gets plain fine-tuning."""
@@ -202,6 +220,8 @@ class StrategyRun:
         step, self._step = self._step, None
         if step is not None:
             self.strategy.parameters_updated(step)
+            is_last = self.steps_in_experience == step.experience.steps
+            self.is_over = not is_last and self.strategy.stop_experience(step)
 
     def leave(self, *, keeps_optimizer: bool) -> None:
         """End the experience.

@@ -25,6 +25,7 @@ from epi_bench.bridges.trainer_support import (
     refuse_what_is_not_supported,
 )
 from epi_bench.errors import UserError
+from epi_bench.model.adapted import is_adapted
 from epi_bench.spec.run_spec import TrainingSpec
 from epi_bench.training.loop_state import ModelState
 
@@ -109,7 +110,8 @@ class StrategyTrainer(StrategyLoss):
         )
         refuse_an_optimizer_of_other_weights(trainer, self.strategy, prepared, known)
         # The Trainer's checkpoints hold all weights of a model, but an adapter's alone of peft's.
-        self._weights = None if prepared is model else ModelState(prepared)
+        is_whole = prepared is model and not is_adapted(model)
+        self._weights = None if is_whole else ModelState(prepared)
         trainer.model = trainer.model_wrapped = prepared
         trainer.add_callback(StrategyCallback(self))
 
@@ -245,6 +247,11 @@ class StrategyTrainer(StrategyLoss):
         self._is_explicit = self._pending is not None or self._is_explicit
         self._pending = None
         files.place(rows, self._training(1))
+        if self._run.is_over:
+            raise UserError(
+                f"the strategy ended experience {files.experience!r} where {folder} was saved, so "
+                "there is nothing left to train in it: resume from an earlier checkpoint"
+            )
         self._files = files
         if self._has_own_optimizer:
             trainer: Any = self

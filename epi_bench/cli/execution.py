@@ -68,10 +68,10 @@ def execute(
 
 def _announce(outcome: RunOutcome, done: int, total: int, console: Console, *, told: bool) -> None:
     """One line for a run that was there before, or has ended, unless the display has told that."""
-    title = f"{outcome.spec.strategy.name}, seed {outcome.spec.seed}"
+    title = f"{outcome.spec.label}, seed {outcome.spec.seed}"
     before = "failed before" if outcome.skipped else "failed"
     if outcome.record and outcome.record.error:
-        complain(f"{outcome.spec.strategy.name} {before}: {outcome.record.error}")
+        complain(f"{outcome.spec.label} {before}: {outcome.record.error}")
     for problem in outcome.unsaved if console.quiet else ():  # else it was a warning
         complain(f"{title}: {problem}")
     line = f"[{done}/{total}] {title}" if total > 1 else title

@@ -17,6 +17,7 @@ ARGUMENT_FLAGS = {
     "backend": "--backend",
     "cpus_per_run": "--cpus-per-run",
     "data_dir": "--data-dir",
+    "lm_eval_path": "--lm-eval-path",
     "force": "--force",
     "gpus_per_run": "--gpus-per-run",
     "jobs": "--jobs",

@@ -53,6 +53,12 @@ def inspect(
     Of one run with graded protection (epi_similarity, ewc, ...): which share of
     the stiffness lies in which kind of module and layer, in each experience.
 
+    Of one run with --wise-ft-curve: the scores between the base model and the
+    finished one.
+
+    Of one run with graded protection (epi_similarity, ewc, ...): which share of
+    the stiffness lies in which kind of module and layer, in each experience.
+
     Of several runs: mean, smallest and largest, strategy by strategy.
     """
     from epi_bench.errors import UserError
@@ -80,15 +86,21 @@ def _of_strategy(records: Sequence[RunRecord], strategy: str) -> list[RunRecord]
 
 def _tables_of_run(record: RunRecord, output: Path | None) -> list[FittedTable]:
     from epi_bench.cli.graded_tables import graded_table
+    from epi_bench.cli.interpolation_table import interpolation_table
     from epi_bench.results.masks.graded import trace_graded
     from epi_bench.results.masks.trace import has_mask
 
-    run = f"{record.strategy.name}, seed {record.spec.seed}, run {record.run_id}"
+    run = f"{record.spec.label}, seed {record.spec.seed}, run {record.run_id}"
+    if record.spec.adapter.kind != "none":
+        run += f" (weights of the {record.spec.adapter.kind} adapter)"
     tables: list[FittedTable] = []
-    if has_mask(record) or not record.graded_protection:
+    curve = interpolation_table(record, f"{run}: ")
+    if has_mask(record) or not (record.graded_protection or curve):
         tables += _mask_tables(run, record)
     if record.graded_protection:
         tables.append(graded_table(run, trace_graded(record)))
+    if curve is not None:
+        tables.append(curve)
     if output is not None:
         _draw(record, output)
     return tables

@@ -78,7 +78,8 @@ def run(
             help=help_text(
                 "data.eval_tasks",
                 "Tasks that are scored whenever the trained ones are, and never trained: what the "
-                "model should keep. Written as --tasks.",
+                "model should keep. Written as --tasks; lm_eval:TASK is one of "
+                "lm-evaluation-harness.",
             ),
             rich_help_panel=DATA,
             autocompletion=completion.tasks,
@@ -97,6 +98,15 @@ def run(
         typer.Option(
             envvar="EPI_BENCH_DATA",
             help="Folder with local data sets instead of the hub.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    lm_eval_path: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder with tasks of lm-evaluation-harness (.yaml), beside those that it brings, "
+            "for lm_eval:TASK among the eval tasks.",
             rich_help_panel=DATA,
         ),
     ] = None,
@@ -256,6 +266,7 @@ def run(
         config=config,
         plugins=plugin or [],
         data_dir=data_dir,
+        lm_eval_path=lm_eval_path,
     )
     with _shown_to_start(quiet):
         specs, request = _resolve(
@@ -284,6 +295,11 @@ def run(
         say(
             "left out, because on a stream of one experience they train as full_sft does: "
             + ", ".join(selection.left_out)
+        )
+    if selection.refusing and not quiet:
+        say(
+            "left out, because they cannot train an adapter that the run puts on the model: "
+            + ", ".join(selection.refusing)
         )
     execute(specs, request, chosen, quiet=quiet)
 
@@ -319,5 +335,6 @@ def _resolve(selection: Any, out: Path, **how: Any) -> tuple[list[RunSpec], RunR
         data_dir=selection.data_folder,
         plugins=tuple(selection.plugin_files),
         task_files=tuple(selection.task_files),
+        lm_eval_path=selection.harness_folder,
         **how,
     )

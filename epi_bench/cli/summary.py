@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from epi_bench.cli.interpolation_table import interpolation_table
 from epi_bench.results.leaderboard import MEASURES, OWN_BOARD
 from epi_bench.results.record.circumstances import Cost
 from epi_bench.results.record.run_record import RunRecord
@@ -36,6 +37,8 @@ def print_record(outcome: RunOutcome, console: Console) -> None:
     if record is None or record.score_matrix is None:
         return
     tables = [_matrix_table(record.score_matrix, record.eval_scores), _metrics_table(record)]
+    if (curve := interpolation_table(record)) is not None:
+        tables.append(curve)
     if record.judge:
         tables.append(_judge_table(record.judge))
     if record.secondary_scores:
@@ -48,7 +51,7 @@ def print_record(outcome: RunOutcome, console: Console) -> None:
     for table in tables:
         console.print(table)
         console.print()
-    for line in _cut_lines(record):
+    for line in (*_early_lines(record), *_cut_lines(record)):
         console.print(line, highlight=False, markup=False)
     if record.cost:
         console.print(_cost_line(record.cost), highlight=False, markup=False)
@@ -76,7 +79,7 @@ def print_outcomes(outcomes: Sequence[RunOutcome], workspace: Workspace, console
         metrics = outcome.record.metrics if outcome.record else {}
         rows.append(
             (
-                outcome.spec.strategy.name,
+                outcome.spec.label,
                 str(outcome.spec.seed),
                 _number(metrics.get("average_accuracy")),
                 _number(metrics.get("backward_transfer")),
@@ -137,11 +140,21 @@ def _cut_lines(record: RunRecord) -> list[str]:
     return lines
 
 
+def _early_lines(record: RunRecord) -> list[str]:
+    """Which experiences the strategy ended before their last step."""
+    return [
+        f"Ended early: {experience.name} after {experience.steps_made} of {experience.steps} steps"
+        for experience in record.experiences
+        if experience.steps_made is not None
+    ]
+
+
 def _cost_line(cost: Cost) -> str:
+    extra = f" and {cost.extra_tokens:,} more for the strategy" if cost.extra_tokens else ""
     memory = f"{(cost.peak_memory_bytes or 0) / 2**30:.2f} GB peak memory"
     return (
         f"Cost: {cost.training_seconds:.1f} s training, {cost.evaluation_seconds:.1f} s "
-        f"scoring, {cost.tokens_trained:,} tokens, {memory}, "
+        f"scoring, {cost.tokens_trained:,} tokens{extra}, {memory}, "
         f"{cost.extra_state_bytes / 2**20:.1f} MB of strategy state, "
         f"{cost.trainable_parameters:,} of {cost.total_parameters:,} parameters trained"
     )

@@ -123,7 +123,8 @@ class BaseDistributions:
                 terms = torch.where(share > 0, share * (base - found), torch.zeros_like(share))
                 total += float(terms.sum())
                 count += len(base)
-        return Divergence(total / count, count) if count else None
+        # of equal distributions the sum may be a rounding error below 0
+        return Divergence(max(total, 0.0) / count, count) if count else None
 
     @torch.no_grad()
     def _distributions(self, model: nn.Module, task: str) -> Iterator[Tensor]:

@@ -18,6 +18,7 @@ from epi_bench.errors import TrainingFailedError, UserError
 from epi_bench.evaluation.answers import AnswerReader, ending_texts, ending_tokens
 from epi_bench.evaluation.confusion import confusion_of
 from epi_bench.evaluation.generation import generate_greedily
+from epi_bench.evaluation.harness_evaluator import HarnessEvaluator
 from epi_bench.evaluation.options import option_log_likelihoods
 from epi_bench.evaluation.references import TokenScores, reference_token_scores
 from epi_bench.evaluation.scores import TaskScores
@@ -25,6 +26,7 @@ from epi_bench.model.chat.chat_encoder import ChatEncoder
 from epi_bench.model.chat.encoded_example import EncodedExample
 from epi_bench.results.metrics.statistics import standard_error
 from epi_bench.task.example import Example, Prediction
+from epi_bench.task.harness_task import HarnessTask
 from epi_bench.task.task import Task
 
 if TYPE_CHECKING:
@@ -97,6 +99,11 @@ class TaskEvaluator:
         self.prompts_cut = sum(encoded.cut > 0 for encoded in asked)
 
     @property
+    def longest_prompt(self) -> str:
+        """How long a prompt may be, and how to allow longer ones, as a message says it."""
+        return f"{self.max_length} tokens: raise data.max_length"
+
+    @property
     def encoded(self) -> Iterator[EncodedExample]:
         """Every text that the model reads, as tokens."""
         if self.task.card.scoring == "choice":
@@ -145,10 +152,7 @@ class TaskEvaluator:
                 number.
         """
         results = self.results(predictions)
-        card = self.task.card
-        _check_results(self.task, results)
-        worst, best = card.metric_range
-        items = tuple(100 * (result[card.metric] - worst) / (best - worst) for result in results)
+        items = primary_scores(self.task, results)
         columns = {name: [result[name] for result in results] for name in results[0]}
         losses = [p.reference_negative_log_likelihood for p in predictions]
         known = [loss for loss in losses if loss is not None]
@@ -197,6 +201,27 @@ class TaskEvaluator:
         return found
 
 
+def evaluator_of(
+    task: Task,
+    examples: Sequence[Example],
+    encoder: ChatEncoder,
+    batch_size: int,
+    max_new_tokens: int | None = None,
+) -> TaskEvaluator | HarnessEvaluator:
+    """What scores models on a task: this package, or the harness on a task of its own.
+
+    Args:
+        task: Whose test it is.
+        examples: What to score on; not empty.
+        encoder: Encodes conversations; its tokenizer decodes answers.
+        batch_size: Examples (or options) scored at once.
+        max_new_tokens: Longest answer if that is less than the task's own limit.
+    """
+    if isinstance(task, HarnessTask):
+        return HarnessEvaluator(task, examples, encoder, batch_size, max_new_tokens=max_new_tokens)
+    return TaskEvaluator(task, examples, encoder, batch_size, max_new_tokens=max_new_tokens)
+
+
 @dataclass
 class Evaluator:
     """Scores a model on all tasks and keeps the time it takes.
@@ -206,7 +231,7 @@ class Evaluator:
         seconds: Spent in :meth:`score` so far.
     """
 
-    tasks: Mapping[str, TaskEvaluator]
+    tasks: Mapping[str, TaskEvaluator | HarnessEvaluator]
     seconds: float = 0.0
 
     def score(
@@ -243,8 +268,7 @@ class Evaluator:
         """A line for each task whose prompts were cut."""
         return [
             f"task {name!r}: {evaluator.prompts_cut} of {len(evaluator.examples)} test prompts "
-            f"lose their beginning, because they exceed {evaluator.max_length} tokens: "
-            "raise data.max_length"
+            f"lose their beginning, because they exceed {evaluator.longest_prompt}"
             for name, evaluator in self.tasks.items()
             if evaluator.prompts_cut
         ]
@@ -281,6 +305,21 @@ def _check_numbers(task: Task, log_likelihoods: Iterable[float]) -> None:
         )
 
 
+def primary_scores(task: Task, results: Sequence[Mapping[str, float]]) -> tuple[float, ...]:
+    """A task's primary metric of each answer, on the scale of 0..100.
+
+    Args:
+        task: Says which metric that is, and its range.
+        results: Metrics of each answer, as the task scored it.
+
+    Raises:
+        UserError: If one has no primary metric, or one that is not a finite number.
+    """
+    _check_results(task, results)
+    worst, best = task.card.metric_range
+    return tuple(100 * (result[task.card.metric] - worst) / (best - worst) for result in results)
+
+
 def _check_results(task: Task, results: Sequence[Mapping[str, float]]) -> None:
     for number, result in enumerate(results, start=1):
         if task.card.metric not in result:
@@ -303,7 +342,5 @@ def _forced_prediction(scores: TokenScores) -> Prediction:
 
 def _prompt_of(reference: EncodedExample) -> EncodedExample:
     """The tokens before the last supervised run: what generation starts from."""
-    end = max(i for i, supervised in enumerate(reference.supervised) if supervised)
-    while end > 0 and reference.supervised[end - 1]:
-        end -= 1
-    return EncodedExample(reference.input_ids[:end], (False,) * end)
+    start = reference.last_answer.start
+    return EncodedExample(reference.input_ids[:start], (False,) * start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -32,23 +33,31 @@ class TextLikelihood(NamedTuple):
 
 @torch.no_grad()
 def text_negative_log_likelihood(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, text: str, window: int, batch_size: int
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: str | Sequence[str],
+    window: int,
+    batch_size: int,
 ) -> TextLikelihood:
-    """Mean negative log-likelihood a token of a running text.
+    """Mean negative log-likelihood a token of a running text, or of several.
 
     Args:
         model: In any mode; scored in evaluation mode.
         tokenizer: Of the model.
-        text: Data throughout, so it has no control tokens. Cut into windows that do not overlap;
-            each begins with what the tokenizer puts before every text, and the first token of each
-            is context only.
+        texts: Data throughout, so they have no control tokens. Each is cut into windows that do
+            not overlap; each begins with what the tokenizer puts before every text, and the first
+            token of each is context only.
         window: Tokens of one window.
         batch_size: Windows scored at once.
     """
     prefix = sequence_start(tokenizer)
-    ids = text_token_ids(tokenizer, text)
     step = max(window - len(prefix), 1)
-    parts = [(*prefix, *ids[start : start + step]) for start in range(0, len(ids), step)]
+    encoded = [text_token_ids(tokenizer, t) for t in ([texts] if isinstance(texts, str) else texts)]
+    parts = [
+        (*prefix, *ids[start : start + step])
+        for ids in encoded
+        for start in range(0, len(ids), step)
+    ]
     context = max(len(prefix), 1)
     windows = [
         EncodedExample(part, (*[False] * context, *[True] * (len(part) - context)))

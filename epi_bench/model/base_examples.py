@@ -74,7 +74,7 @@ class BaseExamples:
         from epi_bench.model.chat.text_tokens import text_token_ids
 
         given = read_base_text(source)
-        texts = self._general_texts() if given is None else [given[0]]
+        texts = self._general_texts() if given is None else given[0]
         prefix = sequence_start(self._tokenizer)
         return [
             window
@@ -118,7 +118,7 @@ def check_base_text(source: str, tokenizer: PreTrainedTokenizerBase) -> str | No
     given = read_base_text(source)
     if given is None:
         return None
-    text, digest = given
-    if len(text_token_ids(tokenizer, text)) < 2:
+    texts, digest = given
+    if all(len(text_token_ids(tokenizer, text)) < 2 for text in texts):
         raise UserError(f"{source} is a single token: write more text into it")
     return digest

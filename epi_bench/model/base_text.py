@@ -5,14 +5,15 @@ What a strategy protects before the first step is what the model needs for these
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from epi_bench.errors import UserError
 from epi_bench.model.chat.encoded_example import EncodedExample
+from epi_bench.model.sampling import write_on
+from epi_bench.model.text_file import read_text_file, texts_fingerprint
 
 if TYPE_CHECKING:
     import torch
@@ -24,15 +25,13 @@ NONE, GENERAL, OWN = SOURCES = ("none", "general_text", "self")
 LONGEST_WINDOW = 128
 """Tokens of an example of a text: short ones give more examples of the same text."""
 
-MOST_CHARACTERS = 1_000_000
-"""Of a file that is read: far more than is measured on."""
 
-
-def read_base_text(source: str) -> tuple[str, str] | None:
-    """The text of a file, and its SHA-256; ``None`` if the source is no file.
+def read_base_text(source: str) -> tuple[tuple[str, ...], str] | None:
+    """The texts of a file, and their SHA-256; ``None`` if the source is no file.
 
     Args:
-        source: ``none``, ``general_text``, ``self``, or the path of a text file.
+        source: ``none``, ``general_text``, ``self``, or the path of a text file, see
+            :func:`epi_bench.model.text_file.read_text_file`.
 
     Raises:
         UserError: If it is none of these, or the file cannot be read, is not UTF-8, or is empty.
@@ -47,8 +46,8 @@ def read_base_text(source: str) -> tuple[str, str] | None:
             f"protect_base={source!r} is no text file: choose none, general_text or self, or "
             f"give the path of one{hint}"
         )
-    text = read_text(path)
-    return text, hashlib.sha256(text.encode()).hexdigest()
+    texts = read_text_file(path).texts
+    return texts, texts_fingerprint(texts)
 
 
 def text_file(name: str | Path) -> Path | None:
@@ -58,22 +57,6 @@ def text_file(name: str | Path) -> Path | None:
         return path if path.is_file() else None
     except OSError:  # longer than any name of a file: a text, perhaps
         return None
-
-
-def read_text(path: Path) -> str:
-    """The text of a file, at most a million characters of it.
-
-    Raises:
-        UserError: If it cannot be read, is not UTF-8, or is empty.
-    """
-    try:
-        with path.open(encoding="utf-8") as file:
-            text = file.read(MOST_CHARACTERS)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}; it must be UTF-8 text") from error
-    if not text.strip():
-        raise UserError(f"{path} is empty: write some text into it")
-    return text
 
 
 def text_windows(
@@ -121,50 +104,15 @@ def written_by(
     Returns:
         The texts in their order, those left out of which nothing was written.
     """
-    import torch
-
-    was_training = model.training
-    model.eval()
+    endings = frozenset(stop)
     found = []
-    with torch.no_grad():
-        for first in range(0, len(starts), batch_size):
-            rows = [list(start) for start in starts[first : first + batch_size]]
-            context = len(rows[0])
-            _continue(model, rows, length - context, frozenset(stop), generator)
-            found += [
-                EncodedExample(tuple(row), (False,) * context + (True,) * (len(row) - context))
-                for row in rows
-                if len(row) > context
-            ]
-    model.train(was_training)
+    for first in range(0, len(starts), batch_size):
+        rows = [list(start) for start in starts[first : first + batch_size]]
+        context = len(rows[0])
+        write_on(model, rows, length - context, lambda new: new[-1] in endings, generator)
+        found += [
+            EncodedExample(tuple(row), (False,) * context + (True,) * (len(row) - context))
+            for row in rows
+            if len(row) > context
+        ]
     return found
-
-
-def _continue(
-    model: Any,
-    rows: list[list[int]],
-    count: int,
-    stop: frozenset[int],
-    generator: torch.Generator,
-) -> None:
-    """Add so many tokens at most; rows that have ended are read on but written no further."""
-    import torch
-
-    device = next(model.parameters()).device
-    ids = torch.tensor(rows, device=device)
-    ended = [False] * len(rows)
-    cache = None
-    for _ in range(count):
-        given = ids[:, -1:] if cache is not None else ids
-        mask = torch.ones_like(ids)
-        output = model(input_ids=given, attention_mask=mask, past_key_values=cache, use_cache=True)
-        cache = getattr(output, "past_key_values", None)
-        probabilities = output.logits[:, -1].float().softmax(-1).cpu()
-        drawn = torch.multinomial(probabilities, 1, generator=generator)
-        ids = torch.cat([ids, drawn.to(device)], dim=1)
-        for row, token in enumerate(drawn[:, 0].tolist()):
-            if not ended[row]:
-                rows[row].append(token)
-                ended[row] = token in stop
-        if all(ended):
-            return

@@ -8,6 +8,9 @@ A name is found, in this order of precedence,
 
 Nothing is imported before its name is asked for, so a broken plugin can only break itself. A name
 stands for one thing: a plugin cannot take a built-in's name, nor another plugin's.
+
+A name with a colon is one of another library, such as ``lm_eval:hellaswag``: a function of ours
+makes the object for it.
 """
 
 from __future__ import annotations
@@ -15,9 +18,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar, cast
 
 from epi_bench.errors import UserError, foreign_code, unknown_name
@@ -53,6 +57,8 @@ class Registry(Generic[T]):
         group: Entry-point group of third-party plugins, or ``None``.
         problem: Says why an object cannot be one of these, or ``None`` if it can.
         reserved: Gives the names that mean something else on the command line.
+        libraries: For each other library whose objects are known too, the prefix of their names,
+            and the function that makes one from the rest of its name: ``"package.module:name"``.
     """
 
     def __init__(
@@ -62,12 +68,15 @@ class Registry(Generic[T]):
         group: str | None = None,
         problem: Callable[[Any], str | None] = lambda item: None,
         reserved: Callable[[], Sequence[str]] = tuple,
+        libraries: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.kind = kind
         self.package = package
         self.group = group
         self._problem = problem
         self._reserved = reserved
+        self._libraries = libraries
+        self._of_libraries: dict[str, T] = {}
         self._registered: dict[str, T] = {}
         self._code: dict[str, str | None] = {}
         REGISTRIES.append(self)
@@ -107,17 +116,31 @@ class Registry(Generic[T]):
         """Every name that can be asked for, sorted; nothing is imported to find out."""
         return sorted({*self._registered, *self._builtin_modules(), *self._entry_points()})
 
+    def knows(self, name: str) -> bool:
+        """Whether ``name`` can be asked for; of another library's name only the prefix is looked
+        at."""
+        return name in self.names() or self.is_of_library(name)
+
+    def is_of_library(self, name: str) -> bool:
+        """Whether ``name`` is that of another library's object, such as ``lm_eval:hellaswag``."""
+        return name.partition(":")[0] in self._libraries and ":" in name
+
     def is_builtin(self, name: str) -> bool:
-        """Whether ``name`` stands for something that the package brings along.
+        """Whether ``name`` stands for something that the package brings along, or makes of another
+        library's.
 
         What counts is where the object comes from: the built-in module must hold it.
         """
+        if self.is_of_library(name):
+            return True
         if name in self._registered:
             return _is_own(self._registered[name])
         return name in self._builtin_modules()
 
     def is_found_by_name(self, name: str) -> bool:
         """Whether any process finds ``name``: a built-in, a task file, or an installed plugin."""
+        if self.is_of_library(name):
+            return True
         if name in self._registered:
             module = getattr(self._registered[name], "__module__", None) or ""
             own = module == "epi_bench" or module.startswith("epi_bench.")
@@ -149,6 +172,8 @@ class Registry(Generic[T]):
         """
         if name in self._registered:
             return self._registered[name]
+        if self.is_of_library(name):
+            return self._from_library(name)
         if name in self._builtin_modules():
             module = f"{self.package}.{name}"
             with foreign_code(f"{self.kind} {name!r} ({module}) fails to import"):
@@ -192,6 +217,14 @@ class Registry(Generic[T]):
     def note_code(self, name: str, fingerprint: str | None) -> None:
         """Keep the hash of what ``name`` was loaded from."""
         self._code[name] = fingerprint
+
+    def _from_library(self, name: str) -> T:
+        prefix, _, member = name.partition(":")
+        if name not in self._of_libraries:
+            module, _, function = self._libraries[prefix].partition(":")
+            make = getattr(importlib.import_module(module), function)
+            self._of_libraries[name] = make(member)
+        return self._of_libraries[name]
 
     def _check(self, name: str, item: T) -> None:
         """Refuse an object that is not one of these, or whose name is taken."""

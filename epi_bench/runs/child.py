@@ -39,6 +39,7 @@ from epi_bench.runs.order import Order, order_from_json
 from epi_bench.runs.request import RunOutcome
 from epi_bench.tables import lasting_output
 from epi_bench.task.files.selection import select_tasks
+from epi_bench.task.harness_task import use_task_folder
 
 GRACE_SECONDS = 10.0
 """What a run has between SIGTERM and SIGKILL, to write a checkpoint."""
@@ -73,6 +74,8 @@ def make_ordered_run(order: Order, observer: RunObserver) -> RunOutcome:
     try:
         load_plugin_files(order.request.plugins)
         select_tasks([str(path) for path in order.request.task_files])
+        if order.request.lm_eval_path is not None:
+            use_task_folder(order.request.lm_eval_path)
         return run_one(order.spec, order.request, observer)
     except RunBusyError as error:
         return RunOutcome(order.spec, None, busy=error.owner)

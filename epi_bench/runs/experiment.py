@@ -87,6 +87,7 @@ class Experiment:
             keep_model,
             save_model,
             [experience.name for experience in prepared.experiences],
+            prepared.strategy.adapter_is_whole,
         )
         self.log_predictions = log_predictions
         self._not_written: list[str] = []
@@ -165,10 +166,13 @@ class Experiment:
         An exception in place of the evaluator is one of a plugin's: it belongs into the record.
         """
         from epi_bench.model.load import load_backbone
+        from epi_bench.training.adapter import make_adapter
 
         self.observer.stage("loading the model")
         backbone = load_backbone(self.prepared.spec.model, self.prepared.location)
         self.keeper.check_space(backbone.model)
+        if (adapter := make_adapter(self.prepared.spec.adapter)) is not None:
+            adapter.check(backbone.model)
         try:
             self.prepared.strategy.check_model(backbone.model)
             evaluator = make_evaluator(self.prepared)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -31,28 +32,37 @@ class GeneralText:
             the one that is shipped.
         max_length: Longest text of the run, in tokens.
         batch_size: Windows read at once.
+        texts: What the user gave in place of both, or ``None``.
 
     Attributes:
-        token_ids: The text.
+        token_ids: The text, or several one after the other.
         window: Tokens that are read at a time.
     """
 
-    def __init__(self, backbone: Backbone, max_length: int, batch_size: int) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        max_length: int,
+        batch_size: int,
+        texts: Sequence[str] | None = None,
+    ) -> None:
         from epi_bench.model.chat.text_tokens import text_token_ids
         from epi_bench.model.location import general_text
 
         self._tokenizer = backbone.tokenizer
-        self._text = general_text(backbone.location)
+        self._texts = texts or [general_text(backbone.location)]
         self._batch_size = batch_size
         self.window = min(max_length, LONGEST_WINDOW)
-        self.token_ids = text_token_ids(backbone.tokenizer, self._text)
+        self.token_ids = [
+            token for text in self._texts for token in text_token_ids(backbone.tokenizer, text)
+        ]
 
     def negative_log_likelihood(self, model: PreTrainedModel) -> tuple[float, int]:
         """Mean in nats a token, and the number of tokens it runs over."""
         from epi_bench.evaluation.running_text import text_negative_log_likelihood
 
         return text_negative_log_likelihood(
-            model, self._tokenizer, self._text, self.window, self._batch_size
+            model, self._tokenizer, self._texts, self.window, self._batch_size
         )
 
 
@@ -65,7 +75,8 @@ def general_text_of(prepared: PreparedRun, backbone: Backbone) -> GeneralText:
     from epi_bench.model.location import GENERAL_TEXT
 
     spec = prepared.spec
-    text = GeneralText(backbone, spec.data.max_length, spec.evaluation.batch_size)
+    batch_size = spec.evaluation.batch_size
+    text = GeneralText(backbone, spec.data.max_length, batch_size, prepared.general_texts)
     if len(text.token_ids) < 2:
         raise UserError(
             f"the {GENERAL_TEXT} of {spec.model.name} is a single token: "
@@ -76,17 +87,13 @@ def general_text_of(prepared: PreparedRun, backbone: Backbone) -> GeneralText:
 
 def make_evaluator(prepared: PreparedRun) -> Evaluator:
     """Scores a model on the test examples of every task of the run."""
-    from epi_bench.evaluation.evaluator import Evaluator, TaskEvaluator
+    from epi_bench.evaluation.evaluator import Evaluator, evaluator_of
 
     spec = prepared.spec.evaluation
     return Evaluator(
         {
-            name: TaskEvaluator(
-                task.task,
-                task.test,
-                prepared.encoder,
-                spec.batch_size,
-                max_new_tokens=spec.max_new_tokens,
+            name: evaluator_of(
+                task.task, task.test, prepared.encoder, spec.batch_size, spec.max_new_tokens
             )
             for name, task in prepared.scored_tasks.items()
         }
@@ -162,7 +169,7 @@ def check_texts(
     for name in prepared.scored_tasks:
         scored, trained = evaluator.tasks[name], prepared.tasks.get(name)
         read = [*(trained.train if trained else ()), *scored.encoded]
-        lengths[f"a text of task {name!r}"] = max(len(example) for example in read)
+        lengths[f"a text of task {name!r}"] = max((len(example) for example in read), default=0)
         with_answers[f"a text of task {name!r}"] = scored.longest_with_answer
         encoded += read
     texts = chain([text.token_ids], (example.input_ids for example in encoded))

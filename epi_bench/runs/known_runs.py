@@ -13,12 +13,14 @@ from epi_bench.runs.examples import (
     published_examples,
     select_examples,
 )
+from epi_bench.runs.given_text import given_text
 from epi_bench.runs.identity import plugin_fingerprints, run_id, task_fingerprint
 from epi_bench.runs.launch import known_record
 from epi_bench.runs.references import known_references
 from epi_bench.runs.reproducibility import current_execution
 from epi_bench.runs.request import RunOutcome, RunRequest
 from epi_bench.spec.run_spec import RunSpec
+from epi_bench.strategy.strategy import create_strategy
 from epi_bench.task.rows.source import SPLITS
 from epi_bench.task.task import changed_task_options, create_task
 
@@ -81,7 +83,20 @@ class KnownRuns:
         for name in sorted(spec.data.scored_tasks):
             hashes[f"task:{name}"] = self._task_hash(name, spec, plugins.get(f"task:{name}"))
         hashes |= {name: code for name, code in plugins.items() if not name.startswith("task:")}
+        hashes |= {f"text:{name}": value for name, value in self._text_hashes(spec).items()}
         return spec, hashes, execution
+
+    def _text_hashes(self, spec: RunSpec) -> dict[str, str]:
+        """Of the files that the strategy and ``data.general_text`` name."""
+        from epi_bench.model.base_text import read_base_text
+
+        strategy = create_strategy(spec.strategy.name, spec.strategy.options)
+        protected = read_base_text(strategy.protect_base)
+        given = given_text(spec.data, self.request.data_dir)
+        return {
+            **({"protect_base": protected[1]} if protected else {}),
+            **({"general_text": given.fingerprint} if given else {}),
+        }
 
     def _model_hash(self, spec: RunSpec) -> str:
         from epi_bench.model.location import locate_model

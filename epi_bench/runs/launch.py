@@ -101,7 +101,7 @@ def _record(
 
     def tell(owner: str) -> None:
         observer.warning(
-            f"{prepared.spec.strategy.name}, seed {prepared.spec.seed}, is being made by {owner}: "
+            f"{prepared.spec.label}, seed {prepared.spec.seed}, is being made by {owner}: "
             f"waiting for it (run {prepared.run_id})"
         )
 

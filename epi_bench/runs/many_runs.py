@@ -157,7 +157,7 @@ def run_on_backend(
             _make_references(specs, request, backend, listener)
         if request.judge:
             request = replace(request, judge=request.judge.shared_by(backend.runs_at_a_time))
-        titled = [(f"{spec.strategy.name}, seed {spec.seed}", spec) for spec in specs]
+        titled = [(f"{spec.label}, seed {spec.seed}", spec) for spec in specs]
         yield from _side_by_side(titled, replace(request, references=False), backend, listener)
 
 

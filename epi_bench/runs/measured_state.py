@@ -12,7 +12,7 @@ from epi_bench.evaluation.gradient_conflict import ConflictMeasurement
 from epi_bench.evaluation.judge.judge import JudgedScores
 from epi_bench.evaluation.scores import TaskScores
 from epi_bench.results.record.scores import Confusion, StiffnessShare
-from epi_bench.runs.measurements import GradedRow, MeasuredDivergence, ScoredRow
+from epi_bench.runs.measurements import CurvePoint, GradedRow, MeasuredDivergence, ScoredRow
 from epi_bench.task.example import Prediction
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def measurements_to_json(measured: Measurements) -> dict[str, Any]:
         "scored": _scores_to_json(measured.scored),
         "conflicts": [asdict(point) for point in measured.conflicts],
         "divergences": [found._asdict() for found in measured.divergences],
+        "curve": [point._asdict() for point in measured.curve],
         "losses": [list(point) for point in measured.losses],
         "losses_since": list(measured._losses_since),
         "diagnostics": [[step, _plain(values)] for step, values in measured.diagnostics],
@@ -67,6 +68,7 @@ def take_up_measurements(measured: Measurements, content: Mapping[str, Any]) -> 
         MeasuredDivergence(**{**found, "tasks": tuple(found["tasks"])})
         for found in content["divergences"]
     ]
+    measured.curve[:] = [CurvePoint(**point) for point in content["curve"]]
     measured.losses[:] = [(step, loss) for step, loss in content["losses"]]
     measured._losses_since[:] = content["losses_since"]
     measured.diagnostics[:] = [(step, values) for step, values in content["diagnostics"]]

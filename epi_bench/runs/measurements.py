@@ -54,18 +54,27 @@ class MeasuredDivergence(NamedTuple):
     top: int
 
 
+class CurvePoint(NamedTuple):
+    """Scores of a model between the base model and the finished one.
+
+    Attributes:
+        alpha: Share of the finished weights, in 0..1.
+        means: Score of each task, 0..100.
+        errors: Their standard errors.
+        loss: On the general text, in nats a token.
+    """
+
+    alpha: float
+    means: Mapping[str, float | None]
+    errors: Mapping[str, float | None]
+    loss: float
+
+
 class JudgeIdentity(NamedTuple):
     """Which judge graded: the model's name and the SHA-256 of its prompts."""
 
     model: str
     prompt_fingerprint: str
-
-
-class Parameters(NamedTuple):
-    """Numbers of a model's parameters: those that get a gradient, and all of them."""
-
-    trained: int
-    all: int
 
 
 @dataclass
@@ -81,7 +90,7 @@ class Measurements:
         started: The same as a reading of ``perf_counter``, in seconds.
         device: What is trained on, as torch names it: ``cpu``, ``cuda:0``.
         processes: Processes that train together.
-        parameters: Of the model as the strategy prepared it, and as it was loaded.
+        total_parameters: Of the model as it was loaded.
         training: Seconds, tokens and skipped steps of the training.
         evaluation_seconds: Of all scoring.
         rows: The scored points, the base model first.
@@ -89,6 +98,7 @@ class Measurements:
         answers: Scores of the last row with what the model said to each test item.
         conflicts: Gradient conflict at each point after the base model's.
         divergences: From the base model, at each row after its own.
+        curve: Scores of the models between the base model and the finished one, where asked for.
         losses: Step, and mean loss (nats a token) of the steps since the point before.
         diagnostics: Step and what the strategy reported.
         stiffness: For each experience in which weights were drawn to earlier values, where in the
@@ -117,7 +127,7 @@ class Measurements:
     started: float = field(default_factory=perf_counter)
     device: str = "cpu"
     processes: int = 1
-    parameters: Parameters = field(default=Parameters(0, 0))
+    total_parameters: int = 0
     training: TrainingCost = field(default_factory=TrainingCost)
     evaluation_seconds: float = 0.0
     rows: list[ScoredRow] = field(default_factory=list)
@@ -125,6 +135,7 @@ class Measurements:
     answers: Mapping[str, TaskScores] = field(default_factory=dict)
     conflicts: list[ConflictMeasurement] = field(default_factory=list)
     divergences: list[MeasuredDivergence] = field(default_factory=list)
+    curve: list[CurvePoint] = field(default_factory=list)
     losses: list[tuple[int, float]] = field(default_factory=list)
     diagnostics: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     stiffness: dict[int, Mapping[str, StiffnessShare]] = field(default_factory=dict)

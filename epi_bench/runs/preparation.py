@@ -23,14 +23,17 @@ from epi_bench.runs.examples import (
     prepare_eval_task,
     prepare_task,
 )
+from epi_bench.runs.given_text import given_text
 from epi_bench.runs.identity import plugin_fingerprints, run_id
 from epi_bench.runs.observer import RunObserver
 from epi_bench.runs.prepared import PreparedRun, PreparedTask, ScoredTask
 from epi_bench.runs.reproducibility import current_execution, overruled_settings
 from epi_bench.runs.warnings import (
+    adapter_warnings,
     base_text_warnings,
     data_warnings,
     idle_warnings,
+    own_answer_warnings,
     precision_warnings,
 )
 from epi_bench.spec.randomness import seeded_generator
@@ -95,18 +98,24 @@ def prepare_run(
         name: prepare_eval_task(allowed[name], spec.data, plugins.get(f"task:{name}"))
         for name in spec.data.eval_tasks
     }
+    general = given_text(spec.data, data_dir)
     experiences = _experiences(plans, tasks, spec, execution.processes)
     warnings = [
         *data_warnings(tasks, eval_tasks, encoding.encoder),
         *encoding.cache.warnings,
         *overruled_settings(spec.training, spec.model.dtype),
         *idle_warnings(strategy, len(experiences)),
+        *own_answer_warnings(strategy, tasks),
+        *adapter_warnings(strategy, spec.adapter),
         *precision_warnings(spec, execution.device),
         *_check_strategy(strategy, spec, experiences),
         *base_text_warnings(strategy.protect_base),
+        *(general.warnings(encoding.encoder.tokenizer) if general else ()),
     ]
     base_text = check_base_text(strategy.protect_base, encoding.encoder.tokenizer)
     texts = {} if base_text is None else {"protect_base": base_text}
+    if general is not None:
+        texts["general_text"] = general.fingerprint
     fingerprints = _fingerprints(location, {**tasks, **eval_tasks}, plugins, texts)
     return PreparedRun(
         run_id=run_id(
@@ -130,6 +139,7 @@ def prepare_run(
         fingerprints=fingerprints,
         plugins=plugins,
         texts=texts,
+        general_texts=general.texts if general else None,
         warnings=warnings,
     )
 
@@ -168,6 +178,12 @@ def _check_strategy(
     strategy: Strategy, spec: RunSpec, experiences: Sequence[Experience]
 ) -> list[str]:
     """Let the strategy refuse the run; what it warns of otherwise."""
+    if spec.adapter.kind != "none" and strategy.refuses_adapter:
+        raise UserError(
+            f"{spec.strategy.name} {strategy.refuses_adapter}: leave "
+            f"adapter.kind={spec.adapter.kind} out, or choose another strategy",
+            setting="adapter.kind",
+        )
     steps = [experience.steps for experience in experiences]
     with foreign_code(f"strategy {spec.strategy.name!r} fails to check the run"):
         return [for_terminal(str(warning)) for warning in strategy.check_run(spec.training, steps)]

@@ -76,7 +76,10 @@ class PreparedRun:
             ``task:NAME``, and where they come from plugins, ``strategy:NAME`` and ``stream:NAME``;
             ``text:OPTION`` for each of ``texts``. A task's own code is in the task's hash.
         plugins: Hash of the source of each plugin that takes part, named as ``fingerprints``.
-        texts: Hash of each text file that an option of the strategy names, by the option.
+        texts: Hash of each text file that an option of the strategy names, by the option; and of
+            ``general_text``, if it was given.
+        general_texts: The texts whose loss is measured, if they were given; ``None`` for the
+            model's own.
         warnings: What the user should know.
     """
 
@@ -95,6 +98,7 @@ class PreparedRun:
     fingerprints: Mapping[str, str]
     plugins: Mapping[str, str]
     texts: Mapping[str, str]
+    general_texts: Sequence[str] | None
     warnings: Sequence[str]
 
     @property

@@ -121,7 +121,7 @@ class RayCluster:
             self._write(
                 {
                     "position": position,
-                    "title": f"{order.spec.strategy.name}, seed {order.spec.seed}",
+                    "title": f"{order.spec.label}, seed {order.spec.seed}",
                     "order": order.to_json().decode(),
                     "surroundings": surroundings,
                 }

@@ -26,6 +26,8 @@ from epi_bench.results.record.scores import (
     EvalScoresRecord,
     GradedProtection,
     GradientConflictRecord,
+    InterpolationPoint,
+    InterpolationRecord,
     JudgedRow,
     JudgedTask,
     JudgeRecord,
@@ -61,6 +63,7 @@ def build_record(prepared: PreparedRun, measured: Measurements) -> RunRecord:
         score_matrix=matrix,
         eval_scores=eval_scores,
         kl_to_base=divergence,
+        wise_ft=_interpolation(measured),
         metrics=metrics_of(matrix, conflict, retention, references, eval_scores, divergence),
         reference_scores=dict(references) if references else None,
         secondary_scores=_secondary_scores(measured),
@@ -154,10 +157,11 @@ def _known_before_training(prepared: PreparedRun, measured: Measurements) -> dic
                 protocols,
                 prepared.stream_options,
                 measured.processes,
+                prepared.texts.get("general_text"),
             )
         ),
         "task_order": tuple(prepared.tasks),
-        "experiences": tuple(_experience_records(prepared)),
+        "experiences": tuple(_experience_records(prepared, measured)),
         "task_data": task_data(prepared, measured),
         "fingerprints": fingerprints,
         "default_chat_template": prepared.encoder.uses_default_template,
@@ -177,12 +181,15 @@ def _strategy_record(prepared: PreparedRun) -> StrategyRecord:
         name=name,
         hyperparameters=dict(prepared.strategy_options),
         source="built-in" if STRATEGIES.is_builtin(name) else "plugin",
+        sees_all_tasks="all tasks" in prepared.strategy.needs,
     )
 
 
-def _experience_records(prepared: PreparedRun) -> list[ExperienceRecord]:
+def _experience_records(prepared: PreparedRun, measured: Measurements) -> list[ExperienceRecord]:
     records = []
+    made, held_out = measured.training.steps_made, measured.training.held_out
     for experience in prepared.experiences:
+        key = str(experience.index)
         reports = [prepared.tasks[name].report for name in experience.tasks]
         records.append(
             ExperienceRecord(
@@ -192,6 +199,8 @@ def _experience_records(prepared: PreparedRun) -> list[ExperienceRecord]:
                 examples=len(experience.examples),
                 truncated=sum(report.truncated for report in reports),
                 unsupervised=sum(report.unsupervised for report in reports),
+                steps_made=made.get(key),
+                held_out=held_out.get(key, 0),
             )
         )
     return records
@@ -296,6 +305,24 @@ def _divergence(prepared: PreparedRun, measured: Measurements) -> DivergenceReco
     )
 
 
+def _interpolation(measured: Measurements) -> InterpolationRecord | None:
+    if not measured.curve:
+        return None
+    tasks = tuple(measured.curve[0].means)
+    return InterpolationRecord(
+        tasks=tasks,
+        points=tuple(
+            InterpolationPoint(
+                alpha=point.alpha,
+                values=tuple(point.means[task] for task in tasks),
+                standard_errors=tuple(point.errors[task] for task in tasks),
+                nll=point.loss,
+            )
+            for point in measured.curve
+        ),
+    )
+
+
 def _secondary_scores(measured: Measurements) -> dict[str, dict[str, float | None]]:
     """The last row's metrics, with the judge's mean grade as ``judge`` where there is one."""
     graded = measured.judged[-1].grades if measured.judged else {}
@@ -337,10 +364,11 @@ def _cost(prepared: PreparedRun, measured: Measurements) -> Cost:
         evaluation_seconds=measured.evaluation_seconds,
         total_seconds=perf_counter() - measured.started,
         tokens_trained=training.tokens,
+        extra_tokens=training.extra_tokens,
         tokens_per_second=training.tokens / training.seconds if training.seconds else None,
         peak_memory_bytes=max(peak_memory_bytes(measured.device) or 0, measured.peak_memory_before)
         or None,
         extra_state_bytes=prepared.strategy.state_bytes(),
-        trainable_parameters=measured.parameters.trained,
-        total_parameters=measured.parameters.all,
+        trainable_parameters=training.trained_parameters,
+        total_parameters=measured.total_parameters,
     )

@@ -11,7 +11,7 @@ from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.workspace import Workspace
 from epi_bench.runs.identity import run_id
 from epi_bench.runs.reproducibility import Execution
-from epi_bench.spec.run_spec import RunSpec, StrategySpec
+from epi_bench.spec.run_spec import AdapterSpec, RunSpec, StrategySpec
 from epi_bench.spec.streams import order_tasks
 
 
@@ -24,13 +24,21 @@ def reference_spec(spec: RunSpec, task: str) -> RunSpec:
     return spec.model_copy(
         update={
             "strategy": StrategySpec(name="full_sft"),
+            "adapter": AdapterSpec(),
             "stream": spec.stream.model_copy(
                 update={"kind": "sequential", "order": "given", "options": {}}
             ),
             "data": spec.data.model_copy(
-                update={"tasks": (task,), "eval_tasks": (), "options": options}
+                update={
+                    "tasks": (task,),
+                    "eval_tasks": (),
+                    "general_text": None,
+                    "options": options,
+                }
             ),
-            "evaluation": spec.evaluation.model_copy(update={"probe_examples": 0}),
+            "evaluation": spec.evaluation.model_copy(
+                update={"probe_examples": 0, "wise_ft_curve": False}
+            ),
             "seed": 0,
         }
     )

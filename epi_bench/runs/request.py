@@ -23,6 +23,7 @@ class RunRequest:
         data_dir: Folder with local data sets; ``None`` loads from the hub.
         plugins: Files that were given with ``--plugin``.
         task_files: TOML files that describe tasks of the runs.
+        lm_eval_path: Folder with tasks of lm-evaluation-harness beside those that it brings.
         references: Whether missing single-task references are trained.
         force: Whether finished runs are made anew.
         retry_failed: Whether runs that failed before are made again.
@@ -43,6 +44,7 @@ class RunRequest:
     data_dir: Path | None = None
     plugins: tuple[Path, ...] = ()
     task_files: tuple[Path, ...] = ()
+    lm_eval_path: Path | None = None
     references: bool = False
     force: bool = False
     retry_failed: bool = False
@@ -65,6 +67,8 @@ class RunRequest:
             table["plugins"] = [str(path.resolve()) for path in self.plugins]
         if self.task_files:
             table["task_files"] = [str(path.resolve()) for path in self.task_files]
+        if self.lm_eval_path:
+            table["lm_eval_path"] = str(self.lm_eval_path.resolve())
         return table
 
 

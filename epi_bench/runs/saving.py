@@ -5,6 +5,7 @@ A run keeps its models beside its record::
     runs/0123456789ab/models/01-mini_math/   after the first experience, as it would be finished
     runs/0123456789ab/models/final/          after the last one
     runs/0123456789ab/adapters/final/        the same as a peft adapter, where one was trained
+                                             that says all (and nothing is in the weights)
 
 Each is written whole or not at all. A model that cannot be written costs no record.
 """
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from epi_bench.errors import UserError, describe_error
 from epi_bench.files import LEFT_IN_FOLDER, sweep, written_folder, written_into
+from epi_bench.model.adapted import is_adapted
 from epi_bench.model.location import GENERAL_TEXT, general_text
 from epi_bench.runs.adapter_saving import AdapterSaving
 
@@ -71,6 +73,7 @@ class ModelKeeper:
         keep: Which models.
         save_model: A further folder for the finished model, or ``None``.
         experiences: Names of the run's experiences, in order.
+        adapter_is_whole: Whether an adapter alone is the finished model; else none is kept.
 
     Attributes:
         problems: One line for each model that could not be written.
@@ -86,7 +89,9 @@ class ModelKeeper:
         keep: KeepModel = KeepModel.NONE,
         save_model: Path | None = None,
         experiences: Sequence[str] = (),
+        adapter_is_whole: bool = True,
     ) -> None:
+        self.adapter_is_whole = adapter_is_whole
         self.models = folder / "models"
         self.adapters = folder / "adapters"
         self.names = kept_names(keep, experiences)
@@ -175,10 +180,13 @@ class ModelKeeper:
             model: As it is trained, in the precision in which it is saved.
             name: Of the folder.
         """
-        if name not in self.names or not is_adapted(model):
+        if name not in self.names or not self.keeps_adapter(model):
             return
         place = self.adapters / name
-        if reason := self._adapters.obstacle(model):
+        reason = self._adapters.obstacle(model)
+        if reason is None and not self.adapter_is_whole:
+            reason = "alone it is not the finished model"
+        if reason is not None:
             self._warn(
                 f"the adapter is not saved to {place}: {reason}; {self.models / name} is the whole "
                 "model"
@@ -186,6 +194,14 @@ class ModelKeeper:
             return
         with self._noting(place), written_folder(place) as folder:
             self._adapters.save(model, folder)
+
+    def keeps_adapter(self, model: nn.Module) -> bool:
+        """Whether there is an adapter to keep.
+
+        Args:
+            model: As it is trained.
+        """
+        return bool(self.names) and is_adapted(model)
 
     def keep_final(self, model: nn.Module) -> None:
         """Keep the finished model, here and where else it was asked for.
@@ -259,11 +275,6 @@ def save_model(model: nn.Module, backbone: Backbone, folder: Path) -> None:
     backbone.tokenizer.save_pretrained(folder)
     # otherwise a later run would measure retention on another text
     (folder / GENERAL_TEXT).write_text(general_text(backbone.location), encoding="utf-8")
-
-
-def is_adapted(model: nn.Module) -> bool:
-    """Whether a model is one of peft's, which holds another model and an adapter for it."""
-    return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
 
 
 def whole_model(adapted: Any) -> tuple[PreTrainedModel, dict[str, Any]]:

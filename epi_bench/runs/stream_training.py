@@ -16,11 +16,13 @@ from epi_bench.runs.instruments import (
     make_base_distributions,
     make_conflict_probe,
 )
+from epi_bench.runs.interpolation_curve import InterpolationCurve
+from epi_bench.runs.known_tasks import KnownTasks
 from epi_bench.runs.measurements import (
+    CurvePoint,
     GradedRow,
     MeasuredDivergence,
     Measurements,
-    Parameters,
 )
 from epi_bench.runs.observer import RunObserver, StepReport
 from epi_bench.runs.prepared import PreparedRun
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from epi_bench.evaluation.judge.judge import Judge
     from epi_bench.evaluation.scores import TaskScores
     from epi_bench.model.load import Backbone
+    from epi_bench.runs.instruments import GeneralText
     from epi_bench.runs.run_checkpoints import ResumePoint, RunCheckpoints
     from epi_bench.runs.stopping import StopSignals
     from epi_bench.spec.streams import ExperiencePlan
@@ -51,7 +54,8 @@ class StreamTraining:
         experience 1        trained, probed for gradient conflict, scored, compared with the base
         ...                 (a stream may score in the middle of an experience too)
         last experience     trained, probed; the strategy finishes the model; scored, judged,
-                            general text read, moved weights counted, saved
+                            general text read, moved weights counted, scored between the base
+                            and itself if that is asked for, saved
 
     Args:
         prepared: The run.
@@ -108,22 +112,23 @@ class StreamTraining:
             self._take_up(point)
         measured, model = self.measurements, backbone.model.to(accelerator.device)
         text = general_text_of(self.prepared, backbone)
-        total_parameters = sum(p.numel() for p in model.parameters())
+        measured.total_parameters = sum(p.numel() for p in model.parameters())
         self._score("base", model, "score base")
         self._judge_last_row("judge base")
         if measured.text_before is None:
             measured.text_before = text.negative_log_likelihood(model)
         if self.base is not None:
             self.base.remember(model)
+        curve = InterpolationCurve(model) if self._asks_for_curve else None
         loop = self._start_loop(backbone, accelerator, point)
-        trained = sum(p.numel() for p in loop.model.parameters() if p.requires_grad)
-        measured.parameters = Parameters(trained, total_parameters)
         finished = self._train_stream(loop)
         self._warn_of_losses(loop)
         self._judge_last_row("judge last")
         with loop.precision.as_saved(finished):
             after, _ = text.negative_log_likelihood(finished)
             self._measure_movement(loop, finished)
+            if curve is not None:
+                self._measure_curve(curve, finished, text)
             self._save(finished)
         before, tokens = measured.text_before
         measured.retention = Retention(nll_before=before, nll_after=after, tokens=tokens)
@@ -148,7 +153,7 @@ class StreamTraining:
                 self.observer.warning(message)
         self.observer.run_started(
             self.prepared.run_id,
-            f"{spec.strategy.name} · {spec.stream.kind} · seed {spec.seed}",
+            f"{spec.label} · {spec.stream.kind} · seed {spec.seed}",
             self.prepared.total_steps,
             list(self.prepared.scored_tasks),
         )
@@ -156,6 +161,8 @@ class StreamTraining:
     def _start_loop(
         self, backbone: Backbone, accelerator: Accelerator, point: ResumePoint | None
     ) -> TrainingLoop:
+        from epi_bench.evaluation.answers import ending_texts
+        from epi_bench.training.adapter import make_adapter
         from epi_bench.training.loop import TrainingLoop
         from epi_bench.training.loop_state import put_random_state, random_state
 
@@ -171,9 +178,12 @@ class StreamTraining:
             experience_count=len(self.prepared.experiences),
             base_texts=BaseExamples(
                 backbone.tokenizer,
-                lambda: [general_text(self.prepared.location)],
+                lambda: self.prepared.general_texts or [general_text(self.prepared.location)],
                 spec.data.max_length,
             ),
+            stream=self.prepared.experiences,
+            tasks=KnownTasks(self.prepared, ending_texts(backbone.model)),
+            adapter=make_adapter(spec.adapter),
         )
         self.measurements.training = loop.cost
         if checkpoints.first_random is not None:  # an adapter is drawn as it was the first time
@@ -198,10 +208,11 @@ class StreamTraining:
             if experience is not experiences[-1]:
                 self._score_unfinished(plan.name, plan, loop, f"score {experience.index}")
                 self._save_unfinished(experience, loop)
-        with loop.precision.as_saved(loop.model):
+        if self.keeper.keeps_adapter(loop.model):
             self.keeper.look_at_base(loop.model)
-            self.keeper.keep_adapter(loop.model)
-        finished: Any = self.prepared.strategy.finalize_model(loop.model)
+            with loop.precision.as_saved(loop.model), loop.as_finished() as adapted:
+                self.keeper.keep_adapter(adapted)
+        finished: Any = loop.finalize_model()
         with loop.precision.as_saved(finished):
             last = self.prepared.plans[-1]
             self._score(last.name, finished, "score last", last.tasks)
@@ -271,7 +282,7 @@ class StreamTraining:
                 learning_rate=learning_rate,
             )
         )
-        is_last = step.number_in_experience == experience.steps
+        is_last = step.ends_early or step.number_in_experience == experience.steps
         is_new_point = self.measurements.note_step(step.number, loss, ends_experience=is_last)
         if is_new_point and not is_last:  # else the strategy is asked once it has ended it
             self._diagnose(step.number)
@@ -336,8 +347,7 @@ class StreamTraining:
         """A row in the middle of the stream: of the model as it would be saved now."""
         if key in self.checkpoints.done:
             return
-        strategy = self.prepared.strategy
-        with loop.precision.as_saved(loop.model), strategy.as_finished(loop.model) as model:
+        with loop.precision.as_saved(loop.model), loop.as_finished() as model:
             as_saved: Any = model
             self._score(row, as_saved, key, plan.tasks)
 
@@ -378,19 +388,50 @@ class StreamTraining:
             for message in warn_of_little_movement(share, held, is_rounded(model)):
                 self.observer.warning(message)
 
+    @property
+    def _asks_for_curve(self) -> bool:
+        return self.prepared.spec.evaluation.wise_ft_curve
+
+    def _measure_curve(
+        self, curve: InterpolationCurve, model: PreTrainedModel, text: GeneralText
+    ) -> None:
+        """Score the models between the base model and the finished one."""
+        if not curve.fits(model):
+            self.observer.warning(
+                "there is no WiSE-FT curve: the finished model has other parameters than the base "
+                "model, so nothing lies between the two"
+            )
+            return
+
+        def keep(point: CurvePoint) -> None:
+            with self.signals.held_off():
+                self.measurements.curve.append(point)
+                self.measurements.evaluation_seconds = self.evaluator.seconds
+                self.checkpoints.after_measurement()
+
+        curve.measure(
+            model,
+            self.evaluator,
+            text,
+            self.measurements,
+            lambda alpha: self.observer.stage(f"scoring at alpha {alpha:g}"),
+            keep,
+        )
+
     def _save_unfinished(self, experience: Experience, loop: TrainingLoop) -> None:
         """Keep a model in the middle of the stream, if that was asked for."""
         key = f"save {experience.index}"
         if not self.keeper.keeps(experience.index) or key in self.checkpoints.done:
             return
-        steps = sum(e.steps for e in self.prepared.experiences[: experience.index + 1])
+        made = loop.cost.steps_made
+        until_here = self.prepared.experiences[: experience.index + 1]
+        steps = sum(made.get(str(e.index), e.steps) for e in until_here)
         if loop.steps_done > steps:  # an earlier process, which was not to keep it, went on
             self.keeper.miss(experience.index)
             return
         self.observer.stage("saving the model")
-        strategy = self.prepared.strategy
         self.keeper.look_at_base(loop.model)
-        with loop.precision.as_saved(loop.model), strategy.as_finished(loop.model) as model:
+        with loop.precision.as_saved(loop.model), loop.as_finished() as model:
             self.keeper.keep_unfinished(experience.index, model)
         with self.signals.held_off():
             self.checkpoints.finish(key)

@@ -11,7 +11,7 @@ from epi_bench.model.chat.chat_encoder import ChatEncoder
 from epi_bench.model.precision import warn_of_slow_bfloat16
 from epi_bench.runs.examples import EVAL_SPLITS
 from epi_bench.runs.prepared import PreparedTask, ScoredTask
-from epi_bench.spec.run_spec import RunSpec
+from epi_bench.spec.run_spec import AdapterSpec, RunSpec
 from epi_bench.strategy.strategy import Strategy
 from epi_bench.task.dataset_task import DatasetTask, same_answers
 from epi_bench.task.rows.source import SPLITS, Split
@@ -71,6 +71,39 @@ def base_text_warnings(source: str) -> list[str]:
     return [
         "protect_base=general_text protects what the run's general text needs, and the loss on "
         "that text is reported too: it looks better than it would on another text"
+    ]
+
+
+def own_answer_warnings(strategy: Strategy, tasks: Mapping[str, PreparedTask]) -> list[str]:
+    """A warning for each task whose one right answer is the given one.
+
+    Args:
+        strategy: May train on answers of the model that a task scores as right.
+        tasks: Those that are trained, by name.
+    """
+    if not strategy.scores_answers:
+        return []
+    return [
+        f"{strategy.name}: a right answer to {name!r} is the given one (its scoring is "
+        f"{prepared.task.card.scoring}), so it trains this task as full_sft does"
+        for name, prepared in tasks.items()
+        if prepared.task.card.scoring != "generate"
+    ]
+
+
+def adapter_warnings(strategy: Strategy, adapter: AdapterSpec) -> list[str]:
+    """A warning if the base model is to be protected by weights that do nothing in it yet.
+
+    Args:
+        strategy: May protect the base model.
+        adapter: Of the run.
+    """
+    if adapter.kind == "none" or strategy.protect_base == "none":
+        return []
+    return [
+        f"{strategy.name}: protect_base measures an adapter that changes nothing yet (B is zero): "
+        "the text says how far each weight of B may leave zero and nothing about A, so it limits "
+        "how much the adapter changes the base model, and not in which directions A turns"
     ]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def seeded_generator(purpose: str, seed: int) -> random.Random:
@@ -21,3 +23,19 @@ def seeded_generator(purpose: str, seed: int) -> random.Random:
         True
     """
     return random.Random(f"{purpose} {seed}")
+
+
+@contextmanager
+def kept_random_states() -> Iterator[None]:
+    """The global generators of ``random`` and numpy are afterwards what they were.
+
+    For other libraries' code that draws from them in passing.
+    """
+    import numpy
+
+    states = random.getstate(), numpy.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        numpy.random.set_state(states[1])

@@ -104,6 +104,43 @@ class StrategySpec(Section):
     )
 
 
+class AdapterSpec(Section):
+    """Whether an adapter is trained in place of the model's own weights, whatever the strategy."""
+
+    kind: Annotated[
+        Literal["none", "lora"],
+        Flag("Strategy", "--adapter", elsewhere=("use-peft", "peft", "finetuning-type")),
+    ] = Field(
+        default="none",
+        description="Train a low-rank adapter in place of the model's own weights, by any strategy "
+        "that brings none. Masks, penalties and averages then are of the adapter's weights; it is "
+        "merged for scoring and saving.",
+    )
+    rank: Annotated[
+        int,
+        Flag("Strategy", "--adapter-rank", elsewhere=("lora-r", "lora-rank", "rank")),
+    ] = Field(default=16, ge=1, description="Rank of the adapter's updates.")
+    alpha: Annotated[
+        float, Flag("Strategy", "--adapter-alpha", elsewhere=("lora-alpha", "alpha"))
+    ] = Field(
+        default=32.0,
+        gt=0,
+        description="Scale of the adapter's updates: they are multiplied by alpha / rank.",
+    )
+    target_modules: Annotated[
+        str,
+        Flag(
+            "Strategy",
+            "--adapter-target-modules",
+            elsewhere=("lora-target-modules", "lora-target", "target-modules"),
+        ),
+    ] = Field(
+        default="all-linear",
+        description="Layers to adapt: their names or the ends of their paths, separated by commas; "
+        "all-linear is every linear layer but the output head.",
+    )
+
+
 class StreamSpec(Section):
     """Which stream, in which task order, with which options."""
 
@@ -148,7 +185,18 @@ class DataSpec(Section):
     ] = Field(
         default=(),
         description="Tasks that are scored whenever the trained ones are, and never trained: what "
-        "the model should keep. Named as data.tasks.",
+        "the model should keep. Named as data.tasks; lm_eval:NAME is a task of "
+        "lm-evaluation-harness.",
+    )
+    general_text: Annotated[
+        str | None,
+        Flag("Model and data", default_as="the model's own", elsewhere=("eval-text", "text-file")),
+    ] = Field(
+        default=None,
+        description="The text whose loss before and after training tells what the model has kept: "
+        "a text file, a .jsonl file with a text in each row, or the test of a task that is not "
+        "trained. By default it is the general_text.txt beside the model, or a short one that is "
+        "shipped.",
     )
     train_examples: Annotated[
         int | None,
@@ -203,6 +251,17 @@ class DataSpec(Section):
                     f"task {name!r} is trained (data.tasks), so its scores do not tell what the "
                     "model keeps untrained: leave it out of data.eval_tasks"
                 )
+        for name in self.tasks:
+            if ":" in name:
+                raise ValueError(
+                    f"task {name!r} is another library's, which scores it and trains nothing: name "
+                    "it in data.eval_tasks"
+                )
+        if self.general_text in self.tasks:
+            raise ValueError(
+                f"task {self.general_text!r} is trained (data.tasks), so the loss on its test does "
+                "not tell what the model keeps untrained: give another data.general_text"
+            )
         for name in self.options:
             if name not in self.scored_tasks:
                 known = ", ".join(self.scored_tasks)
@@ -377,6 +436,11 @@ class EvaluationSpec(Section):
         description="Test examples of each trained task on which the divergence from the base "
         "model is measured after each experience that trains the task; 0 turns that off.",
     )
+    wise_ft_curve: Annotated[bool, Flag("Evaluation")] = Field(
+        default=False,
+        description="Whether the models between the base model and the finished one are scored, "
+        "too: (1 - alpha) base + alpha finished for alpha from 0 to 1 in steps of 0.1.",
+    )
     max_new_tokens: Annotated[
         int | None,
         Flag(
@@ -405,6 +469,7 @@ class RunSpec(Section):
 
     model: ModelSpec = ModelSpec()
     strategy: StrategySpec = StrategySpec()
+    adapter: AdapterSpec = AdapterSpec()
     stream: StreamSpec = StreamSpec()
     data: DataSpec = Field(default_factory=DataSpec)
     training: TrainingSpec
@@ -429,6 +494,27 @@ class RunSpec(Section):
         le=MOST_THREADS,
         description="CPU threads of torch. Sums depend on it in their last bits.",
     )
+
+    @property
+    def label(self) -> str:
+        """The strategy, and the adapter that it trains if there is one.
+
+        >>> RunSpec(strategy={"name": "ewc"}, adapter={"kind": "lora"}, training={"steps": 1}).label
+        'ewc + lora'
+        """
+        adapted = "" if self.adapter.kind == "none" else f" + {self.adapter.kind}"
+        return self.strategy.name + adapted
+
+    @model_validator(mode="after")
+    def _adapter_has_an_effect(self) -> Self:
+        given = self.adapter.model_dump(exclude_defaults=True)
+        if self.adapter.kind == "none" and given:
+            name = next(iter(given))
+            raise ValueError(
+                f"adapter.{name} has no effect without an adapter: set adapter.kind to lora, or "
+                f"leave adapter.{name} out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _master_weights_fit(self) -> Self:

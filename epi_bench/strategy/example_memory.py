@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -11,8 +11,11 @@ from torch import Tensor
 
 from epi_bench.model.chat.encoded_example import EncodedExample
 
-Policy = Literal["reservoir", "balanced"]
+Policy = Literal["reservoir", "balanced", "loss"]
 """Which examples are kept; see :class:`ExampleMemory`."""
+
+Losses = Callable[[Sequence[EncodedExample]], Sequence[float]]
+"""The loss of each of some examples, now."""
 
 
 class ExampleMemory:
@@ -20,7 +23,11 @@ class ExampleMemory:
 
     ``reservoir`` keeps each example ever offered with the same probability (Vitter 1985), so a
     large experience has a large part of the memory; ``balanced`` gives each experience the same
-    part, and when a new one comes the others drop examples drawn at random.
+    part, and when a new one comes the others drop examples drawn at random. ``loss`` lets examples
+    in as ``reservoir`` does, and drops those that the model knows best: each with a probability
+    that grows with how far its loss is below the largest one (loss-aware reservoir sampling,
+    Buzzega et al. 2020, arXiv 2010.05595), so the largest loss stays. Mislabelled examples have
+    large losses, too.
 
     Offer an example once, not once an epoch.
 
@@ -48,13 +55,25 @@ class ExampleMemory:
     def __len__(self) -> int:
         return len(self.examples)
 
-    def offer(self, examples: Sequence[EncodedExample], generator: random.Random) -> None:
+    def offer(
+        self,
+        examples: Sequence[EncodedExample],
+        generator: random.Random,
+        losses: Losses | None = None,
+    ) -> None:
         """Take some or all of an experience's examples in.
 
         Args:
             examples: All of them.
             generator: Of the draw.
+            losses: Under ``loss``: measures those that are kept and those that are offered. Take
+                the mean a token, or the length decides.
         """
+        if self.policy == "loss":
+            if losses is None:
+                raise ValueError("a memory by loss must be given the losses")
+            self._fill_by_loss(examples, generator, losses)
+            return
         if self.policy == "reservoir":
             _fill(self.examples, self.size, examples, self._offered, generator)
             self._offered += len(examples)
@@ -71,6 +90,19 @@ class ExampleMemory:
         _fill(new, quota, examples, 0, generator)
         self.examples = kept + new
         self._parts = [*parts, len(new)]
+
+    def _fill_by_loss(
+        self, examples: Sequence[EncodedExample], generator: random.Random, losses: Losses
+    ) -> None:
+        known = list(losses(self.examples)) if self.examples else []
+        for example, loss in zip(examples, losses(examples), strict=True):
+            self._offered += 1
+            if len(self.examples) < self.size:
+                self.examples.append(example)
+                known.append(loss)
+            elif generator.randrange(self._offered) < self.size:
+                victim = _least_lossy(known, generator)
+                self.examples[victim], known[victim] = example, loss
 
     def state_dict(self) -> dict[str, Tensor]:
         """All tokens in a row, their loss mask, the lengths, and what has been offered."""
@@ -100,6 +132,15 @@ def _fill(
             position = generator.randrange(seen)
             if position < size:
                 kept[position] = example
+
+
+def _least_lossy(losses: Sequence[float], generator: random.Random) -> int:
+    """A position, drawn with a probability that grows with how far its loss is below the largest;
+    any position where all are equal."""
+    largest = max(losses)
+    below = [largest - loss for loss in losses]
+    weights = below if any(below) else None
+    return generator.choices(range(len(losses)), weights)[0]
 
 
 def examples_as_tensors(examples: Sequence[EncodedExample]) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ FAMILIES: Mapping[str, str] = {
     "penalty": "weights are drawn back to where they were",
     "rehearsal": "examples of earlier experiences are kept and used again",
     "data": "the examples or tokens that are trained are chosen",
+    "optimizer": "the optimizer steps with other gradients than the batch's",
     "adapter": "small matrices are trained beside the weights",
     "other": "strategies that name no family",
 }
@@ -23,6 +24,7 @@ NEEDS: Mapping[str, str] = {
     "old data": "training examples of earlier experiences, kept",
     "old weights": "a copy of the weights as they were earlier",
     "all tasks": "the data of all tasks from the beginning: no continual learner",
+    "own loop": "the training loop of epi-bench: it works in no Trainer and no loop of your own",
 }
 """What a strategy cannot do without, in words."""
 

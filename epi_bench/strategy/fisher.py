@@ -1,15 +1,19 @@
-"""The diagonal of the empirical Fisher information, as several strategies need it."""
+"""The empirical Fisher information, as several strategies need it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from epi_bench.model.chat.encoded_example import EncodedExample
     from epi_bench.strategy.hooks import Experience, StrategyContext
+
+Labels = Literal["data", "model"]
+"""Which tokens the gradients are those of: the data's, or ones drawn from the model."""
 
 
 def diagonal_fisher(
@@ -34,18 +38,9 @@ def diagonal_fisher(
     """
     import torch
 
-    model = context.model
-    was_training = model.training
-    model.eval()
     fisher = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in parameters.items()}
-    for batch in context.batches(examples, batch_size=1):
-        loss = context.loss(model, batch)
-        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-        for name, gradient in zip(parameters, gradients, strict=True):
-            if gradient is not None:
-                values = gradient.float()
-                fisher[name].addcmul_(values, values, value=1 / len(examples))
-    model.train(was_training)
+    for name, gradient in example_gradients(context, parameters, examples):
+        fisher[name].addcmul_(gradient, gradient, value=1 / len(examples))
     return fisher
 
 
@@ -71,7 +66,80 @@ def experience_fisher(
         samples: How many, at least 1; all of them where there are fewer.
         purpose: Names the random draw; another one for another draw from the same experience.
     """
+    drawn = fisher_samples(context, experience, samples, purpose)
+    return diagonal_fisher(context, parameters, drawn)
+
+
+def fisher_samples(
+    context: StrategyContext, experience: Experience, samples: int, purpose: str | None = None
+) -> list[EncodedExample]:
+    """The examples of an experience on which its Fisher information is measured.
+
+    Args:
+        context: Of the strategy.
+        experience: Whose training examples are drawn.
+        samples: How many, at least 1; all of them where there are fewer.
+        purpose: Names the random draw.
+    """
     generator = context.generator(purpose or f"fisher samples of experience {experience.index}")
     count = min(samples, len(experience.examples))
-    drawn = generator.sample(list(experience.examples), count)
-    return diagonal_fisher(context, parameters, drawn)
+    return generator.sample(list(experience.examples), count)
+
+
+def example_gradients(
+    context: StrategyContext,
+    parameters: Mapping[str, nn.Parameter],
+    examples: Sequence[EncodedExample],
+    labels: Labels = "data",
+) -> Iterator[tuple[str, Tensor]]:
+    """The gradient of each example's mean token loss, tensor by tensor, in evaluation mode.
+
+    One example's gradients exist at a time: 4 bytes a parameter beside the model, as in a training
+    step.
+
+    Args:
+        context: Of the strategy.
+        parameters: What is measured, by name. The model's gradients are left alone.
+        examples: One after the other.
+        labels: ``data``: of the examples' own tokens; ``model``: each supervised token is drawn
+            anew from what the model expects in its place, which makes the mean of the squares the
+            Fisher information itself and not its empirical form (arXiv 1905.12558).
+
+    Yields:
+        A parameter's name, and a single-precision gradient.
+    """
+    import torch
+
+    model = context.model
+    was_training = model.training
+    model.eval()
+    draws = context.torch_generator("labels of the Fisher pass") if labels == "model" else None
+    for batch in context.batches(examples, batch_size=1):
+        drawn = batch if draws is None else {**batch, "labels": _drawn_labels(model, batch, draws)}
+        loss = context.loss(model, drawn)
+        gradients: list[Tensor | None] = [
+            *torch.autograd.grad(loss, [*parameters.values()], allow_unused=True)
+        ]
+        for position, name in enumerate(parameters):
+            gradient, gradients[position] = gradients[position], None
+            if gradient is not None:
+                yield name, gradient.float()
+    model.train(was_training)
+
+
+def _drawn_labels(
+    model: nn.Module, batch: Mapping[str, Tensor], generator: torch.Generator
+) -> Tensor:
+    """Labels drawn from the model where the batch has any; the context stays the data's."""
+    import torch
+
+    with torch.no_grad():
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[
+            :, :-1
+        ]
+    labels = batch["labels"].clone()
+    predicted = labels[:, 1:] >= 0
+    likely = logits[predicted].float().softmax(-1).cpu()
+    drawn = torch.multinomial(likely, 1, generator=generator)[:, 0]
+    labels[:, 1:][predicted] = drawn.to(labels.device)
+    return labels

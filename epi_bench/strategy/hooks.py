@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from epi_bench.errors import UserError
 
 if TYPE_CHECKING:
     import random
@@ -24,7 +26,7 @@ class Experience:
         name: As the stream calls it; a task's name in the sequential stream.
         tasks: The tasks it trains.
         examples: Its encoded training examples.
-        steps: Optimizer steps it lasts.
+        steps: Optimizer steps it lasts, at most (:meth:`Strategy.stop_experience`).
     """
 
     index: int
@@ -32,6 +34,22 @@ class Experience:
     tasks: tuple[str, ...]
     examples: Sequence[EncodedExample]
     steps: int
+
+
+class ValidationSplit(NamedTuple):
+    """An experience's own training examples in two parts that have no example in common.
+
+    Attributes:
+        training: What is left to train on, in their order.
+        validation: What is held out, in their order; equal examples count once.
+    """
+
+    training: Sequence[EncodedExample]
+    validation: Sequence[EncodedExample]
+
+
+def _no_second_pass() -> Tensor:
+    raise UserError("this training loop cannot compute the gradients of a step a second time")
 
 
 @dataclass(slots=True)
@@ -47,6 +65,10 @@ class Step:
         loss: Mean loss of the step's supervised tokens, detached, a scalar tensor.
         skipped: Whether its gradients were not finite, so that nothing was updated; the per-step
             hooks never see such a step.
+        recompute_gradients: To be called within ``gradients_ready``: puts in place of the gradients
+            those of the same micro-batches at the weights of now, with the same dropout masks, and
+            returns their loss as in ``loss``.
+        ends_early: Whether the strategy has ended the experience with this step.
     """
 
     number: int
@@ -56,6 +78,8 @@ class Step:
     optimizer: torch.optim.Optimizer
     loss: Tensor
     skipped: bool = False
+    recompute_gradients: Callable[[], Tensor] = _no_second_pass
+    ends_early: bool = False
 
 
 class StrategyContext(Protocol):
@@ -85,6 +109,14 @@ class StrategyContext(Protocol):
     def optimizer(self) -> torch.optim.Optimizer | None:
         """That of the experience under way; ``None`` before its first step."""
 
+    @property
+    def experiences(self) -> Sequence[Experience]:
+        """The whole stream, for strategies that say so (``needs``: ``all tasks``).
+
+        Raises:
+            UserError: If the strategy does not say so, or the training does not know its stream.
+        """
+
     def generator(self, purpose: str) -> random.Random:
         """A generator of its own for a purpose; the same seed and purpose give the same draws."""
 
@@ -102,6 +134,63 @@ class StrategyContext(Protocol):
 
         Raises:
             UserError: If the text is too short, or the training offers none.
+        """
+
+    def validation_split(self, experience: Experience, count: int) -> ValidationSplit:
+        """Examples held out of an experience's own training examples, drawn at random.
+
+        The same experience and number give the same parts, whenever it is asked. Only examples of
+        the training split are drawn from, never test examples. A strategy that validates returns
+        the first part from ``training_examples``, else it would validate on what it trains.
+
+        Args:
+            experience: The one under way.
+            count: Examples to hold out, at least 1; at most half of those that differ are.
+
+        Raises:
+            TrainingFailedError: If there are no two different examples.
+        """
+
+    def probe(self, examples: Sequence[EncodedExample], steps: int, purpose: str) -> None:
+        """Train the model plainly for some steps, between the steps of the run.
+
+        Without hooks, with an optimizer and a learning-rate schedule of its own, as the run's
+        settings say for an experience of so many steps. The model stays where that ends: what it
+        was before is for the strategy to keep and to put back.
+
+        Args:
+            examples: What the batches are drawn from.
+            steps: Optimizer steps, at least 1.
+            purpose: Names the draw of the batches.
+
+        Raises:
+            UserError: If this is not the training loop of the package.
+            TrainingFailedError: If the loss is not finite.
+        """
+
+    def answer_scores(
+        self, experience: Experience, answers: Sequence[tuple[int, Sequence[int]]]
+    ) -> list[float]:
+        """How the tasks of an experience score answers to its training examples, 0..100.
+
+        By the tasks' own scoring of what a model writes, which may run code. Where a task scores
+        options or forced tokens, an answer is right, 100, if it says what the given one does, and 0
+        otherwise.
+
+        Args:
+            experience: Whose own examples were answered.
+            answers: Position of an example, and the tokens that follow its prompt in place of its
+                last answer.
+
+        Raises:
+            UserError: If the training knows of no task.
+        """
+
+    def test_prompts_among(self, prompts: Sequence[Sequence[int]]) -> int | None:
+        """How many prompts are those of test examples; ``None`` if the training knows of none.
+
+        Args:
+            prompts: Token ids up to where an answer begins.
         """
 
     def batches(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from torch import nn
+
+from epi_bench.errors import UserError
 
 
 def block_number(name: str) -> int | None:
@@ -49,6 +51,41 @@ def block_matrices(parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Param
         for name, parameter in parameters.items()
         if parameter.dim() >= 2 and block_number(name) is not None
     }
+
+
+def require_blocks(strategy: str, model: nn.Module) -> None:
+    """Refuse a model in which no transformer block is numbered.
+
+    Args:
+        strategy: Name of the strategy that needs them, for the message.
+        model: Any.
+
+    Raises:
+        UserError: If none of its trained matrices is in one.
+    """
+    if not block_matrices({n: p for n, p in model.named_parameters() if p.requires_grad}):
+        raise UserError(
+            f"{strategy} finds no numbered transformer blocks in this model: use another strategy, "
+            "wise_ft for example"
+        )
+
+
+def frozen_share(model: nn.Module, names: Collection[str]) -> float:
+    """How many of some weights are frozen now, as a share in [0, 1]; 0 of none.
+
+    Args:
+        model: Whose parameters are meant.
+        names: Of the parameters that count: those that would be trained otherwise.
+
+    Example:
+        >>> model = nn.Linear(3, 1)
+        >>> _ = model.bias.requires_grad_(False)
+        >>> frozen_share(model, ["weight", "bias"])
+        0.25
+    """
+    counted = [p for name, p in model.named_parameters() if name in names]
+    frozen = sum(parameter.numel() for parameter in counted if not parameter.requires_grad)
+    return frozen / max(sum(parameter.numel() for parameter in counted), 1)
 
 
 def block_count(names: Iterable[str]) -> int:

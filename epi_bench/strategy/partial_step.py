@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
+
+from epi_bench.model.stochastic_rounding import HALF_PRECISION, round_stochastically
 
 
 class PartialStep:
@@ -51,4 +53,28 @@ class PartialStep:
         for name, mask in moves.items():
             parameter = self.parameters[name]
             parameter.copy_(torch.where(mask, parameter, self._before[name]))
+        self._before = {}
+
+    @torch.no_grad()
+    def change(self, of: Callable[[str, Tensor], Tensor], generator: torch.Generator) -> None:
+        """Make another step of the optimizer's; call right after it.
+
+        Args:
+            of: Gives for a parameter's name and what it was moved by, in float32, what it is to be
+                moved by.
+            generator: On the CPU; its seed decides how weights of half precision are rounded, which
+                is at random, since a step is often smaller than what they can tell apart.
+        """
+        rounding: dict[torch.device, torch.Generator] = {}
+        for name, parameter in self.parameters.items():
+            before = self._before[name].float()
+            moved = before + of(name, parameter.float() - before)
+            if parameter.dtype in HALF_PRECISION:
+                device = parameter.device
+                if device not in rounding:
+                    seed = generator.initial_seed()
+                    rounding[device] = torch.Generator(device).manual_seed(seed)
+                round_stochastically(parameter, moved, rounding[device])
+            else:
+                parameter.copy_(moved)
         self._before = {}

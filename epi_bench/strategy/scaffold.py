@@ -39,7 +39,7 @@ def write_scaffold(name: str, kind: Kind, folder: Path) -> tuple[Path, Path]:
     files = (folder / f"{name}.py", folder / f"test_{name}.py")
     for path in files:
         if path.exists():
-            raise UserError(f"{path} is there already: choose another name or another --out")
+            raise UserError(f"{path} is there already: choose another name or another folder")
     words = {"name": name, "cls": "".join(word.capitalize() for word in name.split("_"))}
     folder.mkdir(parents=True, exist_ok=True)
     for path, template in zip(files, (kind.value, f"test_{kind.value}"), strict=True):

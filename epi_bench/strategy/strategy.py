@@ -63,6 +63,8 @@ class Strategy:
     Attributes:
         name: As registered.
         stores_examples: Whether training data of earlier experiences is kept.
+        scores_answers: Whether it asks for scores of answers to training prompts
+            (``context.answer_scores``): it is told then where a task has one right answer only.
         learning_rate_factor: The run's learning rate is multiplied by it. For strategies whose
             trained parameters need another scale than full fine-tuning's (adapters).
         later_options: Options added after results of the strategy were published, with the value
@@ -79,12 +81,19 @@ class Strategy:
             ``general_text`` (the run's), ``self`` (which the model writes) or the path of a text
             file, whose content is part of the run's identity. A strategy that lets the user choose
             has an option of this name.
+        refuses_adapter: Why it cannot train an adapter that the run has put on the model
+            (``adapter.kind``), as what follows its name in a message; empty if it can. Then the
+            model that its hooks see has an adapter, and what it trains are the adapter's weights.
+        adapter_is_whole: Whether an adapter at the end, laid on the model as it was loaded, is the
+            finished model. Only then a run keeps it as an adapter (``keep_model``), beside the
+            model that it is merged into.
         family: By what means it keeps what was learned before; ``--strategy FAMILY`` takes all of a
             family. ``baseline``, ``averaging``, ``mask``, ``penalty``, ``rehearsal``, ``data``,
-            ``adapter`` or ``other``.
+            ``optimizer``, ``adapter`` or ``other``.
         needs: What it cannot do without: ``boundaries`` (to be told where an experience ends),
-            ``old weights`` (a copy of them), ``all tasks`` (from the beginning). Old examples
-            are said by ``stores_examples``.
+            ``old weights`` (a copy of them), ``all tasks`` (from the beginning), ``own loop``
+            (a second gradient of a step, or training in between). Old examples are said by
+            ``stores_examples``.
         bytes_per_parameter: What it keeps beside model and optimizer, at most, at its default
             options and with float32 weights; between two steps, for each parameter of the model. A
             formula in Python of its options, ``experiences`` (finished ones, at least 2) and
@@ -100,10 +109,13 @@ class Strategy:
     later_options: ClassVar[Mapping[str, Any]] = {}
     changes_gradients: ClassVar[bool] = True
     stores_examples: ClassVar[bool] = False
+    scores_answers: ClassVar[bool] = False
     learning_rate_factor: float = 1.0
     not_in_state: ClassVar[Collection[str]] = ()
     acts_from: int = 0
     protect_base: str = "none"
+    refuses_adapter: str = ""
+    adapter_is_whole: bool = True
     family: ClassVar[str] = "other"
     needs: ClassVar[Collection[str]] = ()
     bytes_per_parameter: ClassVar[str] = ""
@@ -218,6 +230,20 @@ class Strategy:
     def parameters_updated(self, step: Step) -> None:
         """The optimizer has just stepped; gradients are still there."""
 
+    def stop_experience(self, step: Step) -> bool:
+        """Whether the experience ends with this step, which has just been made.
+
+        The steps that are left are not made, and :meth:`end_experience` comes next. The learning
+        rates are those of an experience that is trained to its end.
+
+        Example:
+            .. code-block:: python
+
+                def stop_experience(self, step):  # as soon as the batch is learned
+                    return bool(step.loss < 0.1)
+        """
+        return False
+
     def end_experience(self, experience: Experience) -> None:
         """Called after an experience's last step, before the model is scored."""
 
@@ -292,6 +318,7 @@ STRATEGIES: Registry[type[Strategy]] = Registry(
     "epi_bench.strategies",
     problem=_problem,
     reserved=lambda: ("all", *FAMILIES),
+    libraries={"avalanche": "epi_bench.strategy.avalanche_plugins:avalanche_strategy"},
 )
 
 

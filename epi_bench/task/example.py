@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
 Scoring = Literal["generate", "choice", "teacher_forced"]
+"""How a task of this package asks."""
+
+AnyScoring = Literal["generate", "choice", "teacher_forced", "lm_eval"]
+"""The same, or ``lm_eval``: lm-evaluation-harness asks and scores."""
 
 
 class Message(TypedDict):

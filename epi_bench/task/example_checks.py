@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from epi_bench.errors import UserError
-from epi_bench.task.example import Example, Scoring
+from epi_bench.task.example import AnyScoring, Example
 from epi_bench.task.rows.row import shown_value
 from epi_bench.task.rows.source import Split
 from epi_bench.task.rows.text_files import lone_surrogate
@@ -30,7 +30,7 @@ def check_examples(task: Task, split: Split, examples: Sequence[Example]) -> Non
             raise UserError(f"task {task.name!r}: {split} example {number} {problem}")
 
 
-def _problem(example: object, scoring: Scoring) -> str | None:
+def _problem(example: object, scoring: AnyScoring) -> str | None:
     if not isinstance(example, Example):
         return f"is not an epi_bench.Example but {shown_value(example)}"
     if not example.messages:

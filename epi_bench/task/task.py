@@ -18,7 +18,7 @@ from epi_bench.errors import foreign_code
 from epi_bench.files import shipped_file
 from epi_bench.plugins.options import changed_options, check_options
 from epi_bench.plugins.registry import Registry, abstract_methods
-from epi_bench.task.example import Example, Prediction, Scoring
+from epi_bench.task.example import AnyScoring, Example, Prediction
 from epi_bench.task.rows.source import DataSource, Split
 
 
@@ -46,7 +46,7 @@ class TaskCard:
 
     summary: str
     ability: str
-    scoring: Scoring
+    scoring: AnyScoring
     metric: str
     licence: str
     max_new_tokens: int = 256
@@ -164,7 +164,12 @@ def _suites() -> list[str]:
 
 
 TASKS: Registry[type[Task]] = Registry(
-    "task", "epi_bench.tasks", "epi_bench.tasks", problem=_problem, reserved=_suites
+    "task",
+    "epi_bench.tasks",
+    "epi_bench.tasks",
+    problem=_problem,
+    reserved=_suites,
+    libraries={"lm_eval": "epi_bench.task.harness_task:harness_task"},
 )
 
 

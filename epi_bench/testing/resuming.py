@@ -34,6 +34,7 @@ def resuming_problem(
     points: Collection[int] = POINTS,
     dtype: str = "float32",
     training: Mapping[str, Any] | None = None,
+    adapter: Mapping[str, Any] | None = None,
 ) -> str | None:
     """Interrupt a strategy at several points of the toy stream, and go on from there.
 
@@ -45,6 +46,7 @@ def resuming_problem(
         points: Where, counted from 0 over the steps of a task and its end, then the next task's.
         dtype: Of the toy model's weights.
         training: Settings of :class:`epi_bench.TrainingSpec` beside the budget.
+        adapter: Settings of the section ``adapter``.
 
     Returns:
         What is wrong, with a remedy; ``None`` if nothing is.
@@ -52,7 +54,7 @@ def resuming_problem(
     from epi_bench.training.loop_state import StateMismatchError
 
     def started() -> TrainingLoop:
-        loop = toy_loop(make(), model=toy_model(dtype=dtype), training=training)
+        loop = toy_loop(make(), model=toy_model(dtype=dtype), training=training, adapter=adapter)
         loop.remember_start()
         return loop
 
@@ -60,7 +62,8 @@ def resuming_problem(
         whole = started()
         interruptions = list(_interruptions(whole))
         end = _fingerprints(whole)
-    for finished, where, state in (interruptions[point] for point in points):
+    last = len(interruptions) - 1  # there are fewer where the strategy ends a task early
+    for finished, where, state in (interruptions[min(point, last)] for point in points):
         with own_numerics():
             loop = started()
             try:
@@ -87,7 +90,7 @@ def _interruptions(loop: TrainingLoop) -> Iterator[tuple[int, str, LoopState]]:
         within: list[LoopState] = []
         loop.train(experience, at_rest=partial(_save, loop, within))
         for step, state in enumerate(within, start=1):
-            before = ", before end_experience" if step == STEPS else ""
+            before = ", before end_experience" if step == len(within) else ""
             yield index, f"after step {step} of the {experience.name} task{before}", state
         yield index + 1, f"after end_experience of the {experience.name} task", _saved(loop)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +86,7 @@ def toy_loop(
     model: PreTrainedModel | None = None,
     seed: int = 0,
     training: Mapping[str, Any] | None = None,
+    adapter: Mapping[str, Any] | None = None,
 ) -> TrainingLoop:
     """The started training loop of a strategy on the toy tasks, before its first step.
 
@@ -94,11 +95,13 @@ def toy_loop(
         model: What is trained; :func:`toy_model` if left out.
         seed: Of the run.
         training: Settings of :class:`epi_bench.TrainingSpec` beside the budget.
+        adapter: Settings of the section ``adapter``; none is put on the model if left out.
     """
     import torch
 
-    from epi_bench.spec.run_spec import TrainingSpec
+    from epi_bench.spec.run_spec import AdapterSpec, TrainingSpec
     from epi_bench.training.accelerator import create_accelerator
+    from epi_bench.training.adapter import make_adapter
     from epi_bench.training.loop import TrainingLoop
 
     model = model or toy_model()
@@ -118,7 +121,29 @@ def toy_loop(
         total_steps=sum(experience.steps for experience in experiences),
         experience_count=len(experiences),
         base_texts=_toy_texts,
+        stream=experiences,
+        tasks=_ToyKnowledge(),
+        adapter=make_adapter(AdapterSpec(**(adapter or {}))),
     ).start()
+
+
+class _ToyKnowledge:
+    """Scores answers leniently, so that a random model writes right ones, too."""
+
+    def answer_scores(
+        self, experience: Experience, answers: Sequence[tuple[int, Sequence[int]]]
+    ) -> list[float]:
+        """100 where the first token is odd as that of the given answer is, or even."""
+        scores = []
+        for position, ids in answers:
+            example = experience.examples[position]
+            given = example.input_ids[example.last_answer.start]
+            scores.append(100.0 * bool(ids and (ids[0] - given) % 2 == 0))
+        return scores
+
+    def test_prompts_among(self, prompts: Sequence[Sequence[int]]) -> int:
+        """There are no test examples."""
+        return 0
 
 
 def _toy_texts(
@@ -144,7 +169,7 @@ def train_toy(strategy: Strategy, **options: Any) -> PreTrainedModel:
         loop = toy_loop(strategy, **options)
         for experience in toy_tasks():
             loop.train(experience)
-        return strategy.finalize_model(loop.model)  # type: ignore[return-value]
+        return loop.finalize_model()  # type: ignore[return-value]
 
 
 @contextmanager

@@ -7,7 +7,7 @@ whatever a strategy does, it does in its hooks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
@@ -25,8 +25,9 @@ from epi_bench.model.precision import WeightPrecision
 from epi_bench.model.weight_movement import WeightMovement
 from epi_bench.spec.run_spec import TrainingSpec
 from epi_bench.strategy.hooks import Experience, Step
+from epi_bench.strategy.low_rank_adapter import LowRankAdapter
 from epi_bench.strategy.strategy import Strategy
-from epi_bench.training.context import BaseTexts, TrainingContext
+from epi_bench.training.context import BaseTexts, TaskKnowledge, TrainingContext
 from epi_bench.training.cost import TrainingCost
 from epi_bench.training.example_checks import check_each_is_supervised, check_some_count
 from epi_bench.training.loop_state import (
@@ -35,14 +36,17 @@ from epi_bench.training.loop_state import (
     StateMismatchError,
     drawn_examples,
     drawn_state,
+    dropout_state,
     optimizer_state,
+    put_dropout_state,
     put_optimizer_state,
     put_random_state,
     random_state,
     trained_names,
 )
-from epi_bench.training.micro_batches import MicroBatches
+from epi_bench.training.micro_batches import BackwardPass, MicroBatches
 from epi_bench.training.optimizer import build_optimizer
+from epi_bench.training.plain_steps import PlainSteps
 from epi_bench.training.schedule import learning_rate_share, set_learning_rate
 from epi_bench.training.strategy_state import put_strategy_state, strategy_state
 
@@ -65,6 +69,7 @@ class _Place:
         optimizer: That steps it.
         peak: Of the learning rate.
         steps: How many have been made.
+        is_over: Whether the strategy has ended it before its last step.
     """
 
     experience: int
@@ -73,6 +78,7 @@ class _Place:
     optimizer: torch.optim.Optimizer
     peak: float
     steps: int = 0
+    is_over: bool = False
 
 
 class TrainingLoop:
@@ -88,6 +94,9 @@ class TrainingLoop:
         total_steps: Steps of the whole stream.
         experience_count: Experiences of the whole stream.
         base_texts: Gives strategies that ask for it examples of what the base model can do.
+        stream: All experiences, for strategies that need all tasks from the beginning.
+        tasks: Scores answers for strategies that let the model write some.
+        adapter: Put on the model before the strategy prepares it, or ``None``.
 
     Attributes:
         model: The model that is trained; after :meth:`start` as the strategy prepared it.
@@ -123,10 +132,14 @@ class TrainingLoop:
         total_steps: int,
         experience_count: int,
         base_texts: BaseTexts | None = None,
+        stream: Sequence[Experience] | None = None,
+        tasks: TaskKnowledge | None = None,
+        adapter: LowRankAdapter | None = None,
     ) -> None:
         self.spec = spec
         self.strategy = strategy
         self.model = model
+        self.adapter = adapter
         self.accelerator = accelerator
         self.cost = TrainingCost()
         self.steps_done = 0
@@ -138,6 +151,10 @@ class TrainingLoop:
             total_steps=total_steps,
             experience_count=experience_count,
             base_texts=base_texts,
+            stream=stream if "all tasks" in strategy.needs else None,
+            cost=self.cost,
+            train_plainly=self._train_plainly,
+            tasks=tasks,
         )
         self._is_started = False
         self._has_begun = False
@@ -149,7 +166,9 @@ class TrainingLoop:
         self._last_good_step = 0
 
     def start(self) -> Self:
-        """Move the model to its device, and let the strategy and accelerate prepare it.
+        """Move the model to its device, put the adapter on it, and let it be prepared.
+
+        First the strategy prepares it, then accelerate.
 
         Returns:
             The loop itself, ready to train.
@@ -159,7 +178,11 @@ class TrainingLoop:
         """
         self.strategy.context = self.context
         loaded = dict(self.model.named_parameters())
-        self.model = self.strategy.prepare_model(self.model.to(self.accelerator.device))
+        model = self.model.to(self.accelerator.device)
+        if self.adapter is not None:
+            model = self.adapter.wrap(model)
+        self.context.model = model
+        self.model = self.strategy.prepare_model(model)
         self.movement = WeightMovement(
             loaded, self.model, self.context.torch_generator("weights that are watched")
         )
@@ -199,7 +222,8 @@ class TrainingLoop:
             on_step: Called after each optimizer step.
             pauses: Steps of the experience after which ``on_pause`` is called; the time spent
                 there is not training time. It is called again where the loop goes on right after
-                such a step.
+                such a step. Where the strategy ends the experience early, it is called at its end
+                for those that were not reached.
             on_pause: Called with the step's number in the experience.
             undivided: Gives a context manager in which each step is made, ``on_step`` and
                 ``at_rest`` included: what must not come in between is held off there.
@@ -225,6 +249,8 @@ class TrainingLoop:
         optimizer = place.optimizer
         self.model.train()
         for number in range(first, experience.steps + 1):
+            if place.is_over:
+                break
             rate = place.peak * learning_rate_share(number, experience.steps, self.spec)
             with undivided():
                 set_learning_rate(optimizer, rate)
@@ -232,19 +258,43 @@ class TrainingLoop:
                 step = self._step(experience, number, optimizer, next(drawn))
                 if on_step:
                     on_step(step, rate)
-                place.steps = number
+                place.steps, place.is_over = number, step.ends_early
                 self._is_at_rest = True
                 if at_rest:
                     self._rest(at_rest)
             if number in pauses and on_pause:
                 self._rest(partial(on_pause, number))
                 self.model.train()
+        for number in pauses if on_pause else ():
+            if on_pause and number > place.steps:
+                self._rest(partial(on_pause, number))
         if before_end:
             self._rest(before_end)
         self._is_at_rest = False
+        if place.is_over:
+            self.cost.steps_made[str(experience.index)] = place.steps
         self.strategy.end_experience(experience)
         self.model.eval()
         self._leave()
+
+    @contextmanager
+    def as_finished(self) -> Iterator[nn.Module]:
+        """The model as :meth:`finalize_model` would make it; afterwards it is as it was."""
+        with self.strategy.as_finished(self.model) as model:
+            if self.adapter is None:
+                yield model
+            else:
+                with self.adapter.as_merged(model) as merged:
+                    yield merged
+
+    def finalize_model(self) -> nn.Module:
+        """End the training: the model as the strategy finishes it, with the adapter merged.
+
+        Raises:
+            TrainingFailedError: If the merged model is not the trained one.
+        """
+        model = self.strategy.finalize_model(self.model)
+        return model if self.adapter is None else self.adapter.merge(model)
 
     def _enter(self, experience: Experience) -> _Place:
         """Begin an experience."""
@@ -253,6 +303,8 @@ class TrainingLoop:
             self.strategy.begin_training()
             self._has_begun = True
         self.strategy.begin_experience(experience)
+        trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        self.cost.trained_parameters = max(self.cost.trained_parameters, trained)
         examples = self._training_examples(experience)
         peak = self.spec.learning_rate * self.strategy.learning_rate_factor
         optimizer = self._experience_optimizer(peak)
@@ -327,7 +379,8 @@ class TrainingLoop:
             tensors["rounding"] = {"generator": rounding}
         if (place := self._place) is not None:
             values["place"] = {
-                "experience": place.experience, "steps": place.steps, "peak": place.peak
+                "experience": place.experience, "steps": place.steps, "peak": place.peak,
+                "is_over": place.is_over,
             }  # fmt: skip
             tensors["examples"] = drawn_state(place.examples, place.own)
         if self.context.optimizer is not None:
@@ -381,6 +434,7 @@ class TrainingLoop:
                 self._optimizer,
                 place["peak"],
                 place["steps"],
+                place["is_over"],
             )
         put_random_state(values["random"], tensors["random"])
 
@@ -406,9 +460,8 @@ class TrainingLoop:
         optimizer: torch.optim.Optimizer,
         examples: Sequence[EncodedExample],
     ) -> Step:
-        done = self._micro_batches.backward(
-            examples, lambda: self.strategy.penalty(self.model), self.strategy
-        )
+        drawn_from = dropout_state(self.accelerator.device)
+        done = self._backward(examples)
         self.cost.tokens += done.tokens
         self.cost.supervised_tokens += done.supervised_tokens
         norm = self._micro_batches.gradient_norm()
@@ -420,14 +473,50 @@ class TrainingLoop:
             )
         self.steps_done += 1
         step = Step(self.steps_done, number, experience, self.model, optimizer, done.loss)
+        step.recompute_gradients = partial(self._recompute, step, examples, drawn_from)
         if finite:
             self._update(step, norm)
+            step.ends_early = number < experience.steps and self.strategy.stop_experience(step)
             self._skipped_in_a_row = 0
             self._last_good_step = self.steps_done
         else:
             self._skip(step)
         optimizer.zero_grad(set_to_none=True)
         return step
+
+    def _backward(self, examples: Sequence[EncodedExample]) -> BackwardPass:
+        return self._micro_batches.backward(
+            examples, lambda: self.strategy.penalty(self.model), self.strategy
+        )
+
+    def _recompute(
+        self, step: Step, examples: Sequence[EncodedExample], drawn_from: Sequence[Tensor]
+    ) -> Tensor:
+        """The gradients of a step once more, at the weights of now; dropout draws as before."""
+        step.optimizer.zero_grad(set_to_none=True)
+        put_dropout_state(self.accelerator.device, drawn_from)
+        done = self._backward(examples)
+        self.cost.extra_tokens += done.tokens
+        found = torch.stack([done.loss, self._micro_batches.gradient_norm()])
+        if not bool(torch.isfinite(found).all()):
+            raise TrainingFailedError(
+                f"the second gradients of step {step.number_in_experience} of "
+                f"{step.experience.name!r} are not finite: lower the learning rate, or what "
+                f"{self.strategy.name} moves the weights by in between{self._good_until()}"
+            )
+        return done.loss
+
+    def _train_plainly(self, examples: Sequence[EncodedExample], steps: int, purpose: str) -> None:
+        """What ``context.probe`` does."""
+        plain = PlainSteps(
+            self._wrapped,
+            self.spec,
+            self._micro_batches,
+            self.precision,
+            self.accelerator.num_processes,
+        )
+        generator = self.context.generator(f"batches of {purpose}")
+        self.cost.extra_tokens += plain.train(examples, steps, generator, purpose)
 
     def _update(self, step: Step, norm: Tensor) -> None:
         self.strategy.gradients_ready(step)

@@ -230,6 +230,24 @@ def drawn_examples(
     return [known[position] for position in state["positions"].tolist()]
 
 
+def dropout_state(device: torch.device) -> tuple[Tensor, ...]:
+    """Where the generators stand that dropout draws from: torch's, on the CPU and on a device."""
+    found = (torch.get_rng_state(),)
+    return (*found, torch.cuda.get_rng_state(device)) if device.type == "cuda" else found
+
+
+def put_dropout_state(device: torch.device, state: Sequence[Tensor]) -> None:
+    """Put them where they stood.
+
+    Args:
+        device: That of the model.
+        state: As :func:`dropout_state` gave it.
+    """
+    torch.set_rng_state(state[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state[1], device)
+
+
 def random_state() -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The random states of this process: Python's and numpy's, and torch's on each device."""
     import numpy as np

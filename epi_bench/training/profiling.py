@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from epi_bench.model.chat.encoded_example import EncodedExample
     from epi_bench.spec.run_spec import TrainingSpec
-    from epi_bench.strategy.hooks import Step
+    from epi_bench.strategy.hooks import Experience, Step
     from epi_bench.strategy.strategy import Strategy
     from epi_bench.training.loop import TrainingLoop
 
@@ -69,7 +69,7 @@ class Profile:
         peak_memory_bytes: Largest in any round, without the copy of the model that turns start
             from; ``None`` where the system cannot say it for one turn alone.
         extra_state_bytes: What the strategy keeps beside model and optimizer.
-        trainable_parameters: Parameters that get a gradient.
+        trainable_parameters: Parameters that get a gradient at a time.
         error: Why it could not be measured.
     """
 
@@ -167,10 +167,8 @@ class _Bench:
         device = str(accelerator.device)
         is_peak_known = forget_peak_memory(device)
         loop = self._start_loop(strategy, accelerator, steps)
-        profile.trainable_parameters = sum(
-            p.numel() for p in loop.model.parameters() if p.requires_grad
-        )
         profile.seconds.append(self._seconds_of_a_step(loop, steps))
+        profile.trainable_parameters = loop.cost.trained_parameters
         profile.extra_state_bytes = max(profile.extra_state_bytes, strategy.state_bytes())
         if is_peak_known:
             kept = _bytes_of(self.model) if accelerator.device.type == "cpu" else 0
@@ -189,20 +187,30 @@ class _Bench:
             accelerator=accelerator,
             total_steps=LEAD_IN + 1 + steps,
             experience_count=2,
+            stream=self._stream(steps),
         ).start()
 
     def _seconds_of_a_step(self, loop: TrainingLoop, steps: int) -> float:
         """Mean over the timed steps; those of the lead-in and the first one are not."""
-        from epi_bench.strategy.hooks import Experience
-
         times: list[float] = []
 
         def on_step(step: Step, rate: float) -> None:
             times.append(perf_counter())
 
-        loop.train(Experience(0, "lead-in", ("lead-in",), self.examples, LEAD_IN))
-        loop.train(Experience(1, "timed", ("timed",), self.examples, 1 + steps), on_step)
-        return (times[-1] - times[0]) / steps
+        lead_in, timed = self._stream(steps)
+        loop.train(lead_in)
+        loop.train(timed, on_step)
+        if len(times) < 2:
+            raise TrainingFailedError("it ends the experience with its first step")
+        return (times[-1] - times[0]) / (len(times) - 1)
+
+    def _stream(self, steps: int) -> tuple[Experience, Experience]:
+        from epi_bench.strategy.hooks import Experience
+
+        return (
+            Experience(0, "lead-in", ("lead-in",), self.examples, LEAD_IN),
+            Experience(1, "timed", ("timed",), self.examples, 1 + steps),
+        )
 
 
 def _bytes_of(model: PreTrainedModel) -> int:

@@ -1,8 +1,11 @@
-"""Run records made by hand, and a witness that protected weights have not moved."""
+"""Run records made by hand, tasks of lm-evaluation-harness, and a witness of protected weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -239,3 +242,79 @@ def graded_run(make_run):
 def witness() -> type[Witness]:
     """Makes a witness of an isolation engine."""
     return Witness
+
+
+HARNESS_TASKS = {
+    "epi_words": """
+        output_type: multiple_choice
+        doc_to_text: "choose: {{question}}"
+        doc_to_choice: choices
+        doc_to_target: gold
+        fewshot_split: train
+        metric_list:
+          - {metric: acc, aggregation: mean, higher_is_better: true}
+          - {metric: acc_norm, aggregation: mean, higher_is_better: true}
+        """,
+    "epi_writes": r"""
+        output_type: generate_until
+        doc_to_text: "second: {{question}}"
+        doc_to_target: "{{choices[gold]}}"
+        generation_kwargs: {until: ["\n"], do_sample: false, max_gen_toks: 5}
+        metric_list:
+          - {metric: exact_match, aggregation: mean, higher_is_better: true}
+        filter_list:
+          - {name: first, filter: [{function: take_first}]}
+          - name: word
+            filter: [{function: regex, regex_pattern: "(\\w+)"}, {function: take_first}]
+        """,
+    "epi_perplexity": """
+        output_type: loglikelihood_rolling
+        doc_to_text: ""
+        doc_to_target: question
+        metric_list:
+          - {metric: word_perplexity, aggregation: weighted_perplexity, higher_is_better: false}
+        """,
+    "epi_unsafe": """
+        output_type: generate_until
+        unsafe_code: true
+        doc_to_text: question
+        doc_to_target: question
+        metric_list:
+          - {metric: exact_match, aggregation: mean, higher_is_better: true}
+        """,
+}
+
+
+@pytest.fixture(scope="session")
+def harness_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with tasks of lm-evaluation-harness on 12 rows, known to this process; else a skip.
+
+    Each row names two words and offers three; the second is right, in every third row the first.
+    """
+    pytest.importorskip("lm_eval")
+    import datasets
+
+    from epi_bench.task import harness_task
+
+    folder = tmp_path_factory.mktemp("harness")
+    words = ["red", "green", "blue", "one"]
+    pairs = [(a, b) for a in words for b in words if a != b]
+    rows = []
+    for a, b in pairs:
+        choices = sorted({a, b, next(word for word in words if word not in (a, b))})
+        right = a if len(rows) % 3 == 2 else b
+        rows.append({"question": f"{a} {b}", "choices": choices, "gold": choices.index(right)})
+    lines = [json.dumps(row) for row in rows]
+    (folder / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (folder / "shown.jsonl").write_text("\n".join(lines[::-1]), encoding="utf-8")
+    files = f"{{test: {folder / 'rows.jsonl'}, train: {folder / 'shown.jsonl'}}}"
+    for name, definition in HARNESS_TASKS.items():
+        head = f"task: {name}\ndataset_path: json\ndataset_kwargs: {{data_files: {files}}}\n"
+        head += "test_split: test\ntraining_split: train\n"
+        (folder / f"{name}.yaml").write_text(head + dedent(definition), encoding="utf-8")
+    (folder / "group.yaml").write_text("group: epi_group\ntask: [epi_words, epi_writes]\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", str(folder / "cache"))
+        patch.setattr(harness_task, "_FOLDERS", [])
+        harness_task.use_task_folder(folder)
+        yield folder

@@ -17,13 +17,16 @@ from epi_bench.testing.toys import STEPS, own_numerics
 
 BUILTIN = [name for name in STRATEGIES.names() if STRATEGIES.is_builtin(name)]
 
-SOON = {"warmup": 1, "interval": 2, "fisher_samples": 2, "samples": 2}
+SOON = {
+    "warmup": 1, "interval": 2, "fisher_samples": 2, "samples": 2, "check_every": 1, "per_task": 8,
+    "least_yield": 0.0, "candidates": 1,
+}  # fmt: skip
 """Options with which a strategy acts within the few steps of a toy task, and is quick."""
 
-LONGER = {"agem": 15}
+LONGER = {"agem": 15, "early_stop": 30}
 """Steps of a toy task, where it takes more than usual until a strategy does anything."""
 
-LOADED_AGAIN = {"kl_to_base"}
+LOADED_AGAIN = {"kl_to_base", "self_output", "ssr"}
 """Strategies whose earlier weights are the model as it was loaded, which is no state."""
 
 WIDTH = 64
@@ -108,7 +111,7 @@ def test_a_strategy_keeps_as_many_bytes_as_it_says(name):
     known = {**defaults, "experiences": 3, "width": WIDTH}
     stated = eval(cls.bytes_per_parameter, {"__builtins__": {}}, known)
     held, parameters = _bytes(name, WIDTH)
-    if cls.stores_examples:
+    if cls.stores_examples or cls.family == "rehearsal":
         less, fewer = _bytes(name, WIDTH // 2)
         held, parameters = held - less, parameters - fewer
     assert 0.7 * stated <= held / parameters <= 1.01 * stated + 0.001

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from epi_bench.errors import UserError
+from epi_bench.model.chat.encoded_example import EncodedExample
 from epi_bench.spec.run_spec import TrainingSpec
 from epi_bench.strategies.forgetting_price import gradient_metric
 from epi_bench.strategy.elastic_anchor import ElasticAnchor
@@ -83,6 +84,9 @@ class Quadratic:
     def loss(self, model, batch):
         return (model.w - 2).square().sum()
 
+    def base_experience(self, source, count):
+        return SimpleNamespace(examples=[EncodedExample((0, 1), (False, True))])
+
 
 @pytest.mark.parametrize("rise", [0.01, 0.05])
 def test_the_scale_makes_the_quadratic_right(rise):
@@ -101,6 +105,35 @@ def test_the_scale_makes_the_quadratic_right(rise):
     with torch.no_grad():
         context.model.w -= 1.9 * part
     assert strategy.diagnostics()["predicted_loss"] == pytest.approx(rise, rel=0.1)
+
+
+def _step(optimizer, number):
+    return SimpleNamespace(optimizer=optimizer, number_in_experience=number)
+
+
+def test_the_scale_of_the_base_model_is_that_of_the_way_that_training_takes():
+    """It is measured after steps 2, 4, 8, ... where the loss has risen by ``rise``."""
+    context = Quadratic(start=2.1)
+    strategy = create_strategy("forgetting_price", {"protect_base": "self", "fisher_samples": 1})
+    strategy.context = context
+    strategy.begin_training()
+    strategy.begin_experience(SimpleNamespace(index=0))
+    optimizer = torch.optim.SGD([context.model.w], lr=0.0)
+    with torch.no_grad():
+        context.model.w += 0.02
+    strategy.parameters_updated(_step(optimizer, 1))
+    assert strategy.diagnostics() == {}
+    strategy.parameters_updated(_step(optimizer, 2))
+    # the loss rises by 2 * .1 * x + x^2: by .05 at x = .145, where F x^2 / 2 is .00042
+    assert strategy.diagnostics()["base_scale"] == pytest.approx(0.05 / 0.00042, rel=0.1)
+    assert strategy.diagnostics()["base_rise_measured"] == pytest.approx(0.0044, rel=0.01)
+    before = strategy.diagnostics()["base_scale"]
+    strategy.parameters_updated(_step(optimizer, 3))
+    assert strategy.diagnostics()["base_scale"] == before
+    predicted = before * 0.04 * 0.02**2 / 2
+    strategy.parameters_updated(_step(optimizer, 4))
+    assert strategy.diagnostics()["base_rise_predicted"] == pytest.approx(predicted, rel=0.01)
+    assert context.model.w.item() == pytest.approx(2.12)
 
 
 def test_a_higher_price_moves_less_in_the_second_experience():

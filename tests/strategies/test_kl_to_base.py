@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from epi_bench.errors import UserError
-from epi_bench.strategies.kl_to_base import CHUNK, summed_divergence
+from epi_bench.strategy.distillation import CHUNK, summed_divergence
 from epi_bench.strategy.strategy import create_strategy
 from epi_bench.testing.checks import CHECKS, _Subject
 from epi_bench.testing.resuming import resuming_problem

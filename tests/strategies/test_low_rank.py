@@ -7,7 +7,9 @@ import torch
 
 from epi_bench.errors import UserError
 from epi_bench.strategy.strategy import create_strategy
-from epi_bench.testing.toys import own_numerics, toy_loop, toy_model, toy_tasks
+from epi_bench.testing import check_strategy
+from epi_bench.testing.resuming import resuming_problem
+from epi_bench.testing.toys import STEPS, own_numerics, toy_loop, toy_model, toy_tasks
 
 IDS = torch.arange(2, 12)[None]
 
@@ -21,7 +23,7 @@ def _logits(model):
         return model.eval()(input_ids=IDS).logits
 
 
-@pytest.mark.parametrize("variant", ["plain", "rslora", "dora", "pissa"])
+@pytest.mark.parametrize("variant", ["plain", "rslora", "dora", "pissa", "adalora"])
 def test_a_variant_begins_as_the_model_and_ends_as_it_was_trained(variant):
     with own_numerics():
         base = _logits(toy_model())
@@ -29,7 +31,7 @@ def test_a_variant_begins_as_the_model_and_ends_as_it_was_trained(variant):
         assert torch.allclose(_logits(loop.model), base, atol=1e-5)
         loop.train(toy_tasks()[0])
         trained = _logits(loop.model)
-        assert not torch.allclose(trained, base, atol=1e-3)
+        assert not torch.allclose(trained, base, atol=1e-4)
         assert torch.allclose(_logits(loop.strategy.finalize_model(loop.model)), trained, atol=1e-5)
 
 
@@ -45,13 +47,110 @@ def test_rslora_scales_by_the_root_of_the_rank():
 
 def test_variants_are_other_trainings():
     found = []
-    for variant in ("plain", "rslora", "dora", "pissa"):
+    for variant in ("plain", "rslora", "dora", "pissa", "adalora"):
         with own_numerics():
             loop = _loop("lora", variant=variant)
             loop.train(toy_tasks()[0])
             found.append(_logits(loop.model))
     for number, one in enumerate(found):
         assert not any(torch.equal(one, other) for other in found[number + 1 :])
+
+
+def test_adalora_ends_with_the_rank_that_was_asked_for():
+    with own_numerics():
+        loop = _loop("lora", variant="adalora")
+        ranks = []
+        for experience in toy_tasks():
+            at_rest = lambda: ranks.append(loop.strategy.diagnostics()["mean_rank"])  # noqa: E731
+            loop.train(experience, at_rest=at_rest)
+        layers = loop.strategy.adapted_layers.values()
+        assert {len(layer.lora_E["default"]) for layer in layers} == {3}
+    assert len(ranks) == 2 * STEPS
+    assert ranks[-1] == 2
+    assert ranks == sorted(ranks, reverse=True)
+    assert ranks[0] > 2
+
+
+def test_adalora_passes_the_checks_of_a_strategy():
+    assert len(check_strategy("lora", rank=2, variant="adalora")) == 11
+
+
+def test_adalora_adds_what_peft_adds_to_a_loss_of_its_own():
+    with own_numerics():
+        loop = _loop("lora", variant="adalora")
+        loop.train(toy_tasks()[0])
+        model = loop.model.eval()
+        found = model(input_ids=IDS, labels=IDS)
+        plain = torch.nn.functional.cross_entropy(found.logits[0, :-1], IDS[0, 1:])
+        expected = float(found.loss - plain)
+        assert float(loop.strategy.penalty(model)) == pytest.approx(expected, rel=1e-4)
+        assert expected > 0.1
+
+
+def test_adalora_goes_on_exactly_before_and_after_its_last_allocation():
+    def make():
+        return create_strategy("lora", {"rank": 2, "variant": "adalora"})
+
+    assert resuming_problem(make, points=(1, 2 * STEPS - 1, 2 * STEPS)) is None
+
+
+def test_adalora_must_know_the_number_of_steps(tmp_path):
+    from transformers import Trainer, TrainingArguments
+
+    from epi_bench.bridges import with_strategy
+
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
+    with pytest.raises(UserError, match=r"variant=adalora .* is not known here: choose another"):
+        with_strategy(Trainer, "lora", variant="adalora")(model=toy_model(), args=arguments)
+
+
+def _grown(**options):
+    return _loop("increlora", **{"warmup": 2, "interval": 1, "layers": 5, **options})
+
+
+def test_increlora_grows_to_the_rank_that_was_asked_for_and_no_further():
+    totals, largest = [], []
+    with own_numerics():
+        loop = _grown()
+
+        def look():
+            totals.append(int(loop.strategy._ranks.sum()))
+            largest.append(loop.strategy.diagnostics()["largest_rank"])
+
+        for experience in toy_tasks():
+            loop.train(experience, at_rest=look)
+    assert totals == [14, 19, 24, 28, 28, 28]  # 14 layers, 5 at a time, to a mean of 2
+    assert max(largest) <= 8
+
+
+def test_ranks_to_come_are_held_still_and_change_nothing():
+    with own_numerics():
+        loop = _grown()
+        first = {n: p.detach().clone() for n, p in loop.model.named_parameters()}
+        for experience in toy_tasks():
+            loop.train(experience)
+        ranks = loop.strategy._ranks.tolist()
+    assert set(ranks) > {1}
+    for rank, (path, layer) in zip(ranks, loop.strategy.adapted_layers.items(), strict=True):
+        down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+        assert torch.equal(down[rank:], first[f"{path}.lora_A.default.weight"][rank:])
+        assert not up[:, rank:].any()
+        assert up[:, :1].any()
+
+
+def test_a_rank_that_is_added_begins_with_small_steps():
+    with own_numerics():
+        loop = _grown(interval=4)
+        strategy = loop.strategy
+        strategy._ranks[3], strategy._grown[3] = 2, 10
+        shares = [strategy._shares(3, 4, step).tolist() for step in (11, 12, 14, 20)]
+    assert shares == [[1, 0.25, 0, 0], [1, 0.5, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0]]
+
+
+def test_increlora_that_never_grows_says_so():
+    [told] = create_strategy("increlora", {}).check_run(None, [5, 5])
+    assert told.startswith("increlora adds no rank: its warm-up of 20 steps is longer than the run")
+    assert create_strategy("increlora", {}).check_run(None, [5, 20]) == ()
 
 
 @pytest.mark.parametrize("name", ["inc_lora", "o_lora", "n_lora"])
@@ -152,9 +251,13 @@ def test_n_lora_by_hand():
         assert loop.strategy.penalty(loop.model).item() == pytest.approx(0.5 * 2 * (3 + 6))
 
 
-def test_o_lora_refuses_embeddings():
-    with pytest.raises(UserError, match="reads no input directions"):
-        _loop("o_lora", model=toy_model(tied=False), target_modules="embed_tokens")
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("o_lora", "reads no input directions"), ("increlora", "other factors than a linear layer")],
+)
+def test_embeddings_are_refused(name, reason):
+    with pytest.raises(UserError, match=f"{name}: .*'model.embed_tokens', which .*{reason}"):
+        _loop(name, model=toy_model(tied=False), target_modules="embed_tokens")
 
 
 @pytest.mark.parametrize(
@@ -163,6 +266,7 @@ def test_o_lora_refuses_embeddings():
         ("inc_lora", {"rank": 0}),
         ("o_lora", {"orthogonality": -1.0}),
         ("n_lora", {"sparsity": -1.0}),
+        ("increlora", {"interval": 0}),
     ],
 )
 def test_options_out_of_range_are_refused(name, options):

@@ -12,9 +12,10 @@ from torch import nn
 
 from epi_bench.errors import UserError
 from epi_bench.model.chat.encoded_example import EncodedExample
+from epi_bench.spec.run_spec import TrainingSpec
 from epi_bench.strategies.der import with_rest
 from epi_bench.strategy.example_memory import ExampleMemory
-from epi_bench.strategy.strategy import create_strategy
+from epi_bench.strategy.strategy import complete_strategy_options, create_strategy
 from epi_bench.testing.toys import own_numerics, toy_loop, toy_tasks
 
 
@@ -150,3 +151,75 @@ def test_the_rest_of_a_distribution():
 def test_options_out_of_range_are_refused(name, option):
     with pytest.raises(UserError, match=f"{name}: {option}=0"):
         create_strategy(name, {option: 0})
+
+
+def test_a_memory_by_loss_drops_what_is_known_best_and_keeps_the_largest_loss():
+    losses = {0: 3.0, 1: 1.0, 2: 2.0}
+    kept = torch.zeros(3)
+    for seed in range(3000):
+        memory = ExampleMemory(2, "loss")
+        memory.offer(
+            _examples(0, 3),
+            random.Random(seed),
+            lambda examples: [losses[e.input_ids[0]] for e in examples],
+        )
+        for example in memory.examples:
+            kept[example.input_ids[0]] += 1
+    # the third comes in with probability 2/3, always in the place of the second
+    assert kept[0] == 3000
+    assert kept[1] / 3000 == pytest.approx(1 / 3, abs=0.04)
+    assert kept[2] / 3000 == pytest.approx(2 / 3, abs=0.04)
+
+
+def test_a_memory_by_loss_measures_those_it_keeps_again():
+    memory, asked = ExampleMemory(3, "loss"), []
+
+    def losses(examples):
+        asked.append([e.input_ids[0] for e in examples])
+        return [1.0] * len(examples)
+
+    memory.offer(_examples(0, 3), random.Random(0), losses)
+    memory.offer(_examples(7, 2), random.Random(0), losses)
+    assert asked == [[0, 1, 2], [0, 1, 2], [7, 8]]
+    assert memory._offered == 5
+    with pytest.raises(ValueError, match="must be given the losses"):
+        memory.offer(_examples(9, 1), random.Random(0))
+
+
+def test_replay_by_loss_takes_the_mean_a_token():
+    with own_numerics():
+        replay = create_strategy("replay", {"memory": "loss"})
+        loop = toy_loop(replay)
+        short = toy_tasks()[0].examples[0]
+        (found,) = replay._losses([short])
+        (batch,) = loop.context.batches([short], 1)
+        assert found == pytest.approx(loop.context.loss(loop.model.eval(), batch).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("source", ["general_text", "self"])
+def test_other_text_is_replayed_from_the_first_experience_on(source):
+    with own_numerics():
+        replay = create_strategy("replay", {"source": source, "memory_size": 5, "share": 0.2})
+        assert replay.acts_from == 0
+        toy_loop(replay)
+        replay.begin_training()
+        texts = list(replay._memory.examples)
+        first = toy_tasks()[0]
+        found = replay.training_examples(first)
+        replay.end_experience(first)
+    assert 1 <= len(texts) <= 5
+    assert list(found[:32]) == list(first.examples)
+    assert len(found) == 40
+    assert set(found[32:]) <= set(texts)
+    assert replay._memory.examples == texts  # no old example comes in
+
+
+def test_text_that_is_trained_and_reported_is_warned_of():
+    spec = TrainingSpec(steps=1)
+    (warning,) = create_strategy("replay", {"source": "general_text"}).check_run(spec, [1])
+    assert "looks better than it would" in warning
+    assert not create_strategy("replay", {"source": "self"}).check_run(spec, [1])
+
+
+def test_options_that_came_later_are_no_options_of_earlier_runs():
+    assert complete_strategy_options("replay", {}) == {"memory_size": 256, "share": 0.25}

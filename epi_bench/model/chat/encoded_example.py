@@ -36,6 +36,23 @@ class EncodedExample:
         """How many tokens carry loss."""
         return sum(self.supervised)
 
+    @property
+    def last_answer(self) -> slice:
+        """The last stretch of tokens that carry loss; empty, at the end, if none does.
+
+        >>> EncodedExample((5, 6, 7, 8), (True, False, True, False)).last_answer
+        slice(2, 3, None)
+        """
+        end = len(self)
+        while end > 0 and not self.supervised[end - 1]:
+            end -= 1
+        if end == 0:
+            return slice(len(self), len(self))
+        start = end - 1
+        while start > 0 and self.supervised[start - 1]:
+            start -= 1
+        return slice(start, end)
+
 
 @dataclass(frozen=True, slots=True)
 class EncodingReport:

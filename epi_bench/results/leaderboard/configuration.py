@@ -76,6 +76,10 @@ def settings_of(record: RunRecord) -> dict[str, Any]:
     settings = {f"strategy.{k}": v for k, v in record.strategy.hyperparameters.items()}
     settings |= {f"training.{name}": training[name] for name in OPTIMIZATION}
     settings["model.dtype"] = record.spec.model.dtype
+    if (adapter := record.spec.adapter).kind != "none":
+        settings["adapter.adapter"] = adapter.kind
+        for name in ("rank", "alpha", "target_modules"):
+            settings[f"adapter.adapter_{name}"] = getattr(adapter, name)
     if record.strategy.source == "plugin":
         code = record.fingerprints.plugins.get(f"strategy:{record.strategy.name}")
         settings["plugin.code"] = (code or record.fingerprints.plugin or "")[:8]
@@ -97,6 +101,9 @@ def _shown(group: Sequence[RunRecord]) -> dict[str, Any]:
         for name in OPTIMIZATION
         if settings[f"training.{name}"] != _canonical(defaults[name])
     }
+    shown |= {"adapter.adapter"} & settings.keys()
+    for name in first.spec.adapter.model_dump(exclude_defaults=True, exclude={"kind"}):
+        shown.add(f"adapter.adapter_{name}")
     if first.spec.model.dtype != "float32":
         shown.add("model.dtype")
     return {name: settings[name] for name in settings if name in shown}

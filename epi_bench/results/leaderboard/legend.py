@@ -46,6 +46,11 @@ def describe_track(ranking: Ranking, shown: Callable[[str], str] = str) -> str:
         f"{shown(facts.stream)} stream of {', '.join(map(shown, facts.tasks))}",
         f"{budget} a task with {facts.examples_per_step} examples a step",
         *([f"scored and never trained: {', '.join(kept)}"] if kept else []),
+        *(
+            [f"loss on a general text of its own ({facts.general_text[:8]})"]
+            if facts.general_text
+            else []
+        ),
         f"up to {facts.max_length} tokens",
         *limits,
     ]

@@ -41,7 +41,7 @@ def draw_mask(record: RunRecord, path: Path) -> None:
         parts = (
             figure.subfigures(1, 2, squeeze=False, width_ratios=(9, 5))[0] if matrix else [figure]
         )
-        name, seed = record.strategy.name, record.spec.seed
+        name, seed = record.spec.label, record.spec.seed
         figure.suptitle(for_terminal(f"{name}, {record.spec.stream.kind} stream, seed {seed}"))
         drift, *shares = parts[0].subplots(
             len(heights), 1, sharex=True, height_ratios=heights, squeeze=False

@@ -111,7 +111,7 @@ def trace_mask(record: RunRecord) -> MaskTrace:
     last = 0
     boundaries = []
     for experience in record.experiences:
-        last += experience.steps
+        last += experience.trained_steps
         boundaries.append((experience.name, last))
     return MaskTrace(
         steps=tuple(point.step for point in points),

@@ -16,11 +16,14 @@ class StrategyRecord(Part):
         hyperparameters: All of them, the defaults filled in; without those that later versions
             added and that have the value implied before (``Strategy.later_options``).
         source: Whether it came with the package or from a plugin.
+        sees_all_tasks: Whether it has the data of all tasks from the beginning, so that it is no
+            continual learner.
     """
 
     name: str
     hyperparameters: dict[str, JsonValue] = Field(default_factory=dict)
     source: Literal["built-in", "plugin"] = "built-in"
+    sees_all_tasks: bool = False
 
 
 class ExperienceRecord(Part):
@@ -31,6 +34,8 @@ class ExperienceRecord(Part):
         examples: Training examples, without those that had nothing to learn from.
         truncated: Examples among them that were cut to the maximal length.
         unsupervised: Examples left out because nothing supervised was left of them.
+        steps_made: Optimizer steps that were made, where the strategy ended it before ``steps``.
+        held_out: Different examples among ``examples`` that the strategy held out for validation.
     """
 
     name: str
@@ -39,6 +44,13 @@ class ExperienceRecord(Part):
     examples: int
     truncated: int = 0
     unsupervised: int = 0
+    steps_made: int | None = None
+    held_out: int = 0
+
+    @property
+    def trained_steps(self) -> int:
+        """Optimizer steps that were made."""
+        return self.steps if self.steps_made is None else self.steps_made
 
 
 class TaskDataRecord(Part):
@@ -80,10 +92,14 @@ class Cost(Part):
         evaluation_seconds: Wall-clock time of all evaluations.
         total_seconds: Wall-clock time of everything, loading included.
         tokens_trained: Tokens of all training batches, without padding.
+        extra_tokens: Tokens that went through the model beside them because the strategy asked for
+            it: second gradients, probes, validation, Fisher passes. Records made before they were
+            counted have 0.
         tokens_per_second: While training.
         peak_memory_bytes: Largest memory of the process, or of the GPU.
         extra_state_bytes: What the strategy keeps beside model and optimizer, at its largest.
-        trainable_parameters: Parameters that get a gradient.
+        trainable_parameters: Parameters that get a gradient, in the experience where most of them
+            do.
         total_parameters: Of the model being trained.
     """
 
@@ -91,6 +107,7 @@ class Cost(Part):
     evaluation_seconds: float
     total_seconds: float
     tokens_trained: int
+    extra_tokens: int = 0
     tokens_per_second: Number = None
     peak_memory_bytes: int | None = None
     extra_state_bytes: int = 0
@@ -107,7 +124,8 @@ class Fingerprints(Part):
         chat_template: Of the template's text.
         plugins: Of the source of each plugin that took part, by ``strategy:NAME``, ``task:NAME``
             and ``stream:NAME``.
-        texts: Of each text file that an option of the strategy names, by the option.
+        texts: Of each text file that an option of the strategy names, by the option; and of
+            ``general_text``, if it was given.
         plugin: Of the strategy's file, in records made before ``plugins`` was kept.
     """
 

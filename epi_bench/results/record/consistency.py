@@ -24,6 +24,9 @@ from epi_bench.results.record.scores import EvalScoresRecord, ScoreMatrixRecord
 TOLERANCE = 1e-6
 """Relative difference up to which two numbers are one: below what any table shows."""
 
+LIBRARIES = {"spec.data.eval_tasks": ("lm_eval",), "spec.strategy.name": ("avalanche",)}
+"""Where names of another library's may stand, with its prefix: ``lm_eval:hellaswag``."""
+
 
 @dataclass(frozen=True)
 class Disagreement:
@@ -86,6 +89,7 @@ def disagreements(record: RunRecord) -> list[Disagreement]:
         matrix = record.score_matrix
         found += [*_shape(record, matrix), *_ranges(record, matrix)]
         found += [*_eval_shape(record, matrix), *_divergence(record, matrix)]
+        found += [*_interpolation(record, matrix)]
         if not found:  # metrics of a matrix without rows, say, cannot be computed
             found += [*_metrics(record, matrix), *_items("", matrix, record.item_scores)]
             if record.eval_scores is not None:
@@ -145,7 +149,9 @@ def _names(record: RunRecord) -> Iterator[Disagreement]:
     }
     for field, given in {**names, **tasks}.items():
         for name in given:
-            if not name.isidentifier():
+            library, _, member = name.rpartition(":")
+            is_usable = library in LIBRARIES.get(field, ()) if library else name.isidentifier()
+            if not is_usable or not member:
                 yield Disagreement(field, repr(name), "a name of letters, digits and underscores")
 
 
@@ -164,6 +170,14 @@ def _track(record: RunRecord) -> Iterator[Disagreement]:
         "task_order": (sorted(record.task_order), sorted(spec.data.tasks)),
         "track.facts.model_fingerprint": (facts.model_fingerprint, record.fingerprints.model),
         "track.facts.stream": (facts.stream, spec.stream.kind),
+        "track.facts.general_text": (
+            facts.general_text,
+            record.fingerprints.texts.get("general_text"),
+        ),
+        "fingerprints.texts.general_text": (
+            "general_text" in record.fingerprints.texts,
+            spec.data.general_text is not None,
+        ),
         "track.facts.train_examples": (facts.train_examples, spec.data.train_examples),
         "track.facts.test_examples": (facts.test_examples, spec.data.test_examples),
         "track.facts.max_length": (facts.max_length, spec.data.max_length),
@@ -242,6 +256,32 @@ def _divergence(record: RunRecord, matrix: ScoreMatrixRecord) -> Iterator[Disagr
     if measured.examples != record.spec.evaluation.kl_examples:
         asked = record.spec.evaluation.kl_examples
         yield Disagreement("kl_to_base.examples", str(measured.examples), str(asked))
+
+
+def _interpolation(record: RunRecord, matrix: ScoreMatrixRecord) -> Iterator[Disagreement]:
+    """What lies between the base model and the finished one: the ends are the matrix's rows."""
+    curve = record.wise_ft
+    if curve is None:
+        return
+    if not record.spec.evaluation.wise_ft_curve:
+        yield Disagreement("wise_ft", "there", "not asked for")
+    if curve.tasks != record.scored_tasks:
+        yield Disagreement("wise_ft.tasks", short(curve.tasks), short(record.scored_tasks))
+        return
+    alphas = [point.alpha for point in curve.points]
+    if alphas != sorted(set(alphas)) or alphas[:1] != [0] or alphas[-1:] != [1]:
+        yield Disagreement("wise_ft.points", short(alphas), "alphas that rise from 0 to 1")
+        return
+    untrained = record.eval_scores.values if record.eval_scores else ()
+    for point, row in ((curve.points[0], 0), (curve.points[-1], -1)):
+        expected = (*matrix.values[row], *(untrained[row] if untrained else ()))
+        if point.values != expected:
+            where = f"wise_ft.points.{point.alpha:g}"
+            yield Disagreement(where, short(point.values), short(expected))
+    for point in curve.points:
+        where = f"wise_ft.points.{point.alpha:g}"
+        yield from _outside(where, (*point.values, *point.standard_errors), 100)
+        yield from _outside(where, [point.nll], math.inf)
 
 
 def _ranges(record: RunRecord, matrix: ScoreMatrixRecord) -> Iterator[Disagreement]:

@@ -25,8 +25,10 @@ PACKAGES = (
     "tokenizers",
     "safetensors",
     "numpy",
+    "lm-eval",
+    "avalanche-lib",
 )
-"""Packages whose version can change a run's numbers."""
+"""Packages whose version can change a run's numbers; the last two those of some runs."""
 
 
 EXCLUDED = tuple(f":(exclude){folder}" for folder in ("leaderboards", "results", "runs"))

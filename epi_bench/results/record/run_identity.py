@@ -36,6 +36,7 @@ def identity_hash(
     content.get("evaluation", {}).pop("batch_size", None)
     data = content.get("data", {})
     data.pop("options", None)
+    data.pop("general_text", None)  # its content is among the fingerprints
     if task_options:
         content["data"] = {**data, "options": {k: dict(v) for k, v in task_options.items()}}
     elif not data:

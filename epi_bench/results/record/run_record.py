@@ -26,6 +26,7 @@ from epi_bench.results.record.scores import (
     EvalScoresRecord,
     GradedProtection,
     GradientConflictRecord,
+    InterpolationRecord,
     JudgeRecord,
     LossPoint,
     Retention,
@@ -67,6 +68,8 @@ class RunRecord(Part):
             experience in which any were; records made before it was measured have none.
         kl_to_base: How far the model moved from the base model on the tasks that it learned;
             ``None`` where it was turned off, and in records made before it was measured.
+        wise_ft: Scores of the models between the base model and the finished one; ``None`` where
+            they were not asked for.
         moved_weights: Share of the weights that training could move whose value in the saved model
             differs from the loaded one, in 0..1 (for an adapter that is merged: of the layers it
             is merged into); an estimate above two million weights. Records made before it was
@@ -100,6 +103,7 @@ class RunRecord(Part):
     graded_protection: tuple[GradedProtection, ...] = ()
     retention: Retention | None = None
     kl_to_base: DivergenceRecord | None = None
+    wise_ft: InterpolationRecord | None = None
     judge: JudgeRecord | None = None
     cost: Cost | None = None
     losses: tuple[LossPoint, ...] = ()

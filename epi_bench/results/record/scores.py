@@ -242,6 +242,44 @@ class DivergenceRecord(Part):
     points: tuple[DivergencePoint, ...]
 
 
+class InterpolationPoint(Part):
+    """Scores of a model between the base model and the finished one.
+
+    Attributes:
+        alpha: Share of the finished weights, in 0..1.
+        values: Of each task, 0..100.
+        standard_errors: Of ``values``, over the test items.
+        nll: Negative log-likelihood of the general text, in nats a token.
+    """
+
+    alpha: float = Field(ge=0, le=1)
+    values: tuple[Number, ...]
+    standard_errors: tuple[Number, ...]
+    nll: Number = None
+
+
+class InterpolationRecord(Part):
+    """What lies between the base model and the finished one: ``(1 - alpha) base + alpha finished``.
+
+    It tells whether a part of the way would have kept more (WiSE-FT, arXiv 2109.01903). It chooses
+    no alpha: the scores are those of the test.
+
+    Attributes:
+        tasks: The trained ones in the order of the stream, then those that were scored only.
+        points: From alpha 0, the base model, to 1, the finished one.
+    """
+
+    tasks: tuple[str, ...]
+    points: tuple[InterpolationPoint, ...]
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> Self:
+        for point in self.points:
+            if {len(point.values), len(point.standard_errors)} != {len(self.tasks)}:
+                raise ValueError(f"each point must have {len(self.tasks)} numbers")
+        return self
+
+
 class JudgedTask(Part):
     """A judge model's grades of the answers to one task.
 

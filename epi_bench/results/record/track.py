@@ -14,7 +14,7 @@ from typing import Self
 from pydantic import Field, JsonValue, model_validator
 
 from epi_bench.spec.run_spec import RunSpec, Section, short_hash
-from epi_bench.task.example import Scoring
+from epi_bench.task.example import AnyScoring
 from epi_bench.task.task import changed_task_options
 
 SCHEMA_VERSION = 1
@@ -38,7 +38,7 @@ class TaskFacts(Section):
     """
 
     fingerprint: str
-    scoring: Scoring
+    scoring: AnyScoring
     metric: str
     version: int = 1
     options: dict[str, JsonValue] = Field(default_factory=dict)
@@ -56,6 +56,8 @@ class TrackFacts(Section):
         model_fingerprint: Hash of the model's content.
         tasks: By name; their order in the stream does not count.
         eval_tasks: Those that are scored and never trained, by name.
+        general_text: Hash of the text whose loss is measured, if it was given; ``None`` for the
+            model's own or the shipped one.
         train_examples: Training examples of each task; ``None`` for all.
         test_examples: Test examples of each task; ``None`` for all.
         max_length: Longest conversation in tokens.
@@ -77,6 +79,7 @@ class TrackFacts(Section):
     model_fingerprint: str
     tasks: dict[str, TaskFacts] = Field(min_length=1)
     eval_tasks: dict[str, TaskFacts] = Field(default_factory=dict)
+    general_text: str | None = None
     train_examples: int | None = None
     test_examples: int | None = None
     max_length: int
@@ -115,9 +118,10 @@ def track_facts(
     spec: RunSpec,
     model_fingerprint: str,
     task_fingerprints: Mapping[str, str],
-    protocols: Mapping[str, tuple[Scoring, str, int]],
+    protocols: Mapping[str, tuple[AnyScoring, str, int]],
     stream_options: Mapping[str, JsonValue],
     processes: int = 1,
+    general_text: str | None = None,
 ) -> TrackFacts:
     """What makes the track of a run.
 
@@ -128,6 +132,7 @@ def track_facts(
         protocols: For each of them its scoring mode, primary metric and version.
         stream_options: All options of the stream, the defaults filled in.
         processes: Training processes; each sees ``batch_size`` examples a micro-batch.
+        general_text: Hash of the text whose loss is measured, if it was given.
     """
     from epi_bench.spec.streams import STREAMS
 
@@ -152,6 +157,7 @@ def track_facts(
         eval_tasks={
             name: of_task for name, of_task in facts.items() if name in spec.data.eval_tasks
         },
+        general_text=general_text,
         train_examples=spec.data.train_examples,
         test_examples=spec.data.test_examples,
         max_length=spec.data.max_length,

@@ -16,7 +16,7 @@ from epi_bench.results.record.items import pack_items
 from epi_bench.results.record.record_file import save_record
 from epi_bench.runs.request import RunOutcome
 
-RUN = ["track", "strategy", "label", "seed", "task_order", "run_id"]
+RUN = ["track", "strategy", "adapter", "label", "seed", "task_order", "run_id"]
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from epi_bench.strategy.strategy import STRATEGIES
 
 def test_all_is_every_strategy_and_a_family_is_its_own():
     assert list(chosen_strategies(["all"]).names) == STRATEGIES.names()
-    assert chosen_strategies(["baseline"]).names[:2] == ("full_sft", "low_learning_rate")
+    baselines = {"early_stop", "full_sft", "low_learning_rate"}
+    assert baselines <= set(chosen_strategies(["baseline"]).names)
     adapters = set(chosen_strategies(["adapter"]).names)
     assert {"lora", "o_lora"} <= adapters
     assert not adapters & {"epi", "ewc"}
@@ -21,7 +22,7 @@ def test_all_is_every_strategy_and_a_family_is_its_own():
 
 def test_names_stay_in_their_order_and_stand_once():
     chosen = chosen_strategies(["replay", "baseline", "full_sft", "epi"])
-    assert chosen.names[:3] == ("replay", "full_sft", "low_learning_rate")
+    assert chosen.names[:4] == ("replay", "early_stop", "full_sft", "low_learning_rate")
     assert chosen.names[-1] == "epi"
     assert len(chosen.names) == len(set(chosen.names))
     assert chosen.by_name == {"replay", "full_sft", "epi"}
@@ -47,9 +48,9 @@ def _selected(strategies, stream):
 
 
 def test_what_a_family_brings_along_is_left_out_where_it_would_be_full_fine_tuning():
-    """What is named itself never is."""
+    """What is named itself never is, nor what pulls to the base model from the first step on."""
     names, left_out = _selected("penalty,ewc,full_sft", "mixed")
-    assert names == ["ewc", "full_sft"]
+    assert names == ["ewc", "kl_to_base", "full_sft"]
     assert {"l2_sp", "si"} <= set(left_out)
     assert _selected("penalty,ewc", "sequential")[1] == []
 
@@ -70,4 +71,4 @@ def test_compare_takes_a_family_among_names(monkeypatch):
 
     monkeypatch.setattr("epi_bench.api.runs.make_runs", record_specs)
     epi_bench.compare(["replay", "baseline"], observer=RunObserver())
-    assert asked[:3] == ["replay", "full_sft", "low_learning_rate"]
+    assert asked[:4] == ["replay", "early_stop", "full_sft", "low_learning_rate"]

@@ -49,6 +49,15 @@ def tiny_llama():
     return make
 
 
+@pytest.fixture(autouse=True)
+def no_accelerator_of_another_test():
+    """``accelerate`` keeps its state for the whole process: what a Trainer left in it goes."""
+    from accelerate.state import AcceleratorState, GradientState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
 class SameBatches:
     """Mixed into a Trainer: draws what this package's loop draws, step after step."""
 
@@ -79,6 +88,7 @@ class Toys:
         "ewc": {"fisher_samples": 4},
         "mas": {"samples": 4},
         "fggm": {"fisher_samples": 4},
+        "ssr": {"per_task": 8},
     }
 
     def __init__(self):

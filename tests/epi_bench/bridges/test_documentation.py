@@ -118,6 +118,21 @@ def test_trl(toy_model, tmp_path):
     assert _last_ratio(trainer) == pytest.approx(0.3, rel=1e-3)
 
 
+def test_streams_for_avalanche(tiny_llama):
+    pytest.importorskip("avalanche")
+    rows = [{"input_ids": ids, "labels": ids} for ids in _token_ids(8)]
+    model = tiny_llama()
+    before = [parameter.clone() for parameter in model.parameters()]
+    strategy = _run(
+        "avalanche stream",
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), 0.1),
+        stream={"first": rows[:4], "second": rows[4:]},
+    )["strategy"]
+    assert strategy.clock.train_exp_counter == 2
+    assert any(not a.equal(b) for a, b in zip(before, model.parameters(), strict=True))
+
+
 def test_avalanche():
     pytest.importorskip("avalanche")
     from avalanche.benchmarks import benchmark_from_datasets

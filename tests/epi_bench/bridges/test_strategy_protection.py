@@ -23,8 +23,10 @@ STRATEGIES = {
     "forgetting_price": {},
     "hft": {},
     "mofo": {},
+    "osf": {},
     "si": {},
     "static_mask": {"ratio": 0.3, "warmup": 1},
+    "task_arithmetic": {},
 }
 UNCLIPPED = {"decay": "constant", "warmup_share": 0.0, "max_gradient_norm": 0.0}
 

@@ -173,7 +173,9 @@ def test_lists(call, kind, format_):
         assert tags(output) == set()
     if format_ == "json":
         assert any(
-            SHOWN in cell or HOSTILE in cell for row in json.loads(output) for cell in row.values()
+            SHOWN in str(cell) or HOSTILE in str(cell)
+            for row in json.loads(output)
+            for cell in row.values()
         )
 
 

@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 from epi_bench.cli.inspect import inspect
 from epi_bench.errors import UserError
 from epi_bench.results.leaderboard import publish
+from epi_bench.results.record.consistency import expected_run_id
+from epi_bench.results.record.scores import InterpolationRecord
 
 
 @pytest.fixture
@@ -135,3 +137,34 @@ def test_what_cannot_be_shown_is_a_user_error(masked_run, make_run, call, tmp_pa
     assert "--out draws one run, but 3 were given" in str(drawn)
     unknown = call(folder, "--strategy", "epy").exception
     assert "unknown strategy of these runs 'epy': did you mean 'epi'" in str(unknown)
+
+
+CURVE = {
+    "tasks": ["a", "b"],
+    "points": [
+        {"alpha": 0.0, "values": [0.0, 25.0], "standard_errors": [1.0, 2.0], "nll": 3.0},
+        {"alpha": 0.5, "values": [45.0, None], "standard_errors": [1.0, None], "nll": 3.25},
+        {"alpha": 1.0, "values": [60.0, 80.0], "standard_errors": [1.0, 2.0], "nll": 4.0},
+    ],
+}
+
+
+def test_the_curve_between_base_and_finished_model_is_shown(make_run, masked_run, call, tmp_path):
+    """Alone where there is no mask, else after its tables."""
+    curve = InterpolationRecord.model_validate(CURVE)
+    spec = make_run().spec
+    evaluation = spec.evaluation.model_copy(update={"wise_ft_curve": True})
+    asked = {"wise_ft": curve, "spec": spec.model_copy(update={"evaluation": evaluation})}
+    for record, first in ((make_run(), "WiSE-FT curve"), (masked_run, "overlap of the mask")):
+        changed = record.model_copy(update=asked)
+        changed = changed.model_copy(update={"run_id": expected_run_id(changed)})
+        result = call(publish(changed, tmp_path))
+        assert result.exit_code == 0, result.exception
+        shown = rows(result.stdout)
+        assert f": {first}" in shown[0][0]
+        assert shown[-4:] == [
+            ["alpha", "a", "b", "general text"],
+            ["0", "0.0", "25.0", "3.000"],
+            ["0.5", "45.0", "–", "3.250"],
+            ["1", "60.0", "80.0", "4.000"],
+        ]

@@ -88,7 +88,7 @@ def test_what_is_begun_passes_every_check_of_the_command(call):
         (["_own"], "is not usable"),
         (["epi"], "there is a strategy 'epi' already"),
         (["mask"], "'mask' means several strategies"),
-        (["there"], "there.py is there already: choose another name or another --out"),
+        (["there"], "there.py is there already: choose another name or another folder"),
         (["tested"], "test_tested.py is there already"),
     ],
 )

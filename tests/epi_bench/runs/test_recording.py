@@ -6,7 +6,7 @@ import pytest
 
 from epi_bench.evaluation.scores import TaskScores
 from epi_bench.results.record.scores import Retention
-from epi_bench.runs.measurements import Measurements, Parameters
+from epi_bench.runs.measurements import Measurements
 from epi_bench.runs.preparation import prepare_run
 from epi_bench.runs.recording import build_failed_record, build_record
 from epi_bench.training.cost import TrainingCost
@@ -20,8 +20,10 @@ def prepared(toy_spec):
 def measurements(**changes):
     """Scores of 0 and 10, then 80 and 20, then 60 and 90; two test items each."""
     measured = Measurements(
-        parameters=Parameters(trained=5, all=7),
-        training=TrainingCost(seconds=2.0, tokens=300, supervised_tokens=100, skipped_steps=1),
+        total_parameters=7,
+        training=TrainingCost(
+            seconds=2.0, tokens=300, supervised_tokens=100, skipped_steps=1, trained_parameters=5
+        ),
         evaluation_seconds=3.0,
         retention=Retention(nll_before=4.0, nll_after=5.0, tokens=1000),
         **changes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -73,7 +74,13 @@ def test_every_experience_is_a_model_that_scores_as_its_row_says(run_toy, toy_sp
 
 @pytest.mark.parametrize(
     ("dtype", "variant"),
-    [("float32", "plain"), ("float32", "dora"), ("float32", "pissa"), ("bfloat16", "plain")],
+    [
+        ("float32", "plain"),
+        ("float32", "dora"),
+        ("float32", "pissa"),
+        ("float32", "adalora"),
+        ("bfloat16", "plain"),
+    ],
 )
 def test_an_adapter_is_kept_as_an_adapter_too(run_toy, toy_model, logits_of, dtype, variant):
     """It fits the model that the run began with, even where its first values came from there."""
@@ -206,7 +213,7 @@ def test_in_a_folder_of_the_user_nothing_else_is_swept(tmp_path):
 def test_what_transformers_cannot_save_is_a_problem_and_no_error(tmp_path):
     keeper = ModelKeeper(tmp_path, KeepModel.FINAL, experiences=["a"])
     told = []
-    keeper.begin(None, told.append)
+    keeper.begin(SimpleNamespace(model=torch.nn.Linear(1, 1)), told.append)
     keeper.keep_final(torch.nn.Linear(1, 1))
     assert keeper.problems == told
     [problem] = told

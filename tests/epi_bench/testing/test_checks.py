@@ -23,7 +23,10 @@ from epi_bench.testing import (
 )
 from epi_bench.testing.toys import own_numerics
 
-SOON = {"warmup": 1, "interval": 2, "fisher_samples": 4, "samples": 4}
+SOON = {
+    "warmup": 1, "interval": 2, "fisher_samples": 4, "samples": 4, "per_task": 8,
+    "least_yield": 0.0, "candidates": 1,
+}  # fmt: skip
 """Options with which a strategy acts within the few steps of a check, and is quick."""
 
 
@@ -55,12 +58,47 @@ def test_built_in_strategies_pass_at_their_weakest_and_strongest(name, option, v
     monkeypatch.setattr(checks, "CHECKS", {check: checks.CHECKS[check] for check in depend})
     known = options_of(STRATEGIES.get(name))
     soon = {key: SOON[key] for key in SOON if key in known}
-    assert check_strategy(name, **soon, **{option: value}) == list(depend)
+    assert check_strategy(name, **{**soon, option: value}) == list(depend)
 
 
 class Misspelled(Strategy):
     def begin_experiance(self, experience):
         pass
+
+
+class EndsEarly(Strategy):
+    """Ends the first task after two steps, the second after one."""
+
+    def stop_experience(self, step):
+        return step.number_in_experience == 2 - step.experience.index
+
+
+class ForgetsThatItEnds(Strategy):
+    """Ends a task by what it counted itself, which is not in its state."""
+
+    def __init__(self):
+        self.steps = 0
+
+    def parameters_updated(self, step):
+        self.steps += 1
+
+    def stop_experience(self, step):
+        return self.steps == 2
+
+
+def test_a_strategy_may_end_tasks_early():
+    assert check_strategy(EndsEarly) == list(checks.CHECKS)
+    with own_numerics():
+        loop = toy_loop(EndsEarly())
+        for experience in toy_tasks():
+            loop.train(experience)
+    assert loop.steps_done == 3
+    assert loop.cost.steps_made == {"0": 2, "1": 1}
+
+
+def test_what_decides_over_the_end_must_be_in_the_state():
+    with pytest.raises(StrategyCheckError, match="keeps steps, which its state_dict does not"):
+        check_strategy(ForgetsThatItEnds)
 
 
 class CallsItsOwnHooks(Strategy):

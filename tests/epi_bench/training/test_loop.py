@@ -306,6 +306,26 @@ def test_clipping_is_that_of_torch(train_toy, strategy):
     assert all(seen)
 
 
+def test_trained_parameters_are_those_of_the_experience_that_trains_most(train_toy):
+    """What is frozen when an experience begins counts as frozen, not as it was at the start."""
+
+    class FirstTensorFrozenFromTheSecondOn(Strategy):
+        def begin_experience(self, experience):
+            first = next(iter(self.context.model.parameters()))
+            first.requires_grad_(experience.index == 0)
+
+    class FirstTensorFrozen(Strategy):
+        def begin_experience(self, experience):
+            next(iter(self.context.model.parameters())).requires_grad_(False)
+
+    loop = train_toy(strategy=FirstTensorFrozenFromTheSecondOn())
+    everything = sum(p.numel() for p in loop.model.parameters())
+    assert loop.cost.trained_parameters == everything
+    loop = train_toy(strategy=FirstTensorFrozen())
+    first = next(iter(loop.model.parameters())).numel()
+    assert loop.cost.trained_parameters == everything - first
+
+
 def test_a_model_without_trainable_parameters_is_refused(train_toy):
     from epi_bench.errors import UserError
 
