@@ -30,12 +30,12 @@ HOOKS = {
 
 OF_THE_LOOP = (
     "prepare_model", "begin_training", "begin_experience", "training_examples", "token_weights",
-    "batch_penalty", "penalty", "gradients_ready", "parameters_updated", "end_experience",
-    "finalize_model",
+    "batch_penalty", "penalty", "gradients_ready", "parameters_updated", "stop_experience",
+    "end_experience", "finalize_model",
 )  # fmt: skip
 """What the training loop calls, and the benchmark's end; the others are called around them."""
 
-REFUSED_BY_PROTECT = {"training_examples", "token_weights", "batch_penalty"}
+REFUSED_BY_PROTECT = {"training_examples", "token_weights", "batch_penalty", "stop_experience"}
 
 ASKED_BY_THE_USER = {"stiffness"}
 """Of the strategy itself: neither loop has a place to show it, nor a Trainer ``state_bytes``."""
@@ -186,12 +186,48 @@ class LooksAround(Strategy):
                 ],
                 "batches": {key: tensor.tolist() for key, tensor in batch.items()},
                 "loss": context.loss(context.model, batch).item(),
+                "validation_split": context.validation_split(experience, 2),
+                "test_prompts_among": context.test_prompts_among([examples[0].input_ids]),
             }
         )
 
 
-UNKNOWN = {"total_steps": [STEPS, 2 * STEPS], "experience_count": [1, 2]}
-"""How many steps and experiences are to come no loop but ours knows: those so far count."""
+UNKNOWN = {
+    "total_steps": [STEPS, 2 * STEPS], "experience_count": [1, 2], "test_prompts_among": [None] * 2,
+}  # fmt: skip
+"""How many steps and experiences are to come no loop but ours knows: those so far count. Nor does
+any other know test prompts."""
+
+
+ONLY_IN_A_RUN = {
+    "experiences": lambda context: context.experiences,
+    "probe": lambda context: context.probe([], 1, "a purpose"),
+    "answer_scores": lambda context: context.answer_scores(None, []),
+}
+"""What a loop that is not ours cannot offer, and says so."""
+
+
+class NeedsARun(Strategy):
+    """Asks for what only a run knows.
+
+    Args:
+        part: Of the context.
+    """
+
+    def __init__(self, part: str = "") -> None:
+        self.part = part
+
+    def begin_experience(self, experience):
+        ONLY_IN_A_RUN[self.part](self.context)
+
+
+@pytest.mark.parametrize("part", ONLY_IN_A_RUN)
+def test_what_only_a_run_can_offer_is_refused(part, toys, model, tmp_path):
+    trainer = toys.trainer(NeedsARun, tmp_path, model=model(), options={"part": part})
+    with pytest.raises(UserError, match="epi-bench"):
+        trainer.train()
+    with pytest.raises(UserError, match="epi-bench"):
+        _train_by_hand(model(), toy_tasks()[:1], strategy=NeedsARun, part=part)
 
 
 def test_a_context_offers_what_the_loops_does(toys, model, tokenizer, tmp_path):
@@ -205,13 +241,14 @@ def test_a_context_offers_what_the_loops_does(toys, model, tokenizer, tmp_path):
     given = {"processing_class": tokenizer, "general_text": texts}
     trainer = toys.trainer(LooksAround, tmp_path, model=model(), given=given)
     toys.trained(trainer)
-    assert set(strategy.seen[0]) == {n for n in vars(StrategyContext) if not n.startswith("_")}
+    offered = {name for name in vars(StrategyContext) if not name.startswith("_")}
+    assert set(strategy.seen[0]) == offered - set(ONLY_IN_A_RUN)
     by_hand = _train_by_hand(
         model(), toy_tasks(), strategy=LooksAround, tokenizer=tokenizer, general_text=texts
     )
     for seen, unknown in (
         (trainer.strategy.seen, UNKNOWN),
-        (by_hand.strategy.seen[:1], {"total_steps": [0], "experience_count": [1]}),
+        (by_hand.strategy.seen[:1], {**UNKNOWN, "total_steps": [0]}),
     ):
         for name in strategy.seen[0]:
             expected = unknown.get(name) or [before[name] for before in strategy.seen]
