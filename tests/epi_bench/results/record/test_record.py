@@ -255,10 +255,11 @@ class TestConsistency:
         with pytest.raises(ValidationError):
             make_record(score_matrix=matrix)
 
-    def test_comparable_leaves_out_only_cost_environment_and_judge(self):
+    def test_comparable_leaves_out_what_older_records_lack_and_what_differs_anyway(self):
         record = make_record()
         left = files.comparable(record)
-        assert set(record.model_dump()) - set(left) == {"cost", "environment", "judge"}
+        kept_out = {"cost", "environment", "judge", "graded_protection"}
+        assert set(record.model_dump()) - set(left) == kept_out
         environment = {**record.environment.model_dump(), "started_at": "2027"}
         assert files.comparable(make_record(environment=environment)) == left
         assert files.comparable(make_record(losses=[{"step": 1, "loss": 2.6}])) != left
