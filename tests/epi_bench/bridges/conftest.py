@@ -88,6 +88,7 @@ class Toys:
         "ewc": {"fisher_samples": 4},
         "mas": {"samples": 4},
         "fggm": {"fisher_samples": 4},
+        "ewc_lora": {"fisher_samples": 4},
         "ssr": {"per_task": 8},
     }
 
