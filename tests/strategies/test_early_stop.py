@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from epi_bench.errors import UserError
+from epi_bench.errors import TrainingFailedError, UserError
 from epi_bench.runs.checkpoint_settings import CheckpointSettings
 from epi_bench.runs.observer import RunObserver
 from epi_bench.spec.run_spec import TrainingSpec
@@ -172,14 +173,9 @@ def test_an_interrupted_run_goes_on_where_the_strategy_had_ended_the_experience(
     assert resumed.losses == whole.losses
 
 
-def test_too_few_examples_to_hold_one_out(run_toy, toy_spec):
-    strategy = create_strategy("early_stop", {})
-    loop = toy_loop(strategy)
+def test_too_few_examples_to_hold_one_out():
+    loop = toy_loop(create_strategy("early_stop", {}))
     alone = toy_tasks()[0]
-    from dataclasses import replace
-
-    from epi_bench.errors import TrainingFailedError
-
     with pytest.raises(TrainingFailedError, match="has 1 different training examples, too few"):
         loop.train(replace(alone, examples=[alone.examples[0]] * 5))
 

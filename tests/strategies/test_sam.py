@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from types import SimpleNamespace
 
 import pytest
@@ -40,7 +41,7 @@ def test_sam_by_hand():
         model.weight.grad = model.weight.detach().clone()
 
     strategy = create_strategy("sam", {"rho": 0.1})
-    strategy.context = SimpleNamespace(generator=lambda purpose: __import__("random").Random(0))
+    strategy.context = SimpleNamespace(generator=lambda purpose: random.Random(0))
     compute()
     strategy.gradients_ready(SimpleNamespace(model=model, number=1, recompute_gradients=compute))
     assert model.weight.grad.item() == pytest.approx(1.1)
@@ -75,7 +76,7 @@ def test_a_step_is_that_of_the_formula():
     """SGD from theta with the gradient at theta + rho g / |g|, computed here by torch alone."""
     rho, rate = 0.5, 0.1
     experience = toy_tasks(1)[0]
-    whole = [experience.examples[i] for i in range(len(experience.examples))]
+    whole = list(experience.examples)
     training = {
         "optimizer": "sgd", "learning_rate": rate, "max_gradient_norm": 0.0, "warmup_share": 0.0,
         "batch_size": len(whole), "weight_decay": 0.0,
@@ -116,8 +117,6 @@ def test_weights_come_back_bit_for_bit(dtype):
     weight = nn.Parameter(torch.randn(1000, generator=torch.Generator().manual_seed(0)).to(dtype))
     before = weight.detach().clone()
     direction = torch.ones_like(weight)
-    import random
-
     with perturbed_weights({"w": weight}, {"w": direction}, 1e-3, random.Random(0)):
         moved = (weight.double() - before.double()).mean().item()
     assert moved == pytest.approx(1e-3, rel=0.2)  # less than bfloat16 tells apart, on average right
