@@ -65,6 +65,10 @@ class CoreParameterIsolation(ChosenWeights):
     )
 
     acts_from = 1
+    refuses_adapter = (
+        "averages the weights of several trainings, and the average of two adapters is not that of "
+        "what they change"
+    )
 
     def __init__(
         self,

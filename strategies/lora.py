@@ -85,11 +85,9 @@ class LoRA(LowRankStrategy):
             self._ranks.step_done(step.model, step.number)
 
     def diagnostics(self) -> dict[str, float]:
-        """Mean rank of ``adalora``'s layers."""
-        if self._ranks is None:
-            return {}
-        ranks = self._ranks.ranks(self.context.model)
-        return {"mean_rank": sum(ranks.values()) / len(ranks)}
+        """Mean rank of ``adalora``'s layers, until they are merged."""
+        ranks = {} if self._ranks is None else self._ranks.ranks(self.context.model)
+        return {"mean_rank": sum(ranks.values()) / len(ranks)} if ranks else {}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Importances and ranks of ``adalora``."""

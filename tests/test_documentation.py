@@ -49,6 +49,20 @@ def test_the_page_of_strategies_is_what_their_classes_say():
     assert _page("strategies.md") == page, "run: python scripts/write_strategies_page.py"
 
 
+def test_the_page_of_checks_names_each_strategy_with_a_test_that_is_there():
+    from epi_bench.strategy.strategy import STRATEGIES
+
+    rows = re.findall(
+        r"^\| `(\w+)` \|.*\| `([\w/]+\.py)::(\w+)` \|", _page("strategy_checks.md"), re.M
+    )
+    assert {name for name, _, _ in rows} == {
+        name for name in STRATEGIES.names() if STRATEGIES.is_builtin(name)
+    }
+    for _, file, test in rows:
+        path = ROOT / (file if file.startswith("tests/") else f"tests/strategies/{file}")
+        assert f"def {test}(" in path.read_text(encoding="utf-8")
+
+
 def test_every_command_and_flag_is_on_the_page():
     import typer
 
@@ -173,7 +187,7 @@ def test_every_hook_is_on_the_page_in_the_order_of_the_calls():
 
     rows = re.findall(r"^\| [^|]+ \| `(\w+)\(", _page("own_strategy.md"), re.MULTILINE)
     hooks = [name for name in vars(Strategy) if not name.startswith("_")]
-    state = {"state_dict", "load_state_dict", "state_bytes", "diagnostics"}
+    state = {"state_dict", "load_state_dict", "state_bytes", "diagnostics", "stiffness"}
     assert rows == [
         name for name in hooks if callable(getattr(Strategy, name)) and name not in state
     ]

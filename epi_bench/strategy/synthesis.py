@@ -38,7 +38,8 @@ class PromptFrame:
 
     Attributes:
         opening: How they begin.
-        closing: How they end; what follows is the answer.
+        closing: How they end; what follows is the answer. Where the token that ends an answer ends
+            a question, too, it begins with that one: what all questions say last is not of it.
         longest: Tokens of the longest between the two.
         ending: The token that ends an answer.
     """
@@ -76,8 +77,15 @@ class PromptFrame:
             raise UserError(
                 "its prompts or its answers do not end alike, so it is not known where one ends"
             )
+        if ending in closing:
+            closing = closing[max(i for i, token in enumerate(closing) if token == ending) :]
         longest = max(map(len, prompts)) - len(opening) - len(closing)
         return cls(opening, closing, longest, ending)
+
+    @property
+    def mark(self) -> Prompt:
+        """The tokens by which a prompt that is being written is known to be complete."""
+        return self.closing[:1] if self.closing[0] == self.ending else self.closing
 
 
 @dataclass(frozen=True)
@@ -113,8 +121,8 @@ def write_prompts(
 ) -> WrittenPrompts:
     """New prompts of a task, each written after a few of its examples.
 
-    A text can be used if it comes to the frame's closing and holds something before it, and is no
-    copy of a seed or of a text before, nor nearly one of a seed.
+    A text can be used if it comes to the frame's closing and holds something before it that is not
+    of the frame, and is no copy of a seed or of a text before, nor nearly one of a seed.
 
     Args:
         model: Writes.
@@ -136,12 +144,12 @@ def write_prompts(
             "its prompts do not begin alike, so the model has to be shown some: set shots to 1 or "
             "more"
         )
-    size = len(frame.closing)
+    size = len(frame.mark)
     texts = sampled(
         model,
         contexts,
         longest=2 * frame.longest + ROOM + size,
-        is_ended=lambda new: new[-1] == frame.ending or tuple(new[-size:]) == frame.closing,
+        is_ended=lambda new: new[-1] == frame.ending or tuple(new[-size:]) == frame.mark,
         generator=generator,
         temperature=temperature,
         top_p=top_p,
@@ -150,9 +158,10 @@ def write_prompts(
     kept: dict[Prompt, None] = {}
     for text in texts:
         body = tuple(text[:-size])
-        if tuple(text[-size:]) != frame.closing or not body or frame.ending in body:
+        framed = {frame.ending, *frame.opening[:1]} & set(body)
+        if tuple(text[-size:]) != frame.mark or not body or framed:
             continue
-        prompt = (*frame.opening, *text)
+        prompt = (*frame.opening, *body, *frame.closing)
         if not any(alike(prompt, seed, frame) >= NEAR for seed in known):
             kept[prompt] = None
     return WrittenPrompts(list(kept), attempts, sum(map(len, texts)))

@@ -7,6 +7,7 @@ import torch
 
 from epi_bench.errors import UserError
 from epi_bench.strategy.strategy import create_strategy
+from epi_bench.testing import check_strategy
 from epi_bench.testing.resuming import resuming_problem
 from epi_bench.testing.toys import STEPS, own_numerics, toy_loop, toy_model, toy_tasks
 
@@ -68,6 +69,10 @@ def test_adalora_ends_with_the_rank_that_was_asked_for():
     assert ranks[-1] == 2
     assert ranks == sorted(ranks, reverse=True)
     assert ranks[0] > 2
+
+
+def test_adalora_passes_the_checks_of_a_strategy():
+    assert len(check_strategy("lora", rank=2, variant="adalora")) == 11
 
 
 def test_adalora_adds_what_peft_adds_to_a_loss_of_its_own():

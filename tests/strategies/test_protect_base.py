@@ -14,13 +14,19 @@ from epi_bench.testing.toys import own_numerics, toy_loop, toy_tasks
 
 PROTECTING = {
     "ewc": {"strength": 1e6},
-    "mas": {"strength": 1e3},
-    "epi_consolidated": {"penalty": 1e4},
-    "epi_similarity": {"penalty": 1e4, "sharpness": 0.0},
-    "forgetting_price": {"price": 100.0},
+    "mas": {"strength": 1e3, "samples": 4},
+    "epi_consolidated": {"penalty": 1e4, "fisher_samples": 4},
+    "epi_similarity": {"penalty": 1e4, "sharpness": 0.0, "fisher_samples": 4},
+    "forgetting_price": {"price": 100.0, "fisher_samples": 4},
     "static_mask": {"ratio": 0.9},
     "epi": {"ratio": 0.9, "warmup": 100},
 }
+
+
+@pytest.fixture(autouse=True)
+def _few_texts(monkeypatch):
+    """Of those on which masks are measured."""
+    monkeypatch.setattr("epi_bench.strategy.isolation_strategy.BASE_EXAMPLES", 16)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +99,8 @@ def test_a_base_that_is_protected_by_a_mask_is_no_warning_of_a_long_warm_up():
 
 @pytest.mark.parametrize("name", ["ewc", "epi_similarity"])
 def test_the_base_is_measured_without_calling_another_hook(name):
-    subject = _Subject(STRATEGIES.get(name), {"protect_base": "self"})
+    options = {"protect_base": "self", "fisher_samples": 4}
+    subject = _Subject(STRATEGIES.get(name), options)
     assert CHECKS["hooks"](subject) is None
     assert CHECKS["accumulation"](subject) is None
 

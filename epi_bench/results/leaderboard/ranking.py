@@ -26,9 +26,10 @@ from epi_bench.results.metrics.statistics import (
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.track import TrackFacts
 
-Mark = Literal["dirty", "fewer", "published"]
+Mark = Literal["joint", "dirty", "fewer", "published"]
 
 MARKS: dict[Mark, str] = {
+    "joint": "sees the data of all tasks from the beginning: no continual learner",
     "dirty": "made from a checkout with changed files",
     "fewer": "fewer (seed, task order) pairs than others",
     "published": "from the published board, beside your own runs",
@@ -124,6 +125,8 @@ def rank_track(
 def _entry(label: str, group: Sequence[RunRecord], rank: int | None, most_pairs: int) -> Entry:
     pairs = pairs_of(group)
     marks: list[Mark] = []
+    if any(record.strategy.sees_all_tasks for record in group):
+        marks.append("joint")
     if any(record.environment.git_dirty for record in group):
         marks.append("dirty")
     if len(pairs) < most_pairs:

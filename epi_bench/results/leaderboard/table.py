@@ -22,7 +22,7 @@ UNDEFINED = "–"
 
 BEST = "★"
 
-MARK_SIGNS = {"dirty": "†", "fewer": "‡", "published": "(published)"}
+MARK_SIGNS = {"joint": "§", "dirty": "†", "fewer": "‡", "published": "(published)"}
 """How a mark is shown; the last one is part of the label."""
 
 

@@ -17,6 +17,10 @@ ROUNDING = 1e-5
 """How far a weight may end where the same logits are computed in another way."""
 
 
+LENGTHS = {"ssr": ROUNDING}
+"""How far where the loop cuts a step by the lengths of its examples, and the Trainer pads it."""
+
+
 class SevenMore(Strategy):
     """Adds a constant to the loss."""
 
@@ -45,7 +49,7 @@ def test_a_strategy_trains_as_in_the_loop(name, toys, tmp_path):
     plain = toys.loop_weights("full_sft", batch_size=BATCH // 2, accumulation=2)
     first = toys.trainer(name, tmp_path, **micro_batches, **saving)
     weights = toys.trained(first)
-    assert toys.distance(weights, of_the_loop) == 0
+    assert toys.distance(weights, of_the_loop) <= LENGTHS.get(name, 0)
     if name == "agem":  # the toy tasks do not conflict, but their gradients are compared
         assert first.strategy.diagnostics()["projected_steps"] == 0
     elif name != "full_sft":

@@ -74,7 +74,13 @@ def test_every_experience_is_a_model_that_scores_as_its_row_says(run_toy, toy_sp
 
 @pytest.mark.parametrize(
     ("dtype", "variant"),
-    [("float32", "plain"), ("float32", "dora"), ("float32", "pissa"), ("bfloat16", "plain")],
+    [
+        ("float32", "plain"),
+        ("float32", "dora"),
+        ("float32", "pissa"),
+        ("float32", "adalora"),
+        ("bfloat16", "plain"),
+    ],
 )
 def test_an_adapter_is_kept_as_an_adapter_too(run_toy, toy_model, logits_of, dtype, variant):
     """It fits the model that the run began with, even where its first values came from there."""

@@ -34,6 +34,19 @@ def test_the_frame_is_what_all_prompts_share():
         PromptFrame.of([_example(2, n, 3, answer=(n,)) for n in (40, 41, 42)])
 
 
+def test_a_question_that_ends_as_an_answer_does_is_complete_with_that_token(monkeypatch):
+    """As in ChatML; what all questions say last, here 7, is the model's to write or to leave."""
+    seeds = [_example(2, n, 7, 1, 3) for n in (40, 41, 42)]
+    frame = PromptFrame.of(seeds)
+    assert (frame.closing, frame.mark, frame.longest) == ((1, 3), (1,), 2)
+    monkeypatch.setattr(synthesis, "sampled", lambda *_, is_ended, **__: [[50, 1], [2, 50, 1], [9]])
+    found = write_prompts(
+        None, seeds, frame, attempts=3, shots=1, temperature=1.0, top_p=1.0,
+        generator=torch.Generator(),
+    )  # fmt: skip
+    assert found.prompts == [(2, 50, 1, 3)]
+
+
 def _write(monkeypatch, texts, **options):
     """Prompts from a writer that writes these texts, and the contexts that it was given."""
     given = []

@@ -24,8 +24,8 @@ from epi_bench.testing import (
 from epi_bench.testing.toys import own_numerics
 
 SOON = {
-    "warmup": 1, "interval": 2, "fisher_samples": 4, "per_task": 8, "least_yield": 0.0,
-    "candidates": 1,
+    "warmup": 1, "interval": 2, "fisher_samples": 4, "samples": 4, "per_task": 8,
+    "least_yield": 0.0, "candidates": 1,
 }  # fmt: skip
 """Options with which a strategy acts within the few steps of a check, and is quick."""
 

@@ -185,6 +185,12 @@ class TestRanking:
         marks = {entry.label: entry.marks for entry in lb.rank_track(runs).entries}
         assert marks == {"epi": (), "ewc": ("dirty", "fewer")}
 
+    def test_a_strategy_that_sees_all_tasks_is_marked(self, make_run):
+        run = make_run()
+        joint = run.strategy.model_copy(update={"sees_all_tasks": True})
+        (entry,) = lb.rank_track([run.model_copy(update={"strategy": joint})]).entries
+        assert entry.marks == ("joint",)
+
     def test_order_sensitivity_averages_the_seeds_of_an_order_first(self, make_run):
         runs = [
             make_run(scores=(50, 70), order=("a", "b")),
