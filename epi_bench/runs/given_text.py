@@ -52,7 +52,7 @@ class GivenText:
         Raises:
             UserError: If nothing of it can be predicted.
         """
-        from epi_bench.evaluation.running_text import text_token_ids
+        from epi_bench.model.chat.text_tokens import text_token_ids
 
         lengths = [len(text_token_ids(tokenizer, text)) for text in self.texts]
         shown = for_terminal(self.source)

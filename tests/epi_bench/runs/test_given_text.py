@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
 
 from epi_bench.errors import UserError
 from epi_bench.evaluation.running_text import text_negative_log_likelihood
-from epi_bench.model.load import load_backbone, load_tokenizer
+from epi_bench.model.load import load_backbone
 from epi_bench.model.location import locate_model
 from epi_bench.results.leaderboard.validation import validate_records
 from epi_bench.results.record.consistency import disagreements
 from epi_bench.results.record.record_file import comparable
 from epi_bench.results.record.run_record import RunRecord
 from epi_bench.results.record.workspace import Workspace
-from epi_bench.runs.base_examples import BaseExamples
 from epi_bench.runs.checkpoint_settings import CheckpointSettings
 from epi_bench.runs.given_text import FEW_TOKENS, given_text
 from epi_bench.runs.known_runs import KnownRuns
@@ -27,7 +25,6 @@ from epi_bench.runs.references import reference_spec
 from epi_bench.runs.request import RunRequest
 from epi_bench.spec.defaults import complete_spec
 from epi_bench.spec.run_spec import DataSpec
-from epi_bench.testing.toys import toy_model
 
 SENTENCES = ("red green blue one two three copy", "the word red")
 
@@ -131,13 +128,13 @@ def test_a_short_one_is_told_and_one_that_predicts_nothing_refused(with_text, te
         prepare_run(with_text(long))
 
 
-def test_what_protects_the_base_by_general_text_takes_it(with_text, text):
-    spec = with_text(text)
-    location = locate_model(spec.model)
-    examples = BaseExamples(load_tokenizer(location), location, 64, general_texts=SENTENCES)
-    found = examples(toy_model(), "general_text", 10, torch.Generator().manual_seed(0))
-    tokenizer = load_tokenizer(location)
-    assert sorted(tokenizer.decode(e.input_ids) for e in found) == sorted(SENTENCES)
+def test_what_protects_the_base_by_general_text_takes_it(with_text, text, tmp_path):
+    options = {"protect_base": "general_text", "strength": 1e4, "fisher_samples": 4}
+    given, plain = (
+        _record(with_text(source, "ewc", options), tmp_path / name)
+        for name, source in (("given", text), ("plain", None))
+    )
+    assert given.losses != plain.losses
 
 
 def test_references_are_shared_with_runs_without_it(with_text, text):
