@@ -106,17 +106,21 @@ class SelfOutput(Strategy):
                 f"self_output: the answers of {experience.name!r} do not end alike, so it is not "
                 "known where an answer of the model ends: raise data.max_length"
             )
+        prompts = [prompt_of(example) for example in experience.examples]
+        count = 1 if self.temperature == 0 else self.candidates
         answers = write_answers(
             self._base or self.context.model,
-            [prompt_of(example) for example in experience.examples],
+            prompts,
             ending=ending,
             longest=2 * longest_answer(experience.examples) + ROOM,
-            count=1 if self.temperature == 0 else self.candidates,
+            count=count,
             generator=self.context.torch_generator(f"own answers of experience {experience.index}"),
             temperature=self.temperature,
             top_p=self.top_p,
         )
-        self._written = self._written + sum(len(ids) for row in answers for ids in row)
+        written = sum(len(ids) for row in answers for ids in row)
+        self._written = self._written + written
+        self.context.count_tokens(count * sum(map(len, prompts)) + written)
         right = self._right(experience, answers, ending)
         self._replaced = torch.tensor(len(right) / len(experience.examples))
         return [

@@ -222,6 +222,7 @@ class SelfSynthesisedRehearsal(Strategy):
         self._counts["attempts"] += written.attempts
         self._counts["usable"] += len(written.prompts)
         self._counts["generated_tokens"] += written.tokens
+        self.context.count_tokens(written.read + written.tokens)
         self._counts["test_prompts"] += self.context.test_prompts_among(written.prompts) or 0
 
     def _answered(
@@ -237,7 +238,9 @@ class SelfSynthesisedRehearsal(Strategy):
             generator=self.context.torch_generator(purpose),
             temperature=0.0,
         )
-        self._counts["generated_tokens"] += sum(len(ids) for row in rows for ids in row)
+        written = sum(len(ids) for row in rows for ids in row)
+        self._counts["generated_tokens"] += written
+        self.context.count_tokens(sum(map(len, prompts)) + written)
         return [
             EncodedExample((*prompt, *ids), (False,) * len(prompt) + (True,) * len(ids))
             for prompt, (ids,) in zip(prompts, rows, strict=True)

@@ -96,6 +96,7 @@ class DistillationStrategy(Strategy):
                 input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
             ).logits[:, :-1][predicted]
             model.train(was_training)
+        self.context.count_tokens(int(batch["attention_mask"].sum()))
         total = summed_divergence(
             theirs, logits[:, :-1][predicted], self.direction, self.temperature
         )

@@ -114,6 +114,9 @@ class TrainingContext:
             raise UserError("only the training loop of epi-bench trains on behalf of a strategy")
         self.train_plainly(examples, steps, purpose)
 
+    def count_tokens(self, tokens: int) -> None:
+        self.cost.extra_tokens += tokens
+
     def answer_scores(
         self, experience: Experience, answers: Sequence[tuple[int, Sequence[int]]]
     ) -> list[float]:
