@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ from epi_bench import (
     with_answer,
     write_answers,
 )
+
+if TYPE_CHECKING:
+    from epi_bench import TrainingSpec
 
 ROOM = 8
 """Tokens that an answer may be longer than twice the longest given one."""
@@ -88,6 +91,10 @@ class SelfOutput(Strategy):
         self._base: nn.Module | None = None
         self._replaced = torch.tensor(0.0)
         self._written = torch.tensor(0)
+
+    def check_run(self, training: TrainingSpec, steps: Sequence[int]) -> Sequence[str]:
+        """A warning where no answer is written."""
+        return [] if self.candidates else ["self_output with candidates=0 trains as full_sft does"]
 
     def prepare_model(self, model: nn.Module) -> nn.Module:
         """Keep a copy of the base, if it is to answer later experiences, too."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,9 @@ from epi_bench import (
     write_answers,
     write_prompts,
 )
+
+if TYPE_CHECKING:
+    from epi_bench import TrainingSpec
 
 COUNTS = ("attempts", "usable", "generated_tokens", "test_prompts", "kept")
 """What is counted over the whole run."""
@@ -130,6 +133,10 @@ class SelfSynthesisedRehearsal(Strategy):
         self._kept: list[list[EncodedExample]] = []
         self._limits: list[tuple[int, int]] = []  # of each task's answers: ending, longest
         self._counts = dict.fromkeys(COUNTS, 0)
+
+    def check_run(self, training: TrainingSpec, steps: Sequence[int]) -> Sequence[str]:
+        """A warning where nothing is replayed."""
+        return [] if self.share else ["ssr with share=0 trains as full_sft does"]
 
     def prepare_model(self, model: nn.Module) -> nn.Module:
         """Keep a copy of the base, if it is to write."""

@@ -86,8 +86,8 @@ class TrainingContext:
     def base_experience(self, source: str, count: int) -> Experience:
         if self.base_texts is None:
             raise UserError(
-                f"protect_base={source!r} needs texts of the base model, and this training has "
-                "none: set protect_base to none"
+                f"the strategy asks for texts of the base model ({source!r}), and this training "
+                "has none: set protect_base to none, or choose another source"
             )
         generator = self.torch_generator(f"base examples of {source}")
         examples = self.base_texts(self.model, source, count, generator)
