@@ -117,9 +117,10 @@ class EWC(Strategy):
         self._terms: list[tuple[FisherInformation, dict[str, Tensor]]] = []
 
     def check_run(self, training: TrainingSpec, steps: Sequence[int]) -> Sequence[str]:
-        """Whether there is a second moment to read, where that is asked for."""
+        """Whether anything is held, and there is a second moment to read if that is asked for."""
+        idle = [] if self.strength else ["ewc with strength=0 trains as full_sft does"]
         if self.fisher != "optimizer":
-            return ()
+            return idle
         if training.optimizer != "adamw":
             raise UserError(
                 f"ewc: fisher=optimizer reads Adam's second moment, which {training.optimizer} "
@@ -131,7 +132,7 @@ class EWC(Strategy):
                 "ewc: fisher=optimizer has nothing to read before the first step, so the base "
                 "cannot be protected: choose another fisher or protect_base=none"
             )
-        return ()
+        return idle
 
     def begin_training(self) -> None:
         """Measure the base model, if it is to be protected, as a task that has been finished."""

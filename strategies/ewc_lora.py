@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from epi_bench import (
     fisher_samples,
     register_strategy,
 )
+
+if TYPE_CHECKING:
+    from epi_bench import TrainingSpec
 
 
 @register_strategy("ewc_lora")
@@ -83,6 +86,10 @@ class EWCLoRA(LowRankStrategy):
         self.fisher = fisher
         self.labels = labels
         self._fisher: FisherInformation | None = None
+
+    def check_run(self, training: TrainingSpec, steps: Sequence[int]) -> Sequence[str]:
+        """A warning where nothing is held."""
+        return [] if self.strength else ["ewc_lora with strength=0 trains as inc_lora does"]
 
     def penalty(self, model: nn.Module) -> Tensor | None:
         """The penalty on the update, or ``None`` before the first experience has ended."""

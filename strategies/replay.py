@@ -87,7 +87,9 @@ class Replay(Strategy):
             self.acts_from = 0
 
     def check_run(self, training: TrainingSpec, steps: Sequence[int]) -> Sequence[str]:
-        """A warning where what is reported of the base is measured on what is trained."""
+        """A warning where nothing is replayed, or what is reported is measured on what is."""
+        if self.share == 0:
+            return ["replay with share=0 trains as full_sft does"]
         if self.source != "general_text":
             return ()
         return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ from epi_bench import (
     with_answer,
     write_answers,
 )
+
+if TYPE_CHECKING:
+    from epi_bench import TrainingSpec
 
 ROOM = 8
 """Tokens that an answer may be longer than twice the longest given one."""
@@ -89,6 +92,10 @@ class SelfOutput(Strategy):
         self._replaced = torch.tensor(0.0)
         self._written = torch.tensor(0)
 
+    def check_run(self, training: TrainingSpec, steps: Sequence[int]) -> Sequence[str]:
+        """A warning where no answer is written."""
+        return [] if self.candidates else ["self_output with candidates=0 trains as full_sft does"]
+
     def prepare_model(self, model: nn.Module) -> nn.Module:
         """Keep a copy of the base, if it is to answer later experiences, too."""
         if self.candidates and self.writer == "base" and self.context.experience_count > 1:
@@ -106,17 +113,21 @@ class SelfOutput(Strategy):
                 f"self_output: the answers of {experience.name!r} do not end alike, so it is not "
                 "known where an answer of the model ends: raise data.max_length"
             )
+        prompts = [prompt_of(example) for example in experience.examples]
+        count = 1 if self.temperature == 0 else self.candidates
         answers = write_answers(
             self._base or self.context.model,
-            [prompt_of(example) for example in experience.examples],
+            prompts,
             ending=ending,
             longest=2 * longest_answer(experience.examples) + ROOM,
-            count=1 if self.temperature == 0 else self.candidates,
+            count=count,
             generator=self.context.torch_generator(f"own answers of experience {experience.index}"),
             temperature=self.temperature,
             top_p=self.top_p,
         )
-        self._written = self._written + sum(len(ids) for row in answers for ids in row)
+        written = sum(len(ids) for row in answers for ids in row)
+        self._written = self._written + written
+        self.context.count_tokens(count * sum(map(len, prompts)) + written)
         right = self._right(experience, answers, ending)
         self._replaced = torch.tensor(len(right) / len(experience.examples))
         return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,9 @@ from epi_bench import (
     write_answers,
     write_prompts,
 )
+
+if TYPE_CHECKING:
+    from epi_bench import TrainingSpec
 
 COUNTS = ("attempts", "usable", "generated_tokens", "test_prompts", "kept")
 """What is counted over the whole run."""
@@ -131,6 +134,10 @@ class SelfSynthesisedRehearsal(Strategy):
         self._limits: list[tuple[int, int]] = []  # of each task's answers: ending, longest
         self._counts = dict.fromkeys(COUNTS, 0)
 
+    def check_run(self, training: TrainingSpec, steps: Sequence[int]) -> Sequence[str]:
+        """A warning where nothing is replayed."""
+        return [] if self.share else ["ssr with share=0 trains as full_sft does"]
+
     def prepare_model(self, model: nn.Module) -> nn.Module:
         """Keep a copy of the base, if it is to write."""
         if self.share and self.writer == "base":
@@ -222,6 +229,7 @@ class SelfSynthesisedRehearsal(Strategy):
         self._counts["attempts"] += written.attempts
         self._counts["usable"] += len(written.prompts)
         self._counts["generated_tokens"] += written.tokens
+        self.context.count_tokens(written.read + written.tokens)
         self._counts["test_prompts"] += self.context.test_prompts_among(written.prompts) or 0
 
     def _answered(
@@ -237,7 +245,9 @@ class SelfSynthesisedRehearsal(Strategy):
             generator=self.context.torch_generator(purpose),
             temperature=0.0,
         )
-        self._counts["generated_tokens"] += sum(len(ids) for row in rows for ids in row)
+        written = sum(len(ids) for row in rows for ids in row)
+        self._counts["generated_tokens"] += written
+        self.context.count_tokens(sum(map(len, prompts)) + written)
         return [
             EncodedExample((*prompt, *ids), (False,) * len(prompt) + (True,) * len(ids))
             for prompt, (ids,) in zip(prompts, rows, strict=True)

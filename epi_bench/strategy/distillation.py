@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from epi_bench.errors import UserError
 from epi_bench.isolation.saved_state import state_part
 from epi_bench.strategy.hooks import Experience
 from epi_bench.strategy.strategy import Strategy
+
+if TYPE_CHECKING:
+    from epi_bench.spec.run_spec import TrainingSpec
 
 CHUNK = 256
 """Tokens whose whole distributions exist at a time."""
@@ -71,6 +74,10 @@ class DistillationStrategy(Strategy):
         self._parts: list[tuple[Tensor, int]] = []
         self._divergence = torch.tensor(0.0)
 
+    def check_run(self, training: TrainingSpec, steps: Sequence[int]) -> Sequence[str]:
+        """A warning where nothing is held."""
+        return [] if self.strength else [f"{self.name} with strength=0 trains as full_sft does"]
+
     def prepare_model(self, model: nn.Module) -> nn.Module:
         """Keep a copy of the base, unless it is there anyway."""
         if self.strength > 0 and self.teacher == "base" and not hasattr(model, "disable_adapter"):
@@ -96,6 +103,7 @@ class DistillationStrategy(Strategy):
                 input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
             ).logits[:, :-1][predicted]
             model.train(was_training)
+        self.context.count_tokens(int(batch["attention_mask"].sum()))
         total = summed_divergence(
             theirs, logits[:, :-1][predicted], self.direction, self.temperature
         )

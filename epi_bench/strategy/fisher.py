@@ -115,7 +115,10 @@ def example_gradients(
     model.eval()
     draws = context.torch_generator("labels of the Fisher pass") if labels == "model" else None
     for batch in context.batches(examples, batch_size=1):
-        drawn = batch if draws is None else {**batch, "labels": _drawn_labels(model, batch, draws)}
+        drawn = batch
+        if draws is not None:
+            drawn = {**batch, "labels": _drawn_labels(model, batch, draws)}
+            context.count_tokens(int(batch["attention_mask"].sum()))
         loss = context.loss(model, drawn)
         gradients: list[Tensor | None] = [
             *torch.autograd.grad(loss, [*parameters.values()], allow_unused=True)

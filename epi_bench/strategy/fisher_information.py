@@ -163,13 +163,13 @@ class FisherInformation:
         )
 
     def values(self, name: str, shape: torch.Size) -> Tensor:
-        """The information of one parameter as a tensor of its shape.
+        """The information of one parameter as a single-precision tensor of its shape.
 
         Args:
             name: Of the parameter.
             shape: Of the parameter.
         """
-        return full_importance(shape, *self.parts[name])
+        return full_importance(shape, *self.parts[name]).float()
 
     def pull(self, name: str, weight: Tensor, anchor: Tensor | None) -> Tensor:
         """``sum F (theta - theta*)^2`` of one parameter, with its graph.

@@ -168,6 +168,15 @@ class StrategyContext(Protocol):
             TrainingFailedError: If the loss is not finite.
         """
 
+    def count_tokens(self, tokens: int) -> None:
+        """Count tokens that the strategy sends through a model by itself, as part of the cost.
+
+        Those of :meth:`batches` are counted there.
+
+        Args:
+            tokens: Without padding; a text that is written counts each token once.
+        """
+
     def answer_scores(
         self, experience: Experience, answers: Sequence[tuple[int, Sequence[int]]]
     ) -> list[float]:

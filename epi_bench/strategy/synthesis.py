@@ -96,11 +96,13 @@ class WrittenPrompts:
         prompts: Those that can be used, each once, in the order of writing.
         attempts: Texts that were begun.
         tokens: Tokens that were written.
+        read: Tokens that the model was shown before it wrote.
     """
 
     prompts: list[Prompt]
     attempts: int
     tokens: int
+    read: int
 
     @property
     def share(self) -> float:
@@ -164,7 +166,8 @@ def write_prompts(
         prompt = (*frame.opening, *body, *frame.closing)
         if not any(alike(prompt, seed, frame) >= NEAR for seed in known):
             kept[prompt] = None
-    return WrittenPrompts(list(kept), attempts, sum(map(len, texts)))
+    written, read = (sum(map(len, rows)) for rows in (texts, contexts))
+    return WrittenPrompts(list(kept), attempts, written, read)
 
 
 def alike(first: Prompt, second: Prompt, frame: PromptFrame) -> float:

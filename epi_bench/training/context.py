@@ -86,8 +86,8 @@ class TrainingContext:
     def base_experience(self, source: str, count: int) -> Experience:
         if self.base_texts is None:
             raise UserError(
-                f"protect_base={source!r} needs texts of the base model, and this training has "
-                "none: set protect_base to none"
+                f"the strategy asks for texts of the base model ({source!r}), and this training "
+                "has none: set protect_base to none, or choose another source"
             )
         generator = self.torch_generator(f"base examples of {source}")
         examples = self.base_texts(self.model, source, count, generator)
@@ -113,6 +113,9 @@ class TrainingContext:
         if self.train_plainly is None:
             raise UserError("only the training loop of epi-bench trains on behalf of a strategy")
         self.train_plainly(examples, steps, purpose)
+
+    def count_tokens(self, tokens: int) -> None:
+        self.cost.extra_tokens += tokens
 
     def answer_scores(
         self, experience: Experience, answers: Sequence[tuple[int, Sequence[int]]]

@@ -123,12 +123,14 @@ def test_a_model_with_an_adapter_is_its_own_base():
 
     strategy = create_strategy("kl_to_base", {"strength": 2.0})
     model = strategy.prepare_model(Adapted())
-    strategy.context = SimpleNamespace(model=model)
+    counted = []
+    strategy.context = SimpleNamespace(model=model, count_tokens=counted.append)
     ids = torch.zeros(1, 3, dtype=torch.int64)
     batch = {"input_ids": ids, "attention_mask": ids + 1, "labels": ids}
     found = strategy.batch_penalty(batch, model(ids, None).logits)
     assert found.item() == pytest.approx(2.0 * 2 * 0.5108, abs=1e-3)  # two predicted tokens
     assert strategy.state_bytes() == 4
+    assert counted == [3]  # what the teacher read
 
 
 def test_values_out_of_range_are_refused():

@@ -31,7 +31,10 @@ def _chosen(monkeypatch, written, scores, **options):
         return [scores[tuple(ids)] for _, ids in answers]
 
     monkeypatch.setattr(loop.context, "answer_scores", score)
-    return strategy.training_examples(first), first.examples, asked, strategy.diagnostics()
+    found = strategy.training_examples(first)
+    tokens = sum(4 + len(ids) for ids in written)  # of a prompt and of each answer
+    assert loop.cost.extra_tokens == len(first.examples) * tokens
+    return found, first.examples, asked, strategy.diagnostics()
 
 
 def test_the_first_answer_that_is_right_and_has_ended_is_trained(monkeypatch):

@@ -19,7 +19,7 @@ PROMPTS = [(2, a, b, 3) for a in (20, 21, 22) for b in (23, 24)]
 def _stub(monkeypatch, prompts=PROMPTS, attempts=12):
     """The base writes these prompts and nothing else."""
     monkeypatch.setattr(
-        ssr, "write_prompts", lambda *_, **__: WrittenPrompts(list(prompts), attempts, 99)
+        ssr, "write_prompts", lambda *_, **__: WrittenPrompts(list(prompts), attempts, 99, 100)
     )
 
 
@@ -49,6 +49,8 @@ def test_what_is_kept_is_the_same_every_time(monkeypatch):
     told = strategy.diagnostics()
     assert (told["yield"], told["kept"], told["usable"]) == (0.5, 4.0, 6.0)
     assert told["generated_tokens"] == 99 + sum(len(e) - 4 for e in kept)
+    embedded = sum(map(len, PROMPTS))  # to be clustered
+    assert loop.cost.extra_tokens == 100 + 99 + embedded + sum(map(len, kept))
 
 
 def test_it_is_mixed_into_the_next_task_and_no_old_example_is_there(monkeypatch):

@@ -50,7 +50,7 @@ def _selected(strategies, stream):
 def test_what_a_family_brings_along_is_left_out_where_it_would_be_full_fine_tuning():
     """What is named itself never is, nor what pulls to the base model from the first step on."""
     names, left_out = _selected("penalty,ewc,full_sft", "mixed")
-    assert names == ["ewc", "kl_to_base", "full_sft"]
+    assert names == ["ewc", "kl_to_base", "lwf", "full_sft"]
     assert {"l2_sp", "si"} <= set(left_out)
     assert _selected("penalty,ewc", "sequential")[1] == []
 

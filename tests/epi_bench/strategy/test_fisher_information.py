@@ -129,12 +129,13 @@ def test_labels_of_the_model_are_drawn_from_what_it_expects():
 
     from epi_bench.model.losses import mean_loss
 
-    model = Fixed()
+    model, counted = Fixed(), []
     context = SimpleNamespace(
         model=model,
         torch_generator=lambda purpose: torch.Generator().manual_seed(0),
         batches=lambda examples, batch_size: iter(examples),
         loss=mean_loss,
+        count_tokens=counted.append,
     )
     ids = torch.tensor([[0, 0]])
     batch = {
@@ -151,6 +152,7 @@ def test_labels_of_the_model_are_drawn_from_what_it_expects():
     # sd of a mean over 400 is below 0.015
     assert total.tolist() == pytest.approx([0.25, 0.21, 0.16], abs=0.06)
     assert batch["labels"].tolist() == [[-100, 0]]
+    assert counted == [2] * count  # drawing takes a forward pass of its own
 
 
 def test_one_examples_gradients_are_let_go_before_the_next():
