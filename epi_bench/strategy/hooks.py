@@ -48,7 +48,8 @@ class ValidationSplit(NamedTuple):
     validation: Sequence[EncodedExample]
 
 
-def _no_second_pass() -> Tensor:
+def no_second_pass() -> Tensor:
+    """What a step has instead of its gradients' second computation, where there is none."""
     raise UserError("this training loop cannot compute the gradients of a step a second time")
 
 
@@ -78,7 +79,7 @@ class Step:
     optimizer: torch.optim.Optimizer
     loss: Tensor
     skipped: bool = False
-    recompute_gradients: Callable[[], Tensor] = _no_second_pass
+    recompute_gradients: Callable[[], Tensor] = no_second_pass
     ends_early: bool = False
 
 

@@ -24,7 +24,7 @@ from epi_bench.model.chat.encoded_example import EncodedExample
 from epi_bench.model.precision import WeightPrecision
 from epi_bench.model.weight_movement import WeightMovement
 from epi_bench.spec.run_spec import TrainingSpec
-from epi_bench.strategy.hooks import Experience, Step
+from epi_bench.strategy.hooks import Experience, Step, no_second_pass
 from epi_bench.strategy.low_rank_adapter import LowRankAdapter
 from epi_bench.strategy.strategy import Strategy
 from epi_bench.training.context import BaseTexts, TaskKnowledge, TrainingContext
@@ -482,6 +482,8 @@ class TrainingLoop:
         else:
             self._skip(step)
         optimizer.zero_grad(set_to_none=True)
+        # A step that refers to itself would keep its optimizer's moments until they are collected.
+        step.recompute_gradients = no_second_pass
         return step
 
     def _backward(self, examples: Sequence[EncodedExample]) -> BackwardPass:

@@ -409,3 +409,24 @@ def test_the_optimizer_is_made_with_the_rate_that_it_steps_with(train_toy, monke
     )
     assert made == pytest.approx([3e-3, 3e-3])  # one for each experience
     assert rates == [made[0]] * 4
+
+
+def test_an_optimizer_is_let_go_with_its_experience():
+    """Its moments are 8 bytes a parameter: they must not wait for the garbage collector."""
+    import gc
+    import weakref
+
+    from epi_bench.testing.toys import own_numerics, toy_loop, toy_tasks
+
+    gc.collect()
+    gc.disable()
+    try:
+        with own_numerics():
+            loop = toy_loop(Strategy())
+            first, second = toy_tasks()
+            loop.train(first)
+            old = weakref.ref(loop._optimizer)
+            loop.train(second)
+        assert old() is None
+    finally:
+        gc.enable()
