@@ -2,11 +2,13 @@
 
 The runs may be of several tracks, each with another task that is new: a pair is a seed with a
 task. Of every strategy the table shows what it learned (average accuracy of the trained task), what
-the eval tasks lost, the divergence from the base model, and two paired differences in what is kept:
+the eval tasks lost, the divergence from the base model, and paired differences in what is kept:
 
 - *against full_sft*: with the same learning rate; who learns less keeps more there;
 - *at equal learning*: against full fine-tuning at the learning rate that learned as much. The
-  curve goes through the base model and the runs of ``full_sft``, one for each learning rate.
+  curve goes through the base model and the runs of ``full_sft``, one for each learning rate;
+- *WiSE-FT*: against the part of the way from the base model to full fine-tuning that learned as
+  much, where a run of ``full_sft`` has its WiSE-FT curve.
 
     python scripts/keep_table.py results
 """
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, mode
@@ -41,6 +43,8 @@ HEADER = (
     "p, Holm",
     "at equal learning",
     "p, Holm",
+    "WiSE-FT",
+    "p, Holm",
 )
 
 
@@ -53,12 +57,14 @@ class Kept:
         records: Its runs.
         against_baseline: Difference in retention to full fine-tuning at its own learning rate.
         at_equal_learning: The same to the curve over learning rates.
+        on_the_way: The same to the WiSE-FT curve.
     """
 
     label: str
     records: Sequence[RunRecord]
     against_baseline: Comparison
     at_equal_learning: Comparison
+    on_the_way: Comparison
 
 
 def kept_by_strategy(records: Sequence[RunRecord]) -> list[Kept]:
@@ -70,17 +76,22 @@ def kept_by_strategy(records: Sequence[RunRecord]) -> list[Kept]:
     Raises:
         UserError: If none of them is of full fine-tuning, or a pair has none.
     """
-    groups = _groups([r for r in records if r.eval_scores is not None])
+    records = [record for record in records if record.eval_scores is not None]
+    groups = _groups(records)
     if BASELINE not in groups:
         raise UserError(f"none of the runs with eval tasks is of {BASELINE} at its defaults")
-    curves = _curves(groups)
+    curves, ways = _curves(records), _ways(records)
     baseline = mean_by_pair(groups[BASELINE], _measure("task_retention"))
     lines = []
     for label, group in groups.items():
         kept = mean_by_pair(group, _measure("task_retention"))
         learned = mean_by_pair(group, _measure("average_accuracy"))
-        at_equal = {pair: kept_at(curves[pair], learned[pair]) for pair in kept if pair in curves}
-        lines.append(Kept(label, group, compare(kept, baseline), compare(kept, at_equal)))
+        at_equal, on_the_way = (
+            {pair: kept_at(known[pair], learned[pair]) for pair in kept if pair in known}
+            for known in (curves, ways)
+        )
+        comparisons = (compare(kept, other) for other in (baseline, at_equal, on_the_way))
+        lines.append(Kept(label, group, *comparisons))
     return sorted(lines, key=lambda line: -(line.at_equal_learning.mean_difference or 0))
 
 
@@ -98,10 +109,31 @@ def _groups(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
     return groups
 
 
-def _curves(groups: Mapping[str, Sequence[RunRecord]]) -> dict[Pair, list[Outcome]]:
+def _ways(records: Sequence[RunRecord]) -> dict[Pair, list[Outcome]]:
+    """The models from the base model to full fine-tuning, by pair."""
+    ways = {}
+    for record in records:
+        if record.strategy.name == BASELINE and record.wise_ft is not None:
+            new = record.wise_ft.tasks.index(record.task_order[0])
+            base = record.wise_ft.points[0].values
+            ways[pair_of(record)] = [
+                Outcome(
+                    float(point.values[new] or 0),
+                    fmean(
+                        float(value or 0) - float(before or 0)
+                        for task, (value, before) in enumerate(zip(point.values, base, strict=True))
+                        if task != new
+                    ),
+                )
+                for point in record.wise_ft.points
+            ]
+    return ways
+
+
+def _curves(records: Sequence[RunRecord]) -> dict[Pair, list[Outcome]]:
     """The base model and full fine-tuning at each learning rate, by pair."""
     curves: dict[Pair, list[Outcome]] = {}
-    for record in (r for group in groups.values() for r in group):
+    for record in records:
         if record.strategy.name == BASELINE and record.score_matrix is not None:
             base = fmean(value for value in record.score_matrix.values[0] if value is not None)
             points = curves.setdefault(pair_of(record), [Outcome(base, 0.0)])
@@ -119,8 +151,9 @@ def table(lines: Sequence[Kept]) -> str:
     """The lines as a Markdown table; p values are corrected over its lines."""
     against = holm([line.against_baseline.p_value for line in lines])
     equal = holm([line.at_equal_learning.p_value for line in lines])
+    ways = holm([line.on_the_way.p_value for line in lines])
     rows = [HEADER, ("---", *("---:" for _ in HEADER[1:]))]
-    for line, p_against, p_equal in zip(lines, against, equal, strict=True):
+    for line, p_against, p_equal, p_way in zip(lines, against, equal, ways, strict=True):
         pairs = len({pair_of(record) for record in line.records})
         rows.append(
             (
@@ -133,6 +166,8 @@ def table(lines: Sequence[Kept]) -> str:
                 p_value_text(p_against),
                 _difference(line.at_equal_learning),
                 p_value_text(p_equal),
+                _difference(line.on_the_way),
+                p_value_text(p_way),
             )
         )
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

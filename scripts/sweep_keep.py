@@ -3,8 +3,9 @@
 A pair is one of the five bases of ``make_keep_bases.py``, fine-tuned on the task it has never seen
 with the four others as eval tasks, and a seed. Every built-in strategy that acts on a stream of one
 experience trains each pair at its defaults; those that can protect the base model do so, from
-text that it writes itself and from general text; full fine-tuning also trains at lower learning
-rates, which is what the others are compared with at equal learning.
+text that it writes itself and from general text. Full fine-tuning also trains at lower learning
+rates, and once with its WiSE-FT curve: these are what the others are compared with at equal
+learning.
 
     python scripts/sweep_keep.py --out mini_keep --jobs 2
     python scripts/keep_table.py mini_keep/keep/results
@@ -34,16 +35,16 @@ LEARNING_RATE_DIVISORS = (2, 4, 8, 16)
 """Of full fine-tuning's further runs."""
 
 SOURCES = ("self", "general_text")
-"""What ``protect_base`` is set to."""
+"""What ``protect_base`` is set to, and what ``replay`` draws from."""
 
-SAME_AS_LORA = ("inc_lora", "n_lora", "o_lora")
-"""They differ from ``lora`` from the second experience on."""
+SAME_AS_OTHERS = ("inc_lora", "n_lora", "o_lora", "ewc_lora", "cpi_ft", "self_output")
+"""On these tasks, and in a first experience, they are ``lora`` or full fine-tuning."""
 
 
 def strategies() -> Iterator[tuple[str, dict[str, Any]]]:
     """Each strategy that acts in a first experience, with the options that make it act there."""
     for name in STRATEGIES.names():
-        if not STRATEGIES.is_builtin(name) or name in SAME_AS_LORA:
+        if not STRATEGIES.is_builtin(name) or name in SAME_AS_OTHERS:
             continue
         kind = STRATEGIES.get(name)
         if kind().acts_from == 0:
@@ -51,6 +52,7 @@ def strategies() -> Iterator[tuple[str, dict[str, Any]]]:
         if "protect_base" in inspect.signature(kind).parameters:
             yield from ((name, {"protect_base": source}) for source in SOURCES)
     yield "l2_sp", {"anchor": "base"}
+    yield from (("replay", {"source": source}) for source in SOURCES)
 
 
 def specs(out: Path, names: Sequence[str] = ()) -> list[RunSpec]:
@@ -65,14 +67,17 @@ def specs(out: Path, names: Sequence[str] = ()) -> list[RunSpec]:
         base = out / f"keep-{task}"
         # the path as it was given: records are to name no folder of one machine
         settings = settings_of(task, base) | {"model": {"name": str(base)}, "seed": seed}
-        rate = settings["training"]["learning_rate"]
-        wanted = [(name, options, rate) for name, options in strategies()]
-        wanted += [("full_sft", {}, rate / divisor) for divisor in LEARNING_RATE_DIVISORS]
-        for name, options, learning_rate in wanted:
+        training, evaluation = settings["training"], settings["evaluation"]
+        rates = [training["learning_rate"] / divisor for divisor in LEARNING_RATE_DIVISORS]
+        wanted: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+            *((name, options, {}) for name, options in strategies()),
+            *(("full_sft", {}, {"training": {**training, "learning_rate": r}}) for r in rates),
+            ("full_sft", {}, {"evaluation": {**evaluation, "wise_ft_curve": True}}),
+        ]
+        for name, options, changes in wanted:
             if not names or name in names:
-                training = {**settings["training"], "learning_rate": learning_rate}
                 strategy = {"name": name, "options": options}
-                made.append(complete_spec({**settings, "training": training, "strategy": strategy}))
+                made.append(complete_spec({**settings, **changes, "strategy": strategy}))
     return made
 
 

@@ -34,15 +34,20 @@ def test_every_pair_has_every_strategy_and_a_sweep_over_learning_rates(script):
     for runs in by_pair.values():
         chosen = {(run.strategy.name, tuple(run.strategy.options.items())) for run in runs}
         rates = [r.training.learning_rate for r in runs if r.strategy.name == "full_sft"]
-        assert len(rates) == len(set(rates)) == 5
+        assert len(rates) == len(set(rates)) + 1 == 6  # one of them with its WiSE-FT curve
+        assert sum(r.evaluation.wise_ft_curve for r in runs) == 1
         assert {("ewc", (("protect_base", "self"),)), ("hft", ())} <= chosen
         # they would be full fine-tuning on a stream of one experience
         assert not {("ewc", ()), ("inc_lora", ())} & chosen
     assert len({spec.model_dump_json() for spec in specs}) == len(specs)
 
 
-def _run(name, seed, learned, kept, rate=0.1, **options):
-    """A run whose base model has 10 points on the new task."""
+def _run(name, seed, learned, kept, rate=0.1, curve=None, **options):
+    """A run whose base model has 10 points on the new task, 80 and 60 on the others."""
+    points = [(10.0, 80.0, 60.0), *(curve or [])]
+    wise_ft = SimpleNamespace(
+        tasks=("new", "a", "b"), points=[SimpleNamespace(values=values) for values in points]
+    )
     return SimpleNamespace(
         spec=SimpleNamespace(
             seed=seed,
@@ -53,6 +58,7 @@ def _run(name, seed, learned, kept, rate=0.1, **options):
         task_order=("new",),
         score_matrix=SimpleNamespace(values=[[10.0], [learned]]),
         eval_scores=object(),
+        wise_ft=wise_ft if curve else None,
         metrics={
             "average_accuracy": learned,
             "task_retention": kept,
@@ -63,7 +69,7 @@ def _run(name, seed, learned, kept, rate=0.1, **options):
 
 
 RUNS = [
-    _run("full_sft", 0, 90.0, -60.0),
+    _run("full_sft", 0, 90.0, -60.0, curve=[(50.0, 80.0, 20.0), (90.0, 20.0, 0.0)]),
     _run("full_sft", 1, 90.0, -50.0),
     _run("full_sft", 0, 50.0, -10.0, rate=0.05),
     _run("full_sft", 1, 50.0, -10.0, rate=0.05),
@@ -81,6 +87,8 @@ def test_what_is_kept_is_compared_at_the_same_rate_and_at_equal_learning(script)
     assert wise.against_baseline.mean_difference == pytest.approx((30 + 46) / 2)
     assert wise.at_equal_learning.mean_difference == pytest.approx((5 + 1) / 2)
     assert lines["ewc (protect_base=self)"].at_equal_learning.mean_difference == 40
+    # on the way -20 is kept at 50 and -60 at 90: at 70 it is -40
+    assert wise.on_the_way.mean_difference == pytest.approx(-30 + 40)
     assert lines["full_sft (learning_rate=0.05)"].at_equal_learning.mean_difference == 0
     assert next(iter(lines)) == "ewc (protect_base=self)"
     text = table.table(list(lines.values()))
