@@ -232,7 +232,9 @@ def toy_spec(toy_model: Path, toy_tasks: Path):
 @pytest.fixture
 def train_toy(toy_spec):
     """Trains a toy run without files; returns the loop after the stream."""
+    from epi_bench.evaluation.answers import ending_texts
     from epi_bench.model.load import load_backbone
+    from epi_bench.runs.known_tasks import KnownTasks
     from epi_bench.runs.preparation import prepare_run
     from epi_bench.training.accelerator import create_accelerator
     from epi_bench.training.loop import TrainingLoop
@@ -255,6 +257,7 @@ def train_toy(toy_spec):
                 ),
                 total_steps=prepared.total_steps,
                 experience_count=len(prepared.experiences),
+                tasks=KnownTasks(prepared, ending_texts(backbone.model)),
             ).start()
             for experience in prepared.experiences:
                 loop.train(experience, on_step)

@@ -127,7 +127,8 @@ def test_options_of_strategies(fuzz, hostile, command, task):
         ended = command(
             "run", "--strategy", name, "--set", assignment, "--tasks", task, "--steps", "2", *QUIET
         )
-        if value.strip() in ("nan", "inf", "-inf", "1e999"):
+        default = getattr(options_of(STRATEGIES.get(name)).get(key), "default", None)
+        if value.strip() in ("nan", "inf", "-inf", "1e999") and not isinstance(default, str):
             assert not ended.started, f"{assignment} is no number that a strategy can use"
 
 

@@ -58,7 +58,7 @@ def trace_graded(record: RunRecord) -> GradedTrace:
         raise UserError(
             f"run {record.run_id} ({record.strategy.name}) has no graded protection: only "
             "strategies that draw weights back have, from the experience on in which they act; "
-            "records of earlier versions do not tell it, so make such a run again with --force"
+            "records of earlier versions do not tell it, so make such a run again with force"
         )
     names = sorted({part for point in points for part in point.parts}, key=_place)
     return GradedTrace(

@@ -187,6 +187,7 @@ class LooksAround(Strategy):
                 "batches": {key: tensor.tolist() for key, tensor in batch.items()},
                 "loss": context.loss(context.model, batch).item(),
                 "validation_split": context.validation_split(experience, 2),
+                "count_tokens": context.count_tokens(3),
                 "test_prompts_among": context.test_prompts_among([examples[0].input_ids]),
             }
         )

@@ -37,6 +37,7 @@ def unlike_default(field: dataclasses.Field):
         "plugins": (Path("a.py"),),
         "task_files": (Path("t.toml"),),
         "save_model": Path("model"),
+        "lm_eval_path": Path("tasks"),
         "keep_model": KeepModel.EVERY_EXPERIENCE,
         "judge": JudgeSettings("http://h/v1", "m", Path("p.toml"), 60),
         "checkpoints": CheckpointSettings(every_steps=7, kept=2),

@@ -48,7 +48,7 @@ def test_a_part_that_one_experience_lacks_has_no_stiffness_there(graded_run):
 def test_a_record_of_before_it_was_measured_is_the_same_run(graded_run):
     older = graded_run.model_copy(update={"graded_protection": ()})
     assert comparable(older) == comparable(graded_run)
-    with pytest.raises(UserError, match=r"has no graded protection: .* again with --force"):
+    with pytest.raises(UserError, match=r"has no graded protection: .* again with force"):
         trace_graded(older)
 
 
