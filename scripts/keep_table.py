@@ -10,7 +10,7 @@ the eval tasks lost, the divergence from the base model, and paired differences 
 - *WiSE-FT*: against the part of the way from the base model to full fine-tuning that learned as
   much, where a run of ``full_sft`` has its WiSE-FT curve.
 
-    python scripts/keep_table.py results
+    python scripts/keep_table.py mini_keep/keep/runs
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from statistics import fmean, mode
 from epi_bench.errors import UserError
 from epi_bench.results.leaderboard.comparison import p_value_text
 from epi_bench.results.leaderboard.repetitions import Pair, mean_by_pair, pair_of
-from epi_bench.results.leaderboard.store import load_published
+from epi_bench.results.masks.drift import find_records
 from epi_bench.results.metrics.equal_learning import Outcome, kept_at
 from epi_bench.results.metrics.statistics import Comparison, compare, holm, mean_interval
 from epi_bench.results.record.run_record import RunRecord
@@ -190,14 +190,13 @@ def _difference(comparison: Comparison) -> str:
 
 
 def main() -> None:
-    """Print the table of a board."""
+    """Print the table of some runs."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("board", type=Path, help="folder of tracks: results, leaderboards")
-    published = load_published(parser.parse_args().board)
-    for problem in published.problems:
-        print(problem, file=sys.stderr)
-    records = [record for records in published.tracks.values() for record in records]
-    print(table(kept_by_strategy(records)))
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of runs, or of a track")
+    records = find_records(
+        parser.parse_args().runs, left_out=lambda line: print(line, file=sys.stderr)
+    )
+    print(table(kept_by_strategy([r for r in records if r.status == "finished"])))
 
 
 if __name__ == "__main__":

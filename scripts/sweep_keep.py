@@ -8,7 +8,7 @@ rates, and once with its WiSE-FT curve: these are what the others are compared w
 learning.
 
     python scripts/sweep_keep.py --out mini_keep --jobs 2
-    python scripts/keep_table.py mini_keep/keep/results
+    python scripts/keep_table.py mini_keep/keep/runs
 
 Bases that are missing are made first. The same command again goes on where it was interrupted.
 """
