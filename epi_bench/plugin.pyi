@@ -46,11 +46,10 @@ from epi_bench.strategy.own_answers import with_answer as with_answer
 from epi_bench.strategy.own_answers import write_answers as write_answers
 from epi_bench.strategy.owned_weights import OwnedWeights as OwnedWeights
 from epi_bench.strategy.partial_step import PartialStep as PartialStep
-from epi_bench.strategy.path_scale import mean_token_loss as mean_token_loss
 from epi_bench.strategy.path_scale import scale_on_path as scale_on_path
 from epi_bench.strategy.perturbation import perturbed_weights as perturbed_weights
 from epi_bench.strategy.probing import probed_weights as probed_weights
-from epi_bench.strategy.quadratic_pull import weighted_square as weighted_square
+from epi_bench.strategy.quadratic_pull import weighted_distance as weighted_distance
 from epi_bench.strategy.rank_allocation import RankAllocation as RankAllocation
 from epi_bench.strategy.rehearsal import with_replayed as with_replayed
 from epi_bench.strategy.scores import normalise as normalise
@@ -68,6 +67,7 @@ from epi_bench.strategy.synthesis import write_prompts as write_prompts
 from epi_bench.strategy.task_vectors import TaskVectors as TaskVectors
 from epi_bench.strategy.task_vectors import elected_mean as elected_mean
 from epi_bench.strategy.task_vectors import trimmed as trimmed
+from epi_bench.strategy.token_losses import mean_token_loss as mean_token_loss
 from epi_bench.strategy.token_losses import token_losses as token_losses
 
 # Tasks

@@ -17,9 +17,9 @@ from epi_bench import (
     TradeOff,
     TrainingSpec,
     UserError,
+    mean_token_loss,
     register_strategy,
     state_part,
-    token_losses,
     trained_parameters,
 )
 
@@ -203,6 +203,4 @@ class EarlyStopping(Strategy):
         return self._validation[1]
 
     def _loss(self, examples: Sequence[EncodedExample]) -> float:
-        """Mean over the supervised tokens, in nats."""
-        losses = token_losses(self.context, self.context.model, examples)
-        return float(torch.cat(losses).double().nanmean())
+        return mean_token_loss(self.context, examples)

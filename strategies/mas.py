@@ -16,7 +16,7 @@ from epi_bench import (
     register_strategy,
     state_part,
     trained_parameters,
-    weighted_square,
+    weighted_distance,
 )
 
 
@@ -79,12 +79,7 @@ class MemoryAwareSynapses(Strategy):
         """The weighted quadratic penalty, or ``None`` before the first experience has ended."""
         if not self._importance or self.strength == 0:
             return None
-        parameters = dict(model.named_parameters())
-        distances = [
-            weighted_square(parameters[name], self._anchor[name], importance)
-            for name, importance in self._importance.items()
-        ]
-        return self.strength * torch.stack(distances).sum()
+        return self.strength * weighted_distance(model, self._anchor, self._importance)
 
     def end_experience(self, experience: Experience) -> None:
         """Add what the model's features are sensitive to now, and anchor the weights."""

@@ -16,7 +16,7 @@ from epi_bench import (
     register_strategy,
     state_part,
     trained_parameters,
-    weighted_square,
+    weighted_distance,
 )
 
 PARTS = ("path", "importance", "anchor")
@@ -74,12 +74,7 @@ class SynapticIntelligence(Strategy):
         """The weighted quadratic penalty, or ``None`` before the first experience has ended."""
         if not self._importance or self.strength == 0:
             return None
-        parameters = dict(model.named_parameters())
-        distances = [
-            weighted_square(parameters[name], self._anchor[name], importance)
-            for name, importance in self._importance.items()
-        ]
-        return self.strength * torch.stack(distances).sum()
+        return self.strength * weighted_distance(model, self._anchor, self._importance)
 
     @torch.no_grad()
     def gradients_ready(self, step: Step) -> None:

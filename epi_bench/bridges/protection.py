@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from epi_bench.bridges.continuation import carry_over, check_weights, weight_checksums
 from epi_bench.bridges.optimizer_steps import with_step_hooks
 from epi_bench.bridges.parameters import stepped_parameters, trained_parameters
-from epi_bench.bridges.step_hooks import StepActions, StepHooks, refuse_second_hooks
+from epi_bench.bridges.step_hooks import OnOptimizer, StepActions, StepHooks, refuse_second_hooks
 from epi_bench.bridges.strategy_protection import StrategyProtection
 from epi_bench.errors import UserError
 from epi_bench.isolation import Isolation
@@ -126,7 +125,7 @@ def protect(
     return protection
 
 
-class Protection:
+class Protection(OnOptimizer):
     """EPI's schedule around one :class:`epi_bench.Isolation`; made by :func:`protect`.
 
     A loop without usable optimizer hooks makes one itself and calls :meth:`gradients_ready` before
@@ -195,17 +194,6 @@ class Protection:
             skipped=self._step_skipped,
         )
         self._hooks = StepHooks(optimizer, hooked, actions)
-
-    def remove(self) -> None:
-        """Take the hooks off; weights move freely again. Measurements and counts are kept."""
-        if self._hooks is not None:
-            self._hooks.remove()
-        self._hooks = None
-
-    @property
-    def active(self) -> bool:
-        """Whether it acts on an optimizer."""
-        return self._hooks is not None
 
     def gradients_ready(self) -> None:
         """Take the present gradients into the importance; call before an optimizer step."""
@@ -291,17 +279,6 @@ class Protection:
         present = trained_parameters(optimizer, model)
         mine = self.isolation.parameters
         return list(present) == list(mine) and all(present[name] is mine[name] for name in mine)
-
-    def __enter__(self) -> Protection:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.remove()
 
     def _isolate(self, optimizer: torch.optim.Optimizer) -> None:
         """Make the engine, for what the optimizer trains now."""

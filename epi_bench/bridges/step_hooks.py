@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType
-from typing import Any
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 import torch
 
@@ -107,6 +107,34 @@ class StepHooks:
         """Of an optimizer with two phases: what it writes up to the second is part of its step."""
         self._actions.prepare()
         self._moved_aside = True
+
+
+class OnOptimizer:
+    """Acts on an optimizer by its hooks until it is removed, or left as a context manager."""
+
+    _hooks: StepHooks | None = None
+
+    def remove(self) -> None:
+        """Take the hooks off: the optimizer steps as it did before. What was measured is kept."""
+        if self._hooks is not None:
+            self._hooks.remove()
+        self._hooks = None
+
+    @property
+    def active(self) -> bool:
+        """Whether it acts on an optimizer."""
+        return self._hooks is not None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.remove()
 
 
 def refuse_second_hooks(hooked: torch.optim.Optimizer) -> None:

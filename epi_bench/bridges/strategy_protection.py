@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from epi_bench.bridges.base_texts import (
 from epi_bench.bridges.experience_rows import EncodedRows, NoExamples
 from epi_bench.bridges.optimizer_steps import bare, with_step_hooks
 from epi_bench.bridges.parameters import trained_parameters
-from epi_bench.bridges.step_hooks import StepActions, StepHooks, refuse_second_hooks
+from epi_bench.bridges.step_hooks import OnOptimizer, StepActions, StepHooks, refuse_second_hooks
 from epi_bench.bridges.strategy_files import StrategyFiles, save_strategy_files
 from epi_bench.bridges.strategy_run import StrategyRun, known_training, overrides, refuse
 from epi_bench.errors import UserError
@@ -32,7 +31,7 @@ from epi_bench.strategy.strategy import Strategy
 EXAMPLES = "protection.begin_experience(name, rows)"
 
 
-class StrategyProtection:
+class StrategyProtection(OnOptimizer):
     """A strategy around the steps of one optimizer; made by :func:`epi_bench.protect`::
 
         protection = epi_bench.protect(optimizer, model, strategy="epi_similarity", penalty=100)
@@ -190,28 +189,6 @@ class StrategyProtection:
         if self._run.entered:  # the first experience begins without one
             self._run.context.optimizer = self._optimizer
         files.load(None)
-
-    def remove(self) -> None:
-        """Take the hooks off: the optimizer steps as it did before."""
-        if self._hooks is not None:
-            self._hooks.remove()
-        self._hooks = None
-
-    @property
-    def active(self) -> bool:
-        """Whether it acts on the optimizer."""
-        return self._hooks is not None
-
-    def __enter__(self) -> StrategyProtection:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.remove()
 
     def _training(self) -> TrainingSpec:
         rate = float(self._optimizer.param_groups[0].get("lr", 0))

@@ -11,9 +11,7 @@ from torch import Tensor, nn
 
 from epi_bench.model.chat.encoded_example import EncodedExample
 from epi_bench.strategy.hooks import StrategyContext
-
-BATCH = 16
-"""Examples of a forward pass."""
+from epi_bench.strategy.token_losses import mean_token_loss
 
 
 class PathScale(NamedTuple):
@@ -57,7 +55,8 @@ def scale_on_path(
         curvature: ``F``, of the shapes of the parameters.
         examples: Whose loss is measured.
         rise: In nats a token, above 0.
-        loss_at_origin: Mean over the examples' tokens, as :func:`mean_token_loss` gives it.
+        loss_at_origin: Mean over the examples' tokens, as
+            :func:`epi_bench.strategy.token_losses.mean_token_loss` gives it.
         part: Where the search begins, above 0.
         most: The largest part that is tried.
         tries: Measurements at most.
@@ -79,25 +78,6 @@ def scale_on_path(
         part = min(most, part * min(max(factor, 1 / 3), 3.0))
     _put(parameters, before)
     return best
-
-
-@torch.no_grad()
-def mean_token_loss(context: StrategyContext, examples: Sequence[EncodedExample]) -> float:
-    """Mean over the examples' supervised tokens, in nats, in evaluation mode.
-
-    Args:
-        context: Of the strategy.
-        examples: At least one with a supervised token.
-    """
-    model, total, tokens = context.model, 0.0, 0
-    was_training = model.training
-    model.eval()
-    for batch in context.batches(examples, BATCH):
-        count = int((batch["labels"][:, 1:] != -100).sum())
-        total += float(context.loss(model, batch)) * count
-        tokens += count
-    model.train(was_training)
-    return total / tokens
 
 
 @torch.no_grad()

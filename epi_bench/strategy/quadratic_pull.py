@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
@@ -33,6 +34,21 @@ def weighted_square(weight: Tensor, anchor: Tensor | None, *importance: Tensor) 
     """
     result: Tensor = _WeightedSquare.apply(weight, anchor, *importance)
     return result
+
+
+def weighted_distance(
+    model: nn.Module, anchor: Mapping[str, Tensor], importance: Mapping[str, Tensor]
+) -> Tensor:
+    """``sum_i F_i (theta_i - theta*_i)^2`` over the parameters of a model, with its graph.
+
+    Args:
+        model: Its parameters are what is drawn.
+        anchor: Where to, by name.
+        importance: Of each weight, by name, at least one; other parameters are free.
+    """
+    parameters = dict(model.named_parameters())
+    terms = [weighted_square(parameters[n], anchor[n], weight) for n, weight in importance.items()]
+    return torch.stack(terms).sum()
 
 
 def full_importance(shape: torch.Size, *importance: Tensor) -> Tensor:

@@ -57,3 +57,30 @@ def token_losses(
         start += batch_size
     model.train(was_training)
     return found
+
+
+def mean_token_loss(
+    context: StrategyContext, examples: Sequence[EncodedExample], batch_size: int = 16
+) -> float:
+    """The mean loss of the examples' supervised tokens, in nats, in evaluation mode.
+
+    Args:
+        context: Of the strategy; gives the model, the batches and the loss.
+        examples: In any order.
+        batch_size: Examples of a forward pass. It changes at most the last bits of the result.
+
+    Returns:
+        NaN where no token is supervised.
+    """
+    import torch
+
+    model, total, tokens = context.model, 0.0, 0
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        for batch in context.batches(examples, batch_size):
+            if count := int((batch["labels"][:, 1:] != -100).sum()):
+                total += float(context.loss(model, batch)) * count
+                tokens += count
+    model.train(was_training)
+    return total / tokens if tokens else float("nan")
