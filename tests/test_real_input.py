@@ -51,12 +51,15 @@ def test_a_gguf_model_learns_and_is_saved_for_transformers(real_data, tmp_path):
     given = os.environ.get("EPI_BENCH_TEST_MODEL")
     if not given or not Path(given).is_file():
         pytest.skip("EPI_BENCH_TEST_MODEL names no .gguf file of a small chat model")
+    text = tmp_path / "text.txt"  # of the shipped one, scoring takes longer than training
+    text.write_text("The quick brown fox jumps over the lazy dog. " * 10)
     spec = complete_spec(
         {
             # Not bfloat16: minutes on processors without instructions for it.
             "model": {"name": given, "dtype": "float32"},
             "data": {
                 "tasks": ["gsm8k"], "train_examples": 4, "test_examples": 1, "max_length": 96,
+                "general_text": str(text),
             },
             # Four examples, four a step: every loss is on the same batch.
             "training": {"steps": 4, "batch_size": 4, "learning_rate": 1e-4, "warmup_share": 0.0},
