@@ -64,7 +64,7 @@ class EarlyStopping(Strategy):
         for tolerance in (0.0, 0.01, 0.1)
         for steps in (5, 20)
     )
-    evidence = "The baseline that most comparisons lack: much of forgetting comes from late steps."
+    evidence = "A baseline that most comparisons lack."
 
     changes_gradients = False
     not_in_state = ("_validation",)

@@ -57,10 +57,10 @@ class ForgettingPrice(Strategy):
 
     The base model (``protect_base``) has travelled no path. Its text stays, so its scale is
     measured on the way that training takes: after steps 2, 4, 8, 16, ... of each experience the
-    way so far is gone on, or back, to where the loss on the text has risen by ``rise``. A scale
-    from another direction is of no use: on the embedded model it was a thousand times too small.
-    This keeps 4 bytes a parameter more, and ``diagnostics`` shows the rise that was predicted
-    beside the one that was measured.
+    way so far is gone on, or back, to where the loss on the text has risen by ``rise``: a diagonal
+    says little about other directions, so a scale from another one would not hold here. This keeps
+    4 bytes a parameter more, and ``diagnostics`` shows the rise that was predicted beside the one
+    that was measured.
 
     Args:
         price: Nats gained that a lost nat is worth, at least 0; 0 is full fine-tuning.
